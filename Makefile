@@ -1,0 +1,50 @@
+# Bare `make` lists the targets. Everything runs in .venv, which `setup` makes; nothing else is needed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test demo keys lint format lock clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP)  ## make .venv with the locked dependencies and the receiver command
+
+$(STAMP): requirements.txt requirements-dev.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+run: setup  ## start the receiver on 127.0.0.1:8080 with SQLite under var/ and demo keys under keys/
+	@$(BIN)/receiver keys generate --if-none
+	@exec $(BIN)/receiver serve
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+demo: setup  ## play the platform against a receiver with a temporary store
+	@$(BIN)/receiver demo
+
+keys: setup  ## make a new set of demo keys under keys/
+	$(BIN)/receiver keys generate
+
+lint: setup  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' setup.cfg --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra dev --constraint requirements.txt setup.cfg --output-file requirements-dev.txt
+
+clean:  ## remove .venv and caches; keys/ and var/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

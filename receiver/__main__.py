@@ -1,0 +1,6 @@
+"""``python -m receiver`` is the ``receiver`` command."""
+
+from receiver.commands import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""create_app: the wiring, nothing else."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flask import Flask, g
+from werkzeug.exceptions import HTTPException
+
+from receiver import keyring, logs, problems, settings, stores
+from receiver.keyring import Keyring
+from receiver.problems import Problem, StoreUnavailable
+from receiver.routes import House, calls, raw_path
+from receiver.settings import Settings, SettingsMistakes
+from receiver.stores import Store
+
+
+def configure(environ: dict[str, str] | None = None) -> tuple[Settings, Keyring]:
+    """Return settings and keys from ``environ`` (the process's own by default).
+
+    Raises SettingsMistakes with every mistake of both, so that one start shows them all.
+    """
+    declared, mistakes = settings.read(os.environ if environ is None else environ)
+    ring, key_mistakes = keyring.load(declared.key_texts, keys_directory(declared))
+    mistakes += key_mistakes
+    if mistakes:
+        raise SettingsMistakes(mistakes)
+    return declared, ring
+
+
+def keys_directory(declared: Settings) -> Path | None:
+    """Return the directory of key files, or None when the default one does not exist."""
+    return declared.keys if declared.keys.is_dir() else None
+
+
+def create_app(
+    declared: Settings | None = None,
+    ring: Keyring | None = None,
+    store: Store | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Flask:
+    """Return the receiver as a WSGI application; ``gunicorn 'receiver.app:create_app()'`` works.
+
+    What is not given comes from the environment; ``clock`` returns seconds since the epoch. Raises
+    SettingsMistakes. A store that is down now is only logged: it is asked again with each request.
+    """
+    if declared is None or ring is None:
+        declared, ring = configure()
+        logs.configure(declared.log_level)
+    store = store or stores.open_store(declared.store_url, declared.store_timeout)
+    try:
+        store.prepare()
+    except StoreUnavailable as cause:
+        logs.log.error("the store is not ready: %s", cause)
+    app = Flask("receiver", static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    # A redirect to a tidier spelling would answer before the signature is looked at.
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = True
+    app.url_map.redirect_defaults = False
+    app.extensions["receiver"] = House(declared, ring, store, clock)
+    app.register_blueprint(calls)
+    app.before_request(logs.start_request)
+    app.after_request(lambda response: logs.finish_request(response, declared.trusted_proxies))
+    app.register_error_handler(Problem, _on_problem)
+    app.register_error_handler(HTTPException, _on_http)
+    app.register_error_handler(Exception, _on_defect)
+    return app
+
+
+def _on_problem(problem: Problem):
+    g.cause = problem.cause
+    if problem.status >= 500:
+        logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.request_id})
+    return problems.reply(problem.status, problem.message, raw_path(), problem.headers)
+
+
+def _on_http(error: HTTPException):
+    g.cause = error.name
+    status = error.code or 500
+    headers = {"Allow": ", ".join(sorted(error.valid_methods))} if getattr(error, "valid_methods", None) else {}
+    return problems.reply(status, problems.message_of(status), raw_path(), headers)
+
+
+def _on_defect(error: Exception):
+    g.cause = type(error).__name__
+    logs.log.exception("a defect", extra={"request": g.request_id})
+    return problems.reply(500, problems.message_of(500), raw_path())

@@ -1,0 +1,52 @@
+"""Reading a request's body: only once its signature holds, whole or not at all, and never over the limit."""
+
+from collections.abc import Mapping
+
+from werkzeug.http import parse_options_header
+from werkzeug.wsgi import get_content_length
+
+from receiver import strictjson
+from receiver.problems import BadRequest, TooLarge, UnsupportedMedia
+
+
+def read(environ: Mapping, limit: int) -> bytes:
+    """Return the body of the request in the WSGI ``environ``, at most ``limit`` bytes, as they were sent.
+
+    Raises UnsupportedMedia unless it is JSON in UTF-8, TooLarge beyond the limit (declared: unread; chunked:
+    as soon as it is passed), BadRequest when it is empty or ends early.
+    """
+    declared = get_content_length(environ)
+    chunked = declared is None and environ.get("wsgi.input_terminated", False)
+    if not declared and not chunked:
+        raise BadRequest(message="The body is empty.")
+    _check_type(environ)
+    if declared is not None and declared > limit:
+        raise TooLarge("Content-Length is over STORAGE_MAX_BODY")
+    try:
+        body = environ["wsgi.input"].read(limit + 1 if declared is None else declared)
+    except MemoryError:
+        raise
+    except Exception as cause:  # what a server raises here is its own; it always is the sender's doing
+        raise BadRequest(f"body: {type(cause).__name__}", "The body ended early or is malformed.") from None
+    if len(body) > limit:
+        raise TooLarge("the chunked body is over STORAGE_MAX_BODY")
+    if declared is not None and len(body) < declared:
+        raise BadRequest("body: shorter than declared", "The body ended early or is malformed.")
+    return body
+
+
+def _check_type(environ: Mapping) -> None:
+    kind, parameters = parse_options_header(environ.get("CONTENT_TYPE", ""))
+    charset = parameters.get("charset", "utf-8").lower()
+    if kind.lower() != "application/json" or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMedia("Content-Type")
+    if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise UnsupportedMedia("Content-Encoding")
+
+
+def parse(body: bytes) -> object:
+    """Return the JSON value of ``body``; raises BadRequest (RFC 8259, and no member twice)."""
+    try:
+        return strictjson.loads(body)
+    except strictjson.NotJson as fault:
+        raise BadRequest(f"body: {fault}", "The body is not JSON in UTF-8.") from None

@@ -1,0 +1,40 @@
+"""The ``receiver`` command line, a file per group. Exit status: 0 done, 1 failed, 2 wrong words, 78 wrong settings."""
+
+import sys
+
+import click
+
+from receiver import __version__
+from receiver.commands.config import config
+from receiver.commands.demo import demo
+from receiver.commands.keys import keys
+from receiver.commands.serve import serve
+from receiver.commands.store import store
+from receiver.problems import Problem
+from receiver.settings import SettingsMistakes
+
+EX_CONFIG = 78  # sysexits.h: systemd and people know it as "configuration error"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="external-storage-receiver")
+def cli() -> None:
+    """Keeps the runtime states of Flow apps in your own data centre."""
+
+
+for command in (serve, keys, store, config, demo):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; what an operator can mend ends as plain lines, not as a traceback."""
+    try:
+        cli(prog_name="receiver")
+    except SettingsMistakes as stop:
+        click.echo(f"receiver: {len(stop.mistakes)} mistake(s) in the settings:", err=True)
+        for mistake in stop.mistakes:
+            click.echo(f"  {mistake}", err=True)
+        sys.exit(EX_CONFIG)
+    except Problem as problem:
+        click.echo(f"receiver: {problem.cause}", err=True)
+        sys.exit(1)

@@ -1,0 +1,46 @@
+"""``receiver config``: the settings in force, or the table of all of them."""
+
+import os
+from pathlib import Path
+
+import click
+from tabulate import tabulate
+
+from receiver import app, settings
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="Print the table of all settings, as the README shows it.")
+def config(markdown: bool) -> None:
+    """Show every setting in force and where it came from; secrets are masked."""
+    if markdown:
+        click.echo(markdown_table())
+        return
+    in_force, _ = app.configure()
+    rows = []
+    for field in settings.declared():
+        value = getattr(in_force, field.name)
+        shown = "********" if field.metadata["secret"] and value else shown_as(value)
+        rows.append((field.metadata["name"], shown, in_force.sources.get(field.name, "default")))
+    rows += [(name, "********", name) for name in in_force.key_texts]
+    click.echo(tabulate(rows, headers=("setting", "value", "from")))
+
+
+def shown_as(value: object) -> str:
+    """Return ``value`` of a setting as one would write it in the environment."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:
+        return f"{value >> 20}MiB"
+    return "" if value in (0, "") else os.fspath(value) if isinstance(value, Path) else str(value)
+
+
+def markdown_table() -> str:
+    """Return the Markdown table of all declared settings."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for field in settings.declared():
+        default = shown_as(field.default)
+        lines.append(f"| `{field.metadata['name']}` | {f'`{default}`' if default else ''} | {field.metadata['help']} |")
+    return "\n".join(lines)

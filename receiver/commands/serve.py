@@ -1,0 +1,60 @@
+"""``receiver serve``: check everything, say what is served, run gunicorn."""
+
+import click
+
+from receiver import app, logs, stores
+from receiver.commands.keys import key_table
+from receiver.keyring import Keyring
+from receiver.problems import StoreUnavailable
+from receiver.server import Server
+from receiver.settings import Settings, SettingsMistakes
+
+
+@click.command()
+def serve() -> None:
+    """Answer the platform's calls, configured by the environment (see: receiver config)."""
+    settings, keyring = app.configure()
+    logs.configure(settings.log_level)
+    _check_store(settings)
+    Server(settings, keyring, lambda addresses: click.echo(banner(settings, keyring, addresses))).run()
+
+
+def _check_store(settings: Settings) -> None:
+    """Prepare the store before any worker starts; a place that cannot hold it stops the start.
+
+    A store that is only busy or down does not: the service then answers 503 until it is there.
+    """
+    store = stores.open_store(settings.store_url, settings.store_timeout)
+    try:
+        store.prepare()
+    except StoreUnavailable as cause:
+        if isinstance(cause.__cause__, OSError):
+            variable = settings.sources.get("database_url", "DATABASE_URL")
+            raise SettingsMistakes(
+                [f"{variable}: {cause.cause}; its folder must exist and be writable (is the volume mounted?)"]
+            ) from None
+        logs.log.error("the store is not ready: %s", cause)
+    finally:
+        store.close()
+
+
+def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
+    """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try."""
+    where = stores.describe(settings.store_url)
+    first = addresses[0]
+    url = f"curl {first}" if first.startswith("http") else f"curl --unix-socket {first} http://localhost"
+    lines = [
+        "",
+        "External Storage receiver",
+        f"  address   {', '.join(addresses)}",
+        f"  database  {where}",
+        f"  workers   {settings.workers} processes of {settings.threads} threads",
+        "  keys",
+        *(f"    {line}" for line in key_table(keyring).splitlines()),
+        "",
+        "  Try next:",
+        f"    {url}/api/storage/1/health",
+        "    make demo     a simulated platform saves, loads and deletes a state",
+        "",
+    ]
+    return "\n".join(lines)

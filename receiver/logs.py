@@ -1,0 +1,106 @@
+"""Logging: one line per event, whatever callers put into it, and one event per request.
+
+Never logged, at any level: keys, tokens, contents. What callers choose (path, method, tenant) is escaped.
+"""
+
+import ipaddress
+import logging
+import logging.config
+import sys
+import time
+import traceback
+import uuid
+
+from flask import Response, g, request
+
+log = logging.getLogger("receiver")
+_LONGEST = 300  # characters of a path in the log
+
+
+class LineFormatter(logging.Formatter):
+    """Time, level and message; control characters escaped, so that nobody forges a line.
+
+    The lines of a traceback are kept apart by their bar: a forged one cannot look like the start of an event.
+    """
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self):
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of ``record``, without control characters."""
+        request_id = getattr(record, "request", None)
+        line = super().formatMessage(record) + (f" request={request_id}" if request_id else "")
+        return escape(line)
+
+    def formatException(self, ei) -> str:
+        """Return where ``ei`` was raised and its class, but not its text, which may quote content."""
+        lines = [*"".join(traceback.format_tb(ei[2])).splitlines(), ei[0].__name__]
+        return "\n".join(f"    | {escape(line)}" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Return ``text`` with everything that is not printable ASCII written as an escape."""
+    return "".join(c if c.isprintable() and c.isascii() else c.encode("unicode_escape").decode() for c in text)
+
+
+def configure(level: str) -> None:
+    """Log to standard error from ``level`` ("debug", "info", "warning" or "error"); gunicorn's loggers as well."""
+    handler = {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": {"()": LineFormatter}},
+            "handlers": {"stderr": handler},
+            "root": {"level": level.upper(), "handlers": ["stderr"]},
+            "loggers": {
+                "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
+                "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
+            },
+        }
+    )
+
+
+def start_request() -> None:
+    """Give the request its id and note when it began."""
+    g.request_id = uuid.uuid4().hex
+    g.began = time.perf_counter()
+
+
+def finish_request(response: Response, trusted: tuple[str, ...]) -> Response:
+    """Log the request in one line: who, what, status, time, and why it was refused; returns ``response``."""
+    response.headers["X-Request-ID"] = g.request_id
+    effect, cause = g.get("effect"), g.get("cause")
+    told = [
+        client_address(request.remote_addr, request.headers.get("X-Forwarded-For", ""), trusted),
+        request.method[:16],
+        request.path[:_LONGEST],
+        str(response.status_code),
+        f"{1000 * (time.perf_counter() - g.began):.1f}ms",
+    ]
+    if effect:
+        told.append(f"stored={effect.stored} ignored={effect.ignored} jti={effect.jti_was}")
+    if cause:
+        told.append(f"cause={cause!r}")
+    conflict = effect is not None and effect.jti_was == "conflicting"
+    log.log(
+        logging.WARNING if conflict else logging.INFO,
+        " ".join(told),
+        extra={"request": g.request_id},
+    )
+    return response
+
+
+def client_address(peer: str | None, forwarded: str, trusted: tuple[str, ...]) -> str:
+    """Return the client's address: the ``peer``, or the last of ``forwarded`` when the peer is ``trusted``."""
+    try:
+        address = ipaddress.ip_address(peer or "")
+        last = ipaddress.ip_address(forwarded.rpartition(",")[2].strip())
+    except ValueError:
+        return peer or "-"
+    believed = any(address in ipaddress.ip_network(network) for network in trusted)
+    return str(last) if believed else str(address)

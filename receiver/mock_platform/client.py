@@ -1,0 +1,98 @@
+"""The four calls as the platform makes them, over one kept-alive HTTP connection."""
+
+import http.client
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from receiver.mock_platform import tokens
+from receiver.mock_platform.keys import StoreKeys
+
+BASE = "/api/storage/1"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: ``status``, ``headers`` (lower-case names), ``body`` (bytes); and ``seconds`` it took."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+    @property
+    def json(self) -> object:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class Client:
+    """The platform's calls to the receiver at ``url`` (scheme, host, port) for ``tenant``; not for several threads."""
+
+    def __init__(self, url: str, tenant: str, keys: StoreKeys, timeout: float = 60):
+        self.tenant = tenant
+        self.keys = keys
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.connection = kind(parts.hostname, parts.port, timeout=timeout)
+
+    def health(self) -> Answer:
+        """Ask whether the store is well; unsigned."""
+        return self.call("GET", f"{BASE}/health", headers={})
+
+    def load(self, id: str) -> Answer:
+        """Ask for the state ``id``; ``open`` makes content of a 200."""
+        return self.call("GET", f"{BASE}/states/{self.tenant}/{id}")
+
+    def open(self, id: str, answer: Answer) -> str:
+        """Return the content in the ``answer`` to ``load(id)``; raises ReplyRefused."""
+        return tokens.open_reply(answer.json["token"], self.tenant, id, self.keys)
+
+    def save(self, *states: dict, **how: object) -> Answer:
+        """Save ``states`` (dicts of the claims of PROTOCOL's table); ``how`` as for ``tokens.seal``."""
+        return self.post([{"token": tokens.seal_state(state, self.keys, **how)} for state in states])
+
+    def post(self, body: object) -> Answer:
+        """POST ``body`` as JSON to the tenant's states."""
+        return self.call("POST", f"{BASE}/states/{self.tenant}", json.dumps(body).encode())
+
+    def delete(self, ids: Sequence[str]) -> Answer:
+        """Delete the states ``ids``."""
+        return self.call("DELETE", f"{BASE}/states/{self.tenant}", json.dumps(list(ids)).encode())
+
+    def headers(self, path: str, **claims: object) -> dict[str, str]:
+        """Return the three headers of a request to ``path``; ``claims`` replace those of the signature."""
+        signature = tokens.sign(tokens.request_claims(self.tenant, path) | claims, self.keys.platform)
+        return {
+            "X-ManyWho-Platform-Key-ID": self.keys.platform.kid,
+            "X-ManyWho-Receiver-Key-ID": self.keys.receiver.kid,
+            "X-ManyWho-Signature": signature,
+        }
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send a request, signed unless ``headers`` are given, and return its Answer."""
+        headers = self.headers(path) if headers is None else dict(headers)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        began = time.perf_counter()
+        try:
+            self.connection.request(method, path, body, headers)
+            response = self.connection.getresponse()
+            content = response.read()
+        except (http.client.HTTPException, OSError):
+            self.connection.close()
+            raise
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, found, content, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()

@@ -1,0 +1,132 @@
+"""Made-up runs of a flow: a state whose content looks like the real thing and grows with every step.
+
+Everything follows from the seed, so that a run can be told again.
+"""
+
+import json
+import random
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+
+_START = datetime(2026, 1, 5, 8, 30, tzinfo=UTC)
+_ELEMENTS = (
+    "Welcome",
+    "Your details",
+    "Upload a document",
+    "Check the data",
+    "Approval",
+    "Vote",
+    "Summary",
+    "Done",
+)
+_WORDS = (
+    *("claim", "policy", "address", "renewal", "invoice", "approval", "customer", "note", "amount", "due"),
+    *("période", "größe", "住所"),
+)
+
+
+def ticks(moment: datetime, fraction: int, offset_hours: int = 1) -> str:
+    """Return ``moment`` as the platform writes it: 7 fraction digits (100 ns ``fraction``) and an offset."""
+    local = moment.astimezone(timezone(timedelta(hours=offset_hours)))
+    return f"{local:%Y-%m-%dT%H:%M:%S}.{fraction:07d}{local:%z}"[:-2] + ":00"
+
+
+class FlowRun:
+    """One user's run through a flow. ``step`` moves on; ``state`` is what the platform saves then."""
+
+    def __init__(self, tenant: str, seed: int = 0):
+        self.random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
+        self.tenant = tenant
+        self.id, self.flow, self.flow_version, self.user = (self._id() for _ in range(4))
+        self.elements = {self._id(): name for name in _ELEMENTS}
+        self.current = next(iter(self.elements))
+        self.moment = _START + timedelta(seconds=self.random.randrange(86_400 * 200))
+        self.created_at = self.updated_at = self._now()
+        self.entries: list[dict] = []
+        self.values: dict[str, object] = {}
+        for _ in range(6):
+            self.step()
+
+    def _id(self) -> str:
+        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+
+    def _now(self) -> str:
+        return ticks(self.moment, self.random.randrange(10_000_000))
+
+    def step(self) -> None:
+        """Let the user fill in a page and go on to the next."""
+        self.moment += timedelta(seconds=self.random.randrange(2, 240))
+        self.updated_at = self._now()
+        self.current = self.random.choice(list(self.elements))
+        self.values[self._id()] = " ".join(self.random.choices(_WORDS, k=self.random.randrange(3, 12)))
+        self.entries.append(
+            {
+                "guid": self._id(),
+                "flowId": {
+                    "guid": self.flow,
+                    "versionId": self.flow_version,
+                    "isVersionless": False,
+                },
+                "mapElementId": {
+                    "guid": self.current,
+                    "typeElementPropertyId": str(uuid.UUID(int=0)),
+                },
+                "dateCommitted": self.updated_at,
+                "userInteractions": [self._interaction() for _ in range(self.random.randrange(1, 3))],
+            }
+        )
+
+    def _interaction(self) -> dict:
+        places = dict.fromkeys(("speed", "heading", "accuracy", "altitude", "latitude", "longitude"), 0)
+        return places | {
+            "timeStamp": self._now(),
+            "manywhoUserId": self.user,
+            "altitudeAccuracy": 0,
+        }
+
+    def content(self) -> str:
+        """Return the JSON text of the state as it is now."""
+        document = {
+            "compositeId": {"guid": self.id, "versionId": str(uuid.UUID(int=0))},
+            "isDone": self.is_done,
+            "dateCreated": self.created_at,
+            "dateModified": self.updated_at,
+            "userCreated": self.user,
+            "runningUserExternalId": "PUBLIC_USER",
+            "currentMapElementDeveloperName": self.elements[self.current],
+            "stateEntries": self.entries,
+            "valueElementValues": self.values,
+            "authorizationContext": {
+                self.flow: {"ownerManyWhoUserId": self.user, "ownerExternalUserId": "PUBLIC_USER"}
+            },
+            "log": {
+                "flowId": self.flow,
+                "stateId": self.id,
+                "tenantId": self.tenant,
+                "entries": {},
+                "isEnabled": False,
+            },
+        }
+        return json.dumps(document, ensure_ascii=False)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has come to its last page."""
+        return self.elements[self.current] == _ELEMENTS[-1]
+
+    def state(self) -> dict:
+        """Return the claims of PROTOCOL's table for the state as it is now."""
+        return {
+            "id": self.id,
+            "tenant": self.tenant,
+            "parent": None,
+            "flow": self.flow,
+            "flowVersion": self.flow_version,
+            "isDone": self.is_done,
+            "currentMapElement": self.current,
+            "currentUser": self.user,
+            "createdAt": self.created_at,
+            "updatedAt": self.updated_at,
+            "expiresAt": None,
+            "content": self.content(),
+        }

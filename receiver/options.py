@@ -1,0 +1,94 @@
+"""Parsers of settings: text → value. Each raises ValueError that says what is valid, never what was given."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from receiver import stores
+
+_SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
+_UNITS = {"b": 0, "kib": 10, "mib": 20, "gib": 30}
+_BIND = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[\w.-]*):(\d{1,5})|unix:/.+", re.ASCII)
+
+
+def text(value: str) -> str:
+    """Return ``value`` as it is."""
+    return value
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from ``least`` to ``most``."""
+
+    def parse(value: str) -> int:
+        if re.fullmatch(r"\d{1,9}", value, re.ASCII) and least <= int(value) <= most:
+            return int(value)
+        raise ValueError(f"must be a whole number from {least} to {most}")
+
+    return parse
+
+
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """Return a parser of seconds, decimals allowed, from ``least`` to ``most``."""
+
+    def parse(value: str) -> float:
+        if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value, re.ASCII) and least <= float(value) <= most:
+            return float(value)
+        raise ValueError(f"must be seconds from {least:g} to {most:g}")
+
+    return parse
+
+
+def size(least: int, most: int) -> Callable[[str], int]:
+    """Return a parser of a number of bytes from ``least`` to ``most``; KiB, MiB and GiB are understood."""
+
+    def parse(value: str) -> int:
+        match = _SIZE.fullmatch(value)
+        if match:
+            number = int(match.group(1)) << _UNITS[(match.group(2) or "B").lower()]
+            if least <= number <= most:
+                return number
+        raise ValueError(f"must be bytes from {least} to {most}, such as 33554432 or 32MiB")
+
+    return parse
+
+
+def choice(*names: str) -> Callable[[str], str]:
+    """Return a parser that takes exactly one of ``names``."""
+
+    def parse(value: str) -> str:
+        if value in names:
+            return value
+        raise ValueError(f"must be one of {', '.join(names)}")
+
+    return parse
+
+
+def bind(value: str) -> str:
+    """Return ``value`` if gunicorn can listen on it: host:port, [ipv6]:port or unix:/path."""
+    match = _BIND.fullmatch(value)
+    if match and int(match.group(1) or 0) <= 65535:
+        return value
+    raise ValueError("must be host:port, [ipv6]:port or unix:/path")
+
+
+def directory(value: str) -> Path:
+    """Return ``value`` as the path of a directory that exists."""
+    path = Path(value)
+    if path.is_dir():
+        return path
+    raise ValueError("must be the path of a directory that exists")
+
+
+def addresses(value: str) -> tuple[str, ...]:
+    """Return the addresses and networks in ``value``, separated by commas."""
+    try:
+        return tuple(str(ipaddress.ip_network(part.strip())) for part in value.split(","))
+    except ValueError:
+        raise ValueError("must be IP addresses or networks separated by commas, such as 10.0.0.5,10.1.0.0/16") from None
+
+
+def database_url(value: str) -> str:
+    """Return ``value`` as a URL of a store that this version has."""
+    stores.check_url(value)
+    return value

@@ -1,0 +1,135 @@
+"""The family of errors, and the one place that makes an error reply (PROTOCOL, "Errors").
+
+| class               | status | when                                                        |
+|---------------------|--------|-------------------------------------------------------------|
+| BadRequest          | 400    | a key-id header, the body, a token or one of its claims      |
+| SignatureRefused    | 401    | any fault of the request signature, also a reused ``jti``     |
+| NotFound            | 404    | no such state, no such address                              |
+| TooLarge            | 413    | the body, or what a token inflates to                       |
+| UnsupportedMedia    | 415    | not JSON in UTF-8                                           |
+| StoreDamaged        | 500    | the stored data cannot be read back whole                   |
+| StoreUnavailable    | 503    | the store is unreachable, or locked for too long            |
+| StoreFull           | 507    | the store's disk is full                                    |
+
+A problem has a public ``message`` that callers get, and a private ``cause`` that only the log gets.
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+HEADERS = {"X-ManyWho-Service-Problem-Kind": "service"}
+
+_MESSAGES = {
+    400: "The request could not be understood.",
+    401: "The request signature is missing or not valid.",
+    404: "There is nothing at this address.",
+    405: "This address does not answer to this method.",
+    408: "The request did not arrive in time.",
+    413: "The request is larger than this store accepts.",
+    414: "The address is too long.",
+    415: "The body must be JSON in UTF-8, sent as application/json without an encoding.",
+    417: "This expectation cannot be met.",
+    431: "The headers are larger than this store accepts.",
+    500: "The store could not answer; the cause is in its log.",
+    501: "This transfer coding is not supported.",
+    503: "The store is not available at the moment; send the same request again.",
+    507: "The store is full; nothing was changed.",
+}
+
+
+class Problem(Exception):
+    """A request that ends with an error reply.
+
+    Takes ``cause``, a private text for the log (never a key, a token or content), and ``message``, a
+    public text that replaces the fixed one of its status.
+    """
+
+    status: ClassVar[int] = 500
+    headers: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, cause: str = "", message: str = ""):
+        self.message = message or message_of(self.status)
+        self.cause = cause or self.message
+        super().__init__(self.cause)
+
+
+class BadRequest(Problem):
+    """The request is signed, but what it says is wrong; nothing of it was done."""
+
+    status = 400
+
+
+class SignatureRefused(Problem):
+    """Who calls is not proven. One text for every cause, so that a caller learns nothing from it."""
+
+    status = 401
+
+
+class ReplayRefused(SignatureRefused):
+    """A ``jti`` was used before, for another method or body (PROTOCOL, "Every call …")."""
+
+
+class NotFound(Problem):
+    """The address, or the state, does not exist for this tenant."""
+
+    status = 404
+
+
+class TooLarge(Problem):
+    """The body, or what its tokens inflate to, is over the limit."""
+
+    status = 413
+
+
+class UnsupportedMedia(Problem):
+    """The body is not declared as JSON in UTF-8."""
+
+    status = 415
+
+
+class StoreDamaged(Problem):
+    """Stored data is not what was written: the one expected 500."""
+
+
+class StoreUnavailable(Problem):
+    """The store cannot be reached, or was locked for longer than the store time-out."""
+
+    status = 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
+
+
+class StoreFull(Problem):
+    """The store has no room left; nothing of the request was kept."""
+
+    status = 507
+
+
+def message_of(status: int) -> str:
+    """Return the public text of an HTTP status (int) that has no text of its own."""
+    return _MESSAGES.get(status) or f"{phrase_of(status)}."
+
+
+def phrase_of(status: int) -> str:
+    """Return the reason phrase of an HTTP status (int), RFC 9110 section 15."""
+    return HTTPStatus(status).phrase
+
+
+def reply(
+    status: int, message: str, uri: str, headers: dict[str, str] | None = None
+) -> tuple[dict[str, object], int, dict[str, str]]:
+    """Return body, status and headers of an error reply (PROTOCOL, "Errors": field names are fixed).
+
+    Takes the HTTP ``status``, the public ``message``, the request's path ``uri`` as it was sent, and
+    further response ``headers``.
+    """
+    body = {
+        "action": None,
+        "invokeType": None,
+        "kind": "service",
+        "message": message,
+        "responseBody": None,
+        "responseHeaders": None,
+        "statusCode": status,
+        "uri": uri,
+    }
+    return body, status, HEADERS | (headers or {})

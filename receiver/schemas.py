@@ -1,0 +1,166 @@
+"""What bodies and claims must look like: marshmallow schemas, JSON values → values that the rooms use.
+
+A message names a field and what would be valid, never the value: it goes to the caller. marshmallow's own
+fields take more spellings than the contract (UUIDs in braces, "on" for true, times without an offset), so
+the fields here are exact.
+"""
+
+import math
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+from receiver.jose import canonical_uuid
+from receiver.states import Instant
+
+
+class UniqueId(fields.Field[str]):
+    """A UUID in its 8-4-4-4-12 spelling, any letter case → lower case."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        found = canonical_uuid(value)
+        if found is None:
+            raise ValidationError("must be a UUID")
+        return found
+
+
+class EmptyIsNone(fields.Field):
+    """Wraps a field whose value may also be null or empty → None."""
+
+    def __init__(self, inner: fields.Field, **kwargs):
+        super().__init__(allow_none=True, load_default=None, **kwargs)
+        self.inner = inner
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        return None if value == "" else self.inner.deserialize(value, attr, data)
+
+
+class Time(fields.Field[Instant]):
+    """ISO 8601 with an offset, up to 9 fraction digits → Instant."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        try:
+            return Instant.parse(value)
+        except (TypeError, ValueError):
+            raise ValidationError("must be an ISO 8601 time with an offset") from None
+
+
+class NumericDate(fields.Field[float]):
+    """Seconds since 1970-01-01T00:00:00Z as a finite JSON number (RFC 7519 section 2)."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValidationError("must be a number of seconds")
+        return value
+
+
+class Text(fields.Field[str]):
+    """A text that every store can keep: well-formed Unicode without U+0000, of ``least`` to ``most`` characters."""
+
+    def __init__(self, least: int = 0, most: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.least, self.most = least, most
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if not isinstance(value, str):
+            raise ValidationError("must be a string")
+        if len(value) < self.least or (self.most is not None and len(value) > self.most):
+            raise ValidationError("must be a string of another length")
+        if "\0" in value or not _is_well_formed(value):
+            raise ValidationError("must not hold U+0000 or lone surrogates")
+        return value
+
+
+def _is_well_formed(value: str) -> bool:
+    if value.isascii():
+        return True
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Boolean(fields.Field[bool]):
+    """true or false, and nothing that resembles them."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        if not isinstance(value, bool):
+            raise ValidationError("must be true or false")
+        return value
+
+
+class Audience(fields.Field[list]):
+    """One text, or a list of texts → list (RFC 7519 section 4.1.3)."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        audience = [value] if isinstance(value, str) else value
+        if not isinstance(audience, list) or not all(isinstance(one, str) for one in audience):
+            raise ValidationError("must be a string or a list of strings")
+        return audience
+
+
+class _Contract(Schema):
+    """New members that the platform adds must not break customers: they are ignored."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+
+class RequestClaims(_Contract):
+    """Claims of X-ManyWho-Signature (PROTOCOL, "Every call but health …")."""
+
+    iss = Text(required=True)
+    aud = Audience(required=True)
+    sub = Text(least=1, required=True)
+    exp = NumericDate(required=True)
+    nbf = NumericDate()
+    path = Text(required=True)
+    jti = Text(least=1, most=255, load_default=None)
+
+
+class StateClaims(_Contract):
+    """Claims of a state's token (PROTOCOL, "A state on its way in"); attributes are those of State."""
+
+    iss = Text(required=True)
+    aud = Audience(required=True)
+    sub = UniqueId(required=True)
+    exp = NumericDate(required=True)
+    nbf = NumericDate()
+    iat = NumericDate()
+    jti = Text()
+    id = UniqueId(required=True)
+    tenant = UniqueId(required=True)
+    parent = EmptyIsNone(UniqueId())
+    flow = UniqueId(required=True)
+    flow_version = UniqueId(required=True, data_key="flowVersion")
+    is_done = Boolean(required=True, data_key="isDone")
+    current_map_element = EmptyIsNone(UniqueId(), data_key="currentMapElement")
+    current_user = EmptyIsNone(UniqueId(), data_key="currentUser")
+    created_at = Time(required=True, data_key="createdAt")
+    updated_at = Time(required=True, data_key="updatedAt")
+    expires_at = EmptyIsNone(Time(), data_key="expiresAt")
+    content = Text(required=True)
+
+
+class SaveItem(_Contract):
+    """One item of the body of a POST."""
+
+    token = Text(least=1, required=True)
+
+
+request_claims = RequestClaims()
+state_claims = StateClaims()
+save_body = SaveItem(many=True)
+delete_body = fields.List(UniqueId())
+
+
+def fault_of(error: ValidationError) -> str:
+    """Return one line about the first fault in ``error``: the item's index, the field, and what is valid."""
+    where, messages = [], error.messages
+    while isinstance(messages, dict):
+        name = min(messages, key=lambda key: (isinstance(key, str), key))
+        if name != "_schema":
+            where.append(f"item {name}" if isinstance(name, int) else str(name))
+        messages = messages[name]
+    return ": ".join([*where, messages[0].rstrip(".").replace("Missing data for required field", "is missing")])

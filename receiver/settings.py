@@ -1,0 +1,202 @@
+"""One declared table of settings: the fields of Settings. Environment → frozen Settings, or all mistakes.
+
+Names without ``STORAGE_`` are those of the Java service that this replaces and mean what they meant there.
+Each may also be given as ``NAME_FILE``, the path of a file that holds the value.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver import options
+from receiver.keyring import kid_in_name
+
+_KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.+))?")
+
+
+class SettingsMistakes(Exception):
+    """A start that cannot be: ``mistakes`` is a list of lines, each with the variable and what is valid."""
+
+    def __init__(self, mistakes: list[str]):
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+def _setting(name: str, default: object, parse: Callable[[str], object], help: str, secret: bool = False):
+    metadata = {"name": name, "parse": parse, "help": help, "secret": secret}
+    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one receiver, each with its declared name, type, default and help."""
+
+    database_url: str = _setting(
+        "DATABASE_URL",
+        "sqlite:///var/receiver.db",
+        options.database_url,
+        "Where states are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or a `jdbc:sqlite:` URL.",
+    )
+    jdbc_database_url: str = _setting(
+        "JDBC_DATABASE_URL", "", options.database_url, "Read when `DATABASE_URL` is not set."
+    )
+    database_username: str = _setting("DATABASE_USERNAME", "", options.text, "User of the database; SQLite has none.")
+    database_password: str = _setting(
+        "DATABASE_PASSWORD",
+        "",
+        options.text,
+        "Password of the database; SQLite has none.",
+        secret=True,
+    )
+    port: int = _setting(
+        "PORT",
+        0,
+        options.whole(0, 65535),
+        "Listen on this port of all addresses, as the Java service does, where `STORAGE_BIND` is not set.",
+    )
+    bind: str = _setting(
+        "STORAGE_BIND",
+        "127.0.0.1:8080",
+        options.bind,
+        "Address to listen on: `host:port`, `[ipv6]:port` or `unix:/path`. Port 0 takes a free one.",
+    )
+    workers: int = _setting("STORAGE_WORKERS", 2, options.whole(1, 256), "Processes that answer requests.")
+    threads: int = _setting("STORAGE_THREADS", 8, options.whole(1, 256), "Threads in each of these processes.")
+    keys: Path = _setting(  # noqa: RUF009 - a frozen declaration
+        "STORAGE_KEYS",
+        Path("keys"),
+        options.directory,
+        "Directory of key files; a folder in it named by a tenant's UUID holds keys for that tenant only.",
+    )
+    max_body: int = _setting(
+        "STORAGE_MAX_BODY",
+        32 << 20,
+        options.size(1 << 10, 1 << 30),
+        "Largest request body, in bytes, `KiB` or `MiB`.",
+    )
+    max_inflated: int = _setting(
+        "STORAGE_MAX_INFLATED",
+        64 << 20,
+        options.size(1 << 10, 1 << 30),
+        "Most that the compressed states of one request may inflate to together.",
+    )
+    clock_skew: float = _setting(
+        "STORAGE_CLOCK_SKEW", 30.0, options.seconds(0, 300), "Seconds granted on `exp` and `nbf`."
+    )
+    replay: str = _setting(
+        "STORAGE_REPLAY",
+        "enforce",
+        options.choice("enforce", "observe", "off"),
+        "A `jti` used again for another change: `enforce` refuses it, `observe` logs it, `off` does not look.",
+    )
+    store_timeout: float = _setting(
+        "STORAGE_STORE_TIMEOUT",
+        10.0,
+        options.seconds(0.1, 300),
+        "Seconds to wait for a locked store before 503 is answered.",
+    )
+    read_timeout: float = _setting(
+        "STORAGE_READ_TIMEOUT",
+        30.0,
+        options.seconds(1, 600),
+        "Seconds in which a request, headers and body, must have arrived.",
+    )
+    graceful_timeout: int = _setting(
+        "STORAGE_GRACEFUL_TIMEOUT",
+        30,
+        options.whole(1, 3600),
+        "Seconds that running requests get to finish after SIGTERM.",
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "STORAGE_TRUSTED_PROXIES",
+        (),
+        options.addresses,
+        "Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed for the log.",
+    )
+    log_level: str = _setting(
+        "STORAGE_LOG_LEVEL",
+        "info",
+        options.choice("debug", "info", "warning", "error"),
+        "Least severity that is logged.",
+    )
+    key_texts: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def listen(self) -> str:
+        """The address to listen on: STORAGE_BIND, else PORT on all addresses, else the default."""
+        if self.port and "bind" not in self.sources:
+            return f"0.0.0.0:{self.port}"
+        return self.bind
+
+    @property
+    def store_url(self) -> str:
+        """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
+        if "database_url" not in self.sources and self.jdbc_database_url:
+            return self.jdbc_database_url
+        return self.database_url
+
+
+def declared() -> list[dataclasses.Field]:
+    """Return the declared settings in the order of the table; each field's ``metadata`` tells name and help."""
+    return [field for field in dataclasses.fields(Settings) if field.metadata]
+
+
+def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default."""
+    given, mistakes = _given(environ)
+    values: dict[str, object] = {}
+    for field in declared():
+        name = field.metadata["name"]
+        if name not in given:
+            continue
+        value, source = given.pop(name)
+        try:
+            values[field.name] = field.metadata["parse"](value)
+        except ValueError as cause:
+            # A parser's message says what is valid and never repeats the value: it may be a secret.
+            mistakes.append(f"{source}: {cause}")
+        values.setdefault("sources", {})[field.name] = source
+    keys = {source: value for name, (value, source) in given.items() if _is_key(name)}
+    mistakes += [_unknown(source) for name, (_, source) in given.items() if not _is_key(name)]
+    return Settings(**values, key_texts=keys), mistakes
+
+
+def _is_key(name: str) -> bool:
+    match = _KEY_NAME.fullmatch(name)
+    return match is not None and (match.group(1) is None or kid_in_name(name) is not None)
+
+
+def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return name → (value, variable it came from) of all variables that concern the receiver."""
+    known = {field.metadata["name"] for field in declared()}
+    given: dict[str, tuple[str, str]] = {}
+    mistakes = []
+    for variable, raw in sorted(environ.items()):
+        name, from_file = variable, False
+        if variable.endswith("_FILE") and variable not in known:
+            name, from_file = variable.removesuffix("_FILE"), True
+        concerns = name in known or name.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
+        if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
+            continue
+        if name in given:
+            mistakes.append(f"{variable}: {given[name][1]} is set as well; only one of them is valid")
+            continue
+        try:
+            value = Path(raw).read_text("utf-8").rstrip("\r\n") if from_file else raw
+        except (OSError, UnicodeDecodeError) as cause:
+            mistakes.append(f"{variable}: must be the path of a readable text file ({type(cause).__name__})")
+            continue
+        given[name] = (value, variable)
+    return given, mistakes
+
+
+def _unknown(variable: str) -> str:
+    if _KEY_NAME.fullmatch(variable):
+        return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
+    names = [field.metadata["name"] for field in declared()]
+    nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]
+    return f"{variable}: there is no such setting; the nearest is {nearest}"

@@ -1,0 +1,103 @@
+"""Room 1: who calls? Headers and the raw path → Caller (PROTOCOL, "Every call but health carries three headers")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from marshmallow import ValidationError
+
+from receiver import strictjson
+from receiver.jose import TokenFault, canonical_uuid, verify_jws
+from receiver.keyring import Key, Keyring
+from receiver.problems import BadRequest, SignatureRefused
+from receiver.schemas import fault_of, request_claims
+
+SIGNATURE = "X-ManyWho-Signature"
+PLATFORM_KEY_ID = "X-ManyWho-Platform-Key-ID"
+RECEIVER_KEY_ID = "X-ManyWho-Receiver-Key-ID"
+ISSUER = "manywho"
+LIFETIME = 5 * 60  # seconds that a signature may still be valid for
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A proven caller: its ``tenant`` as the path spells it, the two keys it named, and its signature's ``jti``.
+
+    ``expires`` is the signature's ``exp`` in seconds since the epoch.
+    """
+
+    tenant: str
+    platform_key: Key
+    receiver_key: Key
+    jti: str | None
+    expires: float
+
+
+def check(headers: Mapping[str, str], path: str, tenant: str, keyring: Keyring, now: float, skew: float) -> Caller:
+    """Return who calls ``path``, the raw path of the request, for ``tenant``, the text in that path.
+
+    ``now`` is in seconds since the epoch, ``skew`` the seconds of clock skew to grant. Raises SignatureRefused
+    first, for every fault of the signature, so that nobody else learns anything; then BadRequest for the key ids.
+    """
+    claims = _verified_claims(headers.get(SIGNATURE), tenant, keyring)
+    _check_claims(claims, path, tenant, now, skew)
+    return Caller(
+        tenant,
+        _named_key(headers, PLATFORM_KEY_ID, "platform", tenant, keyring),
+        _named_key(headers, RECEIVER_KEY_ID, "receiver", tenant, keyring),
+        claims["jti"],
+        claims["exp"],
+    )
+
+
+def _verified_claims(token: str | None, tenant: str, keyring: Keyring) -> dict:
+    if not token:
+        raise SignatureRefused("signature: missing")
+    try:
+        return request_claims.load(strictjson.loads(verify_jws(token, keyring.finder("platform", tenant))))
+    except TokenFault as fault:
+        raise SignatureRefused(f"signature: {fault}") from None
+    except strictjson.NotJson:
+        raise SignatureRefused("signature: the claims are not JSON") from None
+    except ValidationError as error:
+        raise SignatureRefused(f"signature: {fault_of(error)}") from None
+
+
+def _check_claims(claims: Mapping, path: str, tenant: str, now: float, skew: float) -> None:
+    if claims["iss"] != ISSUER:
+        raise SignatureRefused("signature: iss is not manywho")
+    if not is_for_tenant(claims["aud"], tenant):
+        raise SignatureRefused("signature: aud does not hold the tenant")
+    fault = time_fault(claims, now, skew, LIFETIME)
+    if fault:
+        raise SignatureRefused(f"signature: {fault}")
+    if claims["path"] != path:
+        raise SignatureRefused("signature: path is not the path of this request")
+
+
+def is_for_tenant(audience: list[str], tenant: str) -> bool:
+    """Tell whether ``audience`` holds ``tenant`` as it is spelled in the path, or in its usual lower case."""
+    return tenant in audience or (canonical_uuid(tenant) or tenant) in audience
+
+
+def time_fault(claims: Mapping, now: float, skew: float, lifetime: float) -> str | None:
+    """Return what is wrong with exp and nbf of ``claims`` at ``now``, or None; all in seconds.
+
+    ``skew`` is granted on exp, on its upper bound ``now + lifetime``, and on nbf (PROTOCOL, "Clock skew").
+    """
+    if claims["exp"] <= now - skew:
+        return "exp is past"
+    if claims["exp"] > now + lifetime + skew:
+        return "exp is too far ahead"
+    if claims.get("nbf", now) > now + skew:
+        return "nbf is in the future"
+    return None
+
+
+def _named_key(headers: Mapping[str, str], header: str, role: str, tenant: str, keyring: Keyring) -> Key:
+    kid = canonical_uuid(headers.get(header))
+    if kid is None:
+        raise BadRequest(message=f"{header} must be the UUID of a key.")
+    key = keyring.find(role, kid, tenant)
+    if key is None:
+        raise BadRequest(message=f"{header} names no {role} key that is configured here.")
+    return key

@@ -1,0 +1,64 @@
+"""State: a frozen value with its identity, its times and its content (PROTOCOL, "A state on its way in")."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import date
+
+NANOSECONDS = 1_000_000_000
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_ISO_8601 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(?:Z|([+-])(\d\d):(\d\d))",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A point in time: the ISO 8601 ``text`` that the platform sent, and what it means.
+
+    ``nanoseconds`` is an int, UTC, since 1970-01-01T00:00:00Z. Instants are compared by that number. It
+    has no bounds: years 1 to 9999 do not fit into 64 bits of nanoseconds.
+    """
+
+    text: str
+    nanoseconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Instant":
+        """Return the instant of ``text``, extended ISO 8601 with an offset and up to 9 fraction digits.
+
+        Raises ValueError for any other spelling and for a date or time that does not exist; a leap second
+        does not, since the platform's clock has none.
+        """
+        match = _ISO_8601.fullmatch(text)
+        if match is None:
+            raise ValueError("not an ISO 8601 time with an offset")
+        year, month, day, hour, minute, second, fraction, sign, off_hours, off_minutes = match.groups()
+        if int(hour) > 23 or int(minute) > 59 or int(second or 0) > 59:
+            raise ValueError("no such time of day")
+        offset = 60 * int(off_hours or 0) + int(off_minutes or 0)
+        if int(off_minutes or 0) > 59 or offset > 18 * 60:
+            raise ValueError("no such offset")
+        if sign == "-":
+            offset = -offset
+        days = date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
+        seconds = ((days * 24 + int(hour)) * 60 + int(minute) - offset) * 60 + int(second or 0)
+        return cls(text, seconds * NANOSECONDS + int((fraction or "").ljust(9, "0")))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One saved state of a flow. Ids are UUIDs in lower case; ``content`` never shows in a repr or a log."""
+
+    id: str
+    tenant: str
+    parent: str | None
+    flow: str
+    flow_version: str
+    is_done: bool
+    current_map_element: str | None
+    current_user: str | None
+    created_at: Instant
+    updated_at: Instant
+    expires_at: Instant | None
+    content: str = field(repr=False)

@@ -1,0 +1,123 @@
+"""The Store contract and its backends. What a backend must do is told here and tested in tests/test_stores.py."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from receiver.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What binds a change to the request that made it (PROTOCOL, "The signature covers neither …").
+
+    ``jti`` is the request's unique id, ``method`` its HTTP method, ``digest`` the SHA-256 of its body (32
+    bytes). ``now`` and ``expires`` are seconds since the epoch: when it came, and until when it is kept.
+    With ``enforce`` a conflicting use is refused, else it is only reported.
+    """
+
+    jti: str
+    method: str
+    digest: bytes
+    now: int
+    expires: int
+    enforce: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a change did: ``stored`` states or deleted ids, ``ignored`` older states; and how its ``jti`` stood.
+
+    ``jti_was`` is "new", "repeated" (the identical request before: no second effect) or "conflicting".
+    """
+
+    stored: int = 0
+    ignored: int = 0
+    jti_was: str = "new"
+
+
+class Store(ABC):
+    """Where states are kept. Keys are (tenant, id), always: no call sees or touches another tenant's ids.
+
+    Safe to use from many threads and processes at once. Every method raises StoreUnavailable when the store
+    cannot be reached or stays locked, StoreFull when it has no room, StoreDamaged when what it holds cannot
+    be read back; after any of them a change is either wholly done or not done at all.
+    """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Create or upgrade the schema. Idempotent, and safe when many processes start at once."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Return when the database answers; raise StoreUnavailable when it does not."""
+
+    @abstractmethod
+    def find(self, tenant: str, id: str) -> State | None:
+        """Return the state ``id`` of ``tenant`` (UUIDs in lower case), or None."""
+
+    @abstractmethod
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        """Save all ``states`` of ``tenant`` or none, durably, together with ``receipt``; return the Effect.
+
+        A state replaces a stored one when its ``updated_at`` is equal or later; ``tenant``, ``id``,
+        ``parent`` and ``created_at`` keep their first values. Within ``states`` the order is that of the
+        sequence. Raises ReplayRefused when ``receipt`` conflicts with the one kept under its ``jti``.
+        """
+
+    @abstractmethod
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        """Delete the states ``ids`` of ``tenant``, or none; ids that do not exist are no fault. As ``save``."""
+
+    @abstractmethod
+    def purge(self, before: int) -> int:
+        """Delete states whose ``expires_at`` is earlier than ``before`` (nanoseconds since the epoch, UTC).
+
+        Returns how many there were. A state without ``expires_at`` is never purged.
+        """
+
+    @abstractmethod
+    def scan(self, tenant: str | None = None) -> Iterator[State]:
+        """Yield all states, or those of ``tenant``, in the order of (tenant, id), without holding them all."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what this process holds open. The store can be used again afterwards."""
+
+
+VALID_URLS = "sqlite:///relative/path.db, sqlite:////absolute/path.db or jdbc:sqlite:path.db"
+
+
+def _sqlite_path(url: str) -> str:
+    """Return the file path in ``url``; raises ValueError that says what is valid and repeats nothing of it."""
+    for prefix in ("jdbc:sqlite:", "sqlite:///"):
+        path = url.removeprefix(prefix)
+        if path == url:
+            continue
+        if not path or path.startswith(":memory:"):
+            raise ValueError("must name a file, since a state that was acknowledged must outlive the process")
+        if "?" in path or "#" in path or "\0" in path:
+            raise ValueError("takes no parameters for SQLite")
+        return path
+    raise ValueError(f"must be {VALID_URLS}; this version has no other store")
+
+
+def check_url(url: str) -> None:
+    """Raise ValueError when ``open_store`` has no store for ``url``."""
+    _sqlite_path(url)
+
+
+def describe(url: str) -> str:
+    """Return where the data of the store at ``url`` lies, for people; without credentials."""
+    return f"SQLite, {os.path.abspath(_sqlite_path(url))}"
+
+
+def open_store(url: str, timeout: float) -> Store:
+    """Return the store at ``url``; nothing is touched before its first use.
+
+    ``timeout`` is in seconds: a store that stays locked for longer is StoreUnavailable. Raises ValueError.
+    """
+    from receiver.stores.sqlite import SqliteStore  # noqa: PLC0415 - a driver is loaded when its store is opened
+
+    return SqliteStore(_sqlite_path(url), timeout)

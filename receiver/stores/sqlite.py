@@ -1,0 +1,201 @@
+"""The embedded store: one SQLite file in WAL mode, shared by all workers of one machine.
+
+sqlite-utils makes the schema and its migrations; the hot path is SQL of its own. Every change is one
+BEGIN IMMEDIATE transaction: a deferred one that reads before it writes fails at once under load.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
+
+from receiver.problems import StoreDamaged, StoreFull, StoreUnavailable
+from receiver.states import NANOSECONDS, State
+from receiver.stores import Effect, Receipt, Store
+from receiver.stores.sqlite_rows import COLUMNS, UPSERT, bind, row_of, state_of
+from receiver.stores.sqlite_schema import migrations
+
+_JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
+_FULL = {sqlite3.SQLITE_FULL}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
+
+
+@contextmanager
+def _driver_errors() -> Iterator[None]:
+    """Turn what the driver raises into the contract's errors: the one place that knows them."""
+    try:
+        yield
+    except sqlite3.Error as cause:
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is None:  # raised by the driver, which could not make text of what SQLite holds
+            raise StoreDamaged(f"SQLite: {type(cause).__name__}") from cause
+        text = f"SQLite: {cause.sqlite_errorname}: {cause}"
+        if code & 0xFF in _FULL:
+            raise StoreFull(text) from cause
+        if code & 0xFF in _DAMAGED:
+            raise StoreDamaged(text) from cause
+        raise StoreUnavailable(text) from cause
+    except OSError as cause:
+        raise StoreUnavailable(f"SQLite's file: {type(cause).__name__}") from cause
+
+
+class SqliteStore(Store):
+    """States in the SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock."""
+
+    def __init__(self, path: str, timeout: float):
+        self.path = Path(path)
+        self.timeout = timeout
+        self._mine = threading.local()
+        self._writing = threading.Lock()
+        self._preparing = threading.Lock()
+        self._prepared: tuple[int, int] | None = None
+
+    def prepare(self) -> None:
+        with self._preparing, _driver_errors():
+            self._create_file()
+            identity = self._identity()
+            with closing(self._connect()) as connection:
+                self._enter_wal(connection)
+                connection.execute("begin immediate")
+                migrations.apply(Database(connection, execute_plugins=False))
+                connection.execute("commit")
+            self._prepared = identity
+
+    def ping(self) -> None:
+        with self._reading() as connection:
+            connection.execute("select 1 from states limit 1").fetchone()
+
+    def find(self, tenant: str, id: str) -> State | None:
+        with self._reading() as connection:
+            row = connection.execute(
+                f"select {COLUMNS} from states where tenant = :tenant and id = :id",  # noqa: S608
+                {"tenant": tenant, "id": id},
+            ).fetchone()
+            return state_of(row) if row else None
+
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        with self._change(tenant, receipt) as (connection, jti_was):
+            if jti_was == "repeated":
+                return Effect(jti_was=jti_was)
+            stored = sum(connection.execute(UPSERT, row_of(tenant, state)).rowcount for state in states)
+            return Effect(stored, len(states) - stored, jti_was)
+
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        with self._change(tenant, receipt) as (connection, jti_was):
+            if jti_was == "repeated":
+                return Effect(jti_was=jti_was)
+            cursor = connection.executemany(
+                "delete from states where tenant = ? and id = ?", ((tenant, id) for id in ids)
+            )
+            return Effect(max(cursor.rowcount, 0), 0, jti_was)
+
+    def purge(self, before: int) -> int:
+        with self._change("", None) as (connection, _):
+            # Whole seconds, rounded up when stored and down here: never an unexpired state.
+            return connection.execute(
+                "delete from states where expires_second < :second",
+                {"second": before // NANOSECONDS},
+            ).rowcount
+
+    def scan(self, tenant: str | None = None) -> Iterator[State]:
+        where = "" if tenant is None else "where tenant = :tenant"
+        sql = f"select {COLUMNS} from states {where} order by tenant, id"  # noqa: S608
+        with _driver_errors():
+            self._connection()
+            # A connection of its own: an open cursor would pin this thread's to an old snapshot.
+            with closing(self._connect()) as connection:
+                yield from map(state_of, connection.execute(sql, {"tenant": tenant}))
+
+    def close(self) -> None:
+        held = self._mine.__dict__.pop("held", None)
+        if held:
+            held[0].close()
+
+    def _create_file(self) -> None:
+        """Make the file, readable by its owner only, and its folder, but no folder above that one."""
+        with suppress(FileExistsError):
+            self.path.parent.mkdir(mode=0o700)
+        # Only when it is new: closing any descriptor of a database drops this process's locks on it.
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def _identity(self) -> tuple[int, int]:
+        """Return what tells this file from another one at the same path; raises OSError when it is gone."""
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            "synchronous = full",  # 204 means durable: in WAL mode, normal may lose the last commits
+            "foreign_keys = on",
+            f"journal_size_limit = {_JOURNAL_BYTES}",
+        ):
+            connection.execute(f"pragma {pragma}")
+        return connection
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Switch to WAL; SQLite does not wait for a lock there, so processes starting together must."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            try:
+                mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+                continue
+            if mode != "wal":
+                raise StoreUnavailable("SQLite: this file system does not carry a write-ahead log")
+            return
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return this thread's connection to the file that lies at the path now.
+
+        A file that was removed stays writable through an open connection, and what is acknowledged then is
+        lost: so it is looked at each time, and a missing one is an outage rather than an empty store.
+        """
+        if self._prepared is None:
+            self.prepare()
+        current = (os.getpid(), self._identity())
+        held = getattr(self._mine, "held", None)
+        if held and held[1] == current:
+            return held[0]
+        if current[1] != self._prepared:
+            self.prepare()
+        self._mine.held = (self._connect(), current)
+        return self._mine.held[0]
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with _driver_errors():
+            yield self._connection()
+
+    @contextmanager
+    def _change(self, tenant: str, receipt: Receipt | None) -> Iterator[tuple[sqlite3.Connection, str]]:
+        """One durable transaction with its receipt; rolled back whole when anything raises."""
+        with _driver_errors():
+            connection = self._connection()
+            deadline = time.monotonic() + self.timeout
+            # Threads of one process queue here in order; only processes meet in SQLite's unfair busy wait.
+            if not self._writing.acquire(timeout=self.timeout):
+                raise StoreUnavailable("SQLite: the write lock was not free in time")
+            try:
+                left = max(0, int(1000 * (deadline - time.monotonic())))
+                connection.execute(f"pragma busy_timeout = {left}")
+                connection.execute("begin immediate")
+                try:
+                    jti_was = bind(connection, tenant, receipt) if receipt else "new"
+                    yield connection, jti_was
+                    connection.execute("commit")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        connection.execute("rollback")
+                    raise
+            finally:
+                self._writing.release()
