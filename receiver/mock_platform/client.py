@@ -62,7 +62,7 @@ class Client:
         """Delete the states ``ids``."""
         return self.call("DELETE", f"{BASE}/states/{self.tenant}", json.dumps(list(ids)).encode())
 
-    def headers(self, path: str, **claims: object) -> dict[str, str]:
+    def headers(self, path: str, /, **claims: object) -> dict[str, str]:
         """Return the three headers of a request to ``path``; ``claims`` replace those of the signature."""
         signature = tokens.sign(tokens.request_claims(self.tenant, path) | claims, self.keys.platform)
         return {

@@ -21,7 +21,7 @@ class ReplyRefused(Exception):
 
 def sign(claims: dict, key: KeyPair) -> str:
     """Return ``claims`` as a compact JWS by ES384 with the private ``key``."""
-    token = jws.JWS(json.dumps(claims, ensure_ascii=False).encode())
+    token = jws.JWS(json.dumps(claims).encode())
     protected = json.dumps({"alg": "ES384", "kid": key.kid, "typ": "JWT"})
     token.add_signature(key.jwk, protected=protected)
     return token.serialize(compact=True)

@@ -1,0 +1,165 @@
+"""What the tests share: keys, a store, the application, and the platform that calls it."""
+
+import json
+import sqlite3
+import time
+import uuid
+from contextlib import contextmanager
+
+import pytest
+
+from receiver.app import create_app
+from receiver.keyring import Keyring, parse_key
+from receiver.mock_platform.client import Answer, Client
+from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.keys import new_store
+from receiver.settings import Settings
+from receiver.stores import open_store
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "case(*ids): the rows of the abuse and fault cases that a test tries")
+
+
+class Clock:
+    """Seconds since the epoch, which a test may move."""
+
+    offset = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.offset
+
+
+class InProcess(Client):
+    """The mock platform's client, calling the application without a socket."""
+
+    def __init__(self, flask_client, tenant, keys):
+        self.flask_client, self.tenant, self.keys = flask_client, tenant, keys
+
+    def call(self, method, path, body=None, headers=None) -> Answer:
+        headers = self.headers(path) if headers is None else dict(headers)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        began = time.perf_counter()
+        response = self.flask_client.open(path, method=method, data=body, headers=headers)
+        found = {name.lower(): value for name, value in response.headers}
+        return Answer(response.status_code, found, response.data, time.perf_counter() - began)
+
+    def close(self):
+        """There is no connection."""
+
+
+def ring_of(*stores, tenants=None) -> Keyring:
+    """Return the keyring of a receiver that was given ``stores`` (StoreKeys), each for any tenant or for ``tenants``."""
+    found = []
+    for number, keys in enumerate(stores):
+        tenant = tenants[number] if tenants else None
+        found.append(parse_key(json.dumps(keys.platform.public()), "platform", "a test", tenant))
+        found.append(parse_key(json.dumps(keys.receiver.private()), "receiver", "a test", tenant))
+    return Keyring(found)
+
+
+def rows_of(path) -> dict[str, list]:
+    """Return everything in the SQLite file at ``path``, read by another connection."""
+    connection = sqlite3.connect(path)
+    try:
+        return {
+            table: connection.execute(f"select * from {table} order by 1, 2").fetchall()
+            for table in ("states", "receipts")
+        }
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def keys():
+    return new_store()
+
+
+@pytest.fixture(scope="session")
+def foreign_keys():
+    """The keys of another store, which the receiver under test does not have."""
+    return new_store()
+
+
+@pytest.fixture
+def tenant():
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = open_store(f"sqlite:///{tmp_path}/states.db", 5)
+    opened.prepare()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings():
+    return Settings()
+
+
+@pytest.fixture
+def ring(keys):
+    return ring_of(keys)
+
+
+@pytest.fixture
+def app(settings, ring, store, clock):
+    return create_app(settings, ring, store, clock)
+
+
+@pytest.fixture
+def platform(client, tenant, keys):
+    return InProcess(client, tenant, keys)
+
+
+@pytest.fixture
+def flow(tenant):
+    return FlowRun(tenant, seed=7)
+
+
+@pytest.fixture
+def state(flow):
+    return flow.state()
+
+
+@pytest.fixture
+def unchanged(store):
+    """A context in which nothing of the store may change: no state, no receipt."""
+
+    @contextmanager
+    def context():
+        before = rows_of(store.path)
+        yield
+        assert rows_of(store.path) == before
+
+    return context
+
+
+def loaded(platform, id) -> str:
+    """Return the content that a GET of ``id`` answers."""
+    answer = platform.load(id)
+    assert answer.status == 200, answer.body
+    return platform.open(id, answer)
+
+
+def assert_problem(answer, status, *texts):
+    """Assert that ``answer`` is the error reply of PROTOCOL with ``status``, its message holding ``texts``."""
+    assert answer.status == status, (answer.status, answer.body)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-manywho-service-problem-kind"] == "service"
+    problem = answer.json
+    assert set(problem) == {
+        *("action", "invokeType", "kind", "message", "responseBody", "responseHeaders", "statusCode", "uri")
+    }
+    assert problem["kind"] == "service"
+    assert problem["statusCode"] == status
+    for text in texts:
+        assert text in problem["message"]
