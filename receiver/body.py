@@ -1,6 +1,6 @@
 """Reading a request's body: only once its signature holds, whole or not at all, and never over the limit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from werkzeug.http import parse_options_header
 from werkzeug.wsgi import get_content_length
@@ -8,8 +8,10 @@ from werkzeug.wsgi import get_content_length
 from receiver import strictjson
 from receiver.problems import BadRequest, TooLarge, UnsupportedMedia
 
+BODY_READ = "receiver.body_read"  # in the WSGI environ, once the body was read to its end
 
-def read(environ: Mapping, limit: int) -> bytes:
+
+def read(environ: MutableMapping, limit: int) -> bytes:
     """Return the body of the request in the WSGI ``environ``, at most ``limit`` bytes, as they were sent.
 
     Raises UnsupportedMedia unless it is JSON in UTF-8, TooLarge beyond the limit (declared: unread; chunked:
@@ -32,6 +34,7 @@ def read(environ: Mapping, limit: int) -> bytes:
         raise TooLarge("the chunked body is over STORAGE_MAX_BODY")
     if declared is not None and len(body) < declared:
         raise BadRequest("body: shorter than declared", "The body ended early or is malformed.")
+    environ[BODY_READ] = True
     return body
 
 

@@ -9,16 +9,20 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Callable, Iterable
 
+from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from receiver import problems
+from receiver.body import BODY_READ
 from receiver.signature import SIGNATURE
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
 _FIRST_BYTE = 0.2  # seconds a new connection may keep a thread before it must wait for its data elsewhere
+_LINGER = 1.0  # seconds for a client to take the reply before its connection is closed
 
 _STATUSES = {
     errors.LimitRequestLine: 414,
@@ -32,17 +36,20 @@ class DeadlineUnreader(SocketUnreader):
     """Reads from a socket until ``deadline`` (time.monotonic); then the client counts as gone."""
 
     deadline = 0.0
+    gave_up = False
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """Return what arrives next; raises NoMoreData when nothing does in time."""
         outer = self.sock.gettimeout()
         left = self.deadline - time.monotonic()
         if left <= 0:
+            self.gave_up = True
             raise errors.NoMoreData()
         self.sock.settimeout(left if outer is None else min(outer, left))
         try:
             return super().chunk(size_hint)
         except TimeoutError:
+            self.gave_up = True
             raise errors.NoMoreData() from None
         finally:
             self.sock.settimeout(outer)
@@ -57,6 +64,11 @@ class Connection(TConn):
         # A client that does not read its reply must not keep the thread either.
         limit = struct.pack("ll", int(read_timeout), 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close the socket, unless the thread that answered has done so already."""
+        if self.sock.fileno() != -1:
+            super().close(graceful)
 
     def wait_for_data(self, timeout: float) -> bool:
         """Return whether data is there, soon; an idle connection then waits in the poller, not in a thread."""
@@ -80,6 +92,19 @@ class Worker(ThreadWorker):
             conn = Connection(conn.cfg, conn.sock, conn.client, conn.server, READ_TIMEOUT)
         super().enqueue_req(conn)
 
+    def load_wsgi(self) -> None:
+        """Load the application, and close the connection behind any request whose body it did not read."""
+        super().load_wsgi()
+        self.wsgi = _closing_unread(self.wsgi)
+
+    def handle(self, conn: TConn):
+        """Handle one request in a thread; a connection that ends also lingers here, not in the accepting thread."""
+        kept = super().handle(conn)
+        if kept is False:
+            too_slow = conn.initialized and conn.parser.unreader.gave_up
+            util.close_graceful(conn.sock, 0 if too_slow else _LINGER)
+        return kept
+
     def handle_error(self, req, client, addr, exc) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; then it is closed."""
         if isinstance(exc, errors.ParseException):
@@ -91,6 +116,21 @@ class Worker(ThreadWorker):
         uri = (getattr(req, "uri", None) or "").partition("?")[0]
         with contextlib.suppress(OSError):
             client.sendall(_reply(status, uri))
+
+
+def _closing_unread(application: Callable) -> Callable:
+    """Return ``application`` such that a body which it leaves unread is not waited for, nor read as a request."""
+
+    def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
+        def start(status: str, headers: list, exc_info=None) -> Callable:
+            has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
+            if has_body and not environ.get(BODY_READ):
+                start_response.__self__.force_close()
+            return start_response(status, headers, exc_info)
+
+        return application(environ, start)
+
+    return answer
 
 
 def _status_of(exc: Exception) -> int:

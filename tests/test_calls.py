@@ -118,7 +118,9 @@ def test_a_nullable_claim_may_be_null_empty_or_absent_and_nothing_else(platform,
 def test_an_id_in_another_spelling_than_8_4_4_4_12_is_refused(platform, state, unchanged, value):
     id = state["id"]
     spelled = {
-        **{"hex": id.replace("-", ""), "short": id[:-1], "dashes": id[:8] + id[9:13] + "-" + id[13:]},
+        "hex": id.replace("-", ""),
+        "short": id[:-1],
+        "dashes": id[:8] + id[9:13] + "-" + id[13:],
         "ARABIC": id[:-1] + "\u0665",
     }.get(value) or value % id
     with unchanged():

@@ -345,7 +345,10 @@ def test_a_reply_holds_exactly_the_claims_of_the_contract(platform, state):
     outer = jwe.JWE()
     outer.deserialize(platform.load(state["id"]).json["token"], platform.keys.platform.jwk)
     assert {name: value for name, value in outer.jose_header.items() if name != "epk"} == {
-        **{"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "cty": "JWT", "zip": "DEF"},
+        "alg": "ECDH-ES+A192KW",
+        "enc": "A192CBC-HS384",
+        "cty": "JWT",
+        "zip": "DEF",
         "kid": platform.keys.platform.kid,
     }
     head, payload, _ = outer.plaintext.decode().split(".")

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import click
 from tabulate import tabulate
@@ -19,6 +21,7 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import StoreKeys, new_store
 
 _SAVES = 12
+_NOT_INHERITED = ("STORAGE_", "DATABASE_", "JDBC_", "PORT", "PLATFORM_KEY", "RECEIVER_KEY")
 _ADDRESS = re.compile(r"address\s+(http://\S+)")
 
 
@@ -29,9 +32,9 @@ def demo(seed: int) -> None:
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-demo-") as folder:
         click.echo(f"a store is created: platform key {keys.platform.kid}, receiver key {keys.receiver.kid}")
-        with running_receiver(keys, Path(folder)) as url:
-            click.echo(f"a receiver with a temporary store answers at {url}\n")
-            play = _Play(Client(url, str(uuid.uuid4()), keys), seed)
+        with running_receiver(keys, Path(folder), STORAGE_LOG_LEVEL="warning") as running:
+            click.echo(f"a receiver with a temporary store answers at {running.url}\n")
+            play = _Play(Client(running.url, str(uuid.uuid4()), keys), seed)
             play.run()
     click.echo(tabulate(play.rows, headers=("call", "status", "size", "time", "verdict")))
     wrong = [row for row in play.rows if row[-1] != "ok"]
@@ -39,26 +42,36 @@ def demo(seed: int) -> None:
     sys.exit(1 if wrong else 0)
 
 
+@dataclass
+class Running:
+    """A receiver that runs as a ``process`` of its own and answers at ``url``."""
+
+    url: str
+    process: subprocess.Popen
+
+
 @contextlib.contextmanager
-def running_receiver(keys: StoreKeys, folder: Path, **environment: str) -> Iterator[str]:
-    """Run ``receiver serve`` with a store in ``folder`` on a free port; yields its URL, stops it at the end."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("STORAGE_", "PLATFORM_KEY"))}
+def running_receiver(keys: StoreKeys, folder: Path, stderr: IO | None = None, **environment: str) -> Iterator[Running]:
+    """Run ``receiver serve`` with a store in ``folder`` on a free port; yields it, and stops it at the end.
+
+    ``environment`` adds to what the receiver is told; its log goes to ``stderr``, or to this process's own.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     ours |= {
         "STORAGE_BIND": "127.0.0.1:0",
-        "DATABASE_URL": f"sqlite:///{folder}/demo.db",
+        "DATABASE_URL": f"sqlite:///{folder}/states.db",
         "PLATFORM_KEY": json.dumps(keys.platform.public()),
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),
-        "STORAGE_KEYS": str(folder),
-        "STORAGE_LOG_LEVEL": "warning",
+        "STORAGE_KEYS": str(folder / "keys"),
     }
+    (folder / "keys").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "receiver", "serve"]
-    process = subprocess.Popen(command, env=ours | environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=ours | environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
-        for line in process.stdout:
-            if found := _ADDRESS.search(line):
-                yield found.group(1)
-                return
-        raise click.ClickException("the receiver did not start")
+        found = next((found for line in process.stdout if (found := _ADDRESS.search(line))), None)
+        if found is None:
+            raise click.ClickException("the receiver did not start")
+        yield Running(found.group(1), process)
     finally:
         process.terminate()
         process.communicate(timeout=60)
