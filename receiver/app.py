@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from receiver import keyring, logs, problems, settings, stores
 from receiver.keyring import Keyring
-from receiver.problems import Problem, StoreUnavailable
+from receiver.problems import Problem, StoreFull, StoreUnavailable
 from receiver.routes import House, calls, raw_path
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores import Store
@@ -31,7 +31,7 @@ def configure(environ: dict[str, str] | None = None) -> tuple[Settings, Keyring]
 
 def keys_directory(declared: Settings) -> Path | None:
     """Return the directory of key files, or None when the default one does not exist."""
-    return declared.keys if declared.keys.is_dir() else None
+    return declared.keys if os.path.isdir(declared.keys) else None
 
 
 def create_app(
@@ -51,7 +51,7 @@ def create_app(
     store = store or stores.open_store(declared.store_url, declared.store_timeout)
     try:
         store.prepare()
-    except StoreUnavailable as cause:
+    except (StoreUnavailable, StoreFull) as cause:
         logs.log.error("the store is not ready: %s", cause)
     app = Flask("receiver", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -62,7 +62,7 @@ def create_app(
     app.extensions["receiver"] = House(declared, ring, store, clock)
     app.register_blueprint(calls)
     app.before_request(logs.start_request)
-    app.after_request(lambda response: logs.finish_request(response, declared.trusted_proxies))
+    app.after_request(lambda response: logs.finish_request(response, raw_path(), declared.trusted_proxies))
     app.register_error_handler(Problem, _on_problem)
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(Exception, _on_defect)

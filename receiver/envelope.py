@@ -15,6 +15,7 @@ from receiver.jose import (
     COORDINATE_BYTES,
     Rule,
     TokenFault,
+    as_ascii,
     canonical_uuid,
     decode_base64url,
     encode_base64url,
@@ -23,7 +24,6 @@ from receiver.jose import (
     one_of,
     read_header,
     sign_jws,
-    split,
     verify_jws,
 )
 from receiver.keyring import Key, Keyring
@@ -47,17 +47,13 @@ def _is_ephemeral_key(value: object) -> bool:
     """RFC 7518 section 4.6.1.1: the public half and nothing else; jwcrypto checks that it is on the curve."""
     if not isinstance(value, dict) or set(value) != {"kty", "crv", "x", "y"}:
         return False
-    coordinates = value["x"], value["y"]
-    return (
-        value["kty"] == "EC"
-        and value["crv"] == "P-384"
-        and all(isinstance(one, str) and len(one) == 64 for one in coordinates)
-        and all(len(decode_base64url(one)) == COORDINATE_BYTES for one in coordinates)
-    )
+    if value["kty"] != "EC" or value["crv"] != "P-384":
+        return False
+    return all(decode_base64url(as_ascii(value[name]), COORDINATE_BYTES) for name in ("x", "y"))
 
 
 def _is_party_info(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= 256 and decode_base64url(value) is not None
+    return len(decode_base64url(as_ascii(value))) <= 128
 
 
 _JWE_RULES: dict[str, Rule] = {
@@ -94,9 +90,11 @@ def open_states(
     return states
 
 
-def _decrypt(token: str, tenant: str, keyring: Keyring, max_inflated: int) -> tuple[str, int]:
-    """Return the text inside the JWE ``token``, and how many bytes of it inflating made (0 if not compressed)."""
-    head, *parts = split(token, 5)
+def _decrypt(token: str, tenant: str, keyring: Keyring, max_inflated: int) -> tuple[bytes, int]:
+    """Return the JWS inside the JWE ``token``, and how many bytes of it inflating made (0 if not compressed)."""
+    head, *parts = as_ascii(token).split(b".", 5)
+    if len(parts) != 4:
+        raise TokenFault("not a compact token of that kind")
     header = read_header(head, _JWE_RULES, ("alg", "enc", "kid", "cty", "epk"))
     key_bits, tag_bytes = _ENCRYPTIONS[header["enc"]]
     sizes = (
@@ -113,17 +111,15 @@ def _decrypt(token: str, tenant: str, keyring: Keyring, max_inflated: int) -> tu
         raise TokenFault("the kid names no receiver key of this tenant")
     try:
         cek = JWA.keymgmt_alg(header["alg"]).unwrap(key, key_bits, wrapped, header)
-        aad = head.encode("ascii")
-        plain = JWA.encryption_alg(header["enc"]).decrypt(cek, aad, iv, ciphertext, tag)
+        plain = JWA.encryption_alg(header["enc"]).decrypt(cek, head, iv, ciphertext, tag)
     except MemoryError:
         raise
     except Exception as cause:  # whatever a library makes of it: this token is not for us
         raise TokenFault(f"decryption failed ({type(cause).__name__})") from None
-    inner = _inflate(plain, max_inflated) if "zip" in header else plain
-    try:
-        return inner.decode("ascii"), len(inner) if "zip" in header else 0
-    except UnicodeDecodeError:
-        raise TokenFault("the plaintext is not a compact token") from None
+    if "zip" not in header:
+        return plain, 0
+    inflated = _inflate(plain, max_inflated)
+    return inflated, len(inflated)
 
 
 def _inflate(data: bytes, limit: int) -> bytes:

@@ -35,20 +35,27 @@ def canonical_uuid(value: object) -> str | None:
     return None
 
 
-def decode_base64url(text: str, size: int | None = None) -> bytes:
+def as_ascii(token: object) -> bytes:
+    """Return ``token``, a text of ASCII, as bytes; raises TokenFault for anything else."""
+    if not isinstance(token, str) or not token.isascii():
+        raise TokenFault("not a compact token")
+    return token.encode("ascii")
+
+
+def decode_base64url(text: bytes, size: int | None = None) -> bytes:
     """Return the bytes of ``text``, base64url without padding and in its one canonical spelling.
 
     With ``size``, exactly that many bytes are expected. Raises TokenFault (RFC 4648 section 3.5: several
     spellings of the same bytes would make several tokens of one).
     """
-    if "+" in text or "/" in text or "=" in text:
+    if b"+" in text or b"/" in text or b"=" in text:
         raise TokenFault("not base64url")
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except ValueError:
         raise TokenFault("not base64url") from None
     tail = len(text) % 4
-    if tail and encode_base64url(data[-(tail - 1) :]) != text[-tail:]:
+    if tail and encode_base64url(data[-(tail - 1) :]).encode() != text[-tail:]:
         raise TokenFault("base64url is not canonical")
     if size is not None and len(data) != size:
         raise TokenFault("a part has another size")
@@ -75,17 +82,7 @@ def is_label(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 32 and value.isascii() and value.isprintable()
 
 
-def split(token: object, parts: int) -> list[str]:
-    """Return the ``parts`` texts of a compact token; raises TokenFault for another number of them."""
-    if not isinstance(token, str):
-        raise TokenFault("not a compact token")
-    found = token.split(".", parts)
-    if len(found) != parts:
-        raise TokenFault("not a compact token of that kind")
-    return found
-
-
-def read_header(part: str, rules: Mapping[str, Rule], required: tuple[str, ...]) -> dict:
+def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...]) -> dict:
     """Return the JOSE header in ``part``, a dict that holds only members of ``rules`` which satisfy them.
 
     Raises TokenFault when it is too large, not an object, lacks one of ``required``, or holds anything else.
@@ -118,27 +115,28 @@ _JWS_RULES: dict[str, Rule] = {
 }
 
 
-def verify_jws(token: object, find_key: Callable[[str], JWK | None]) -> bytes:
+def verify_jws(token: bytes, find_key: Callable[[str], JWK | None]) -> bytes:
     """Return the payload of ``token``, a compact JWS by ES384, once its signature holds.
 
     ``find_key`` takes the header's ``kid`` and returns the one key that may have signed, or None. Raises
     TokenFault. RFC 8725 sections 3.1 and 3.2: the algorithm is ours to choose, never the token's.
     """
-    head, payload, signature = split(token, 3)
+    signed, _, signature = token.rpartition(b".")  # what was signed may be large: it is cut out once
+    head, dot, payload = signed.partition(b".")
+    if not dot or b"." in payload:
+        raise TokenFault("not a compact token of that kind")
     header = read_header(head, _JWS_RULES, ("alg", "kid"))
     raw_signature = decode_base64url(signature, SIGNATURE_BYTES)
-    claims = decode_base64url(payload)
     key = find_key(header["kid"])
     if key is None:
         raise TokenFault("the kid names no key that may sign here")
     try:
-        signed = f"{head}.{payload}".encode("ascii")
         JWA.signing_alg("ES384").verify(key, signed, raw_signature)
     except MemoryError:
         raise
     except Exception as cause:  # any library error means the same: not verified
         raise TokenFault(f"the signature does not verify ({type(cause).__name__})") from None
-    return claims
+    return decode_base64url(payload)
 
 
 def sign_jws(payload: bytes, key: JWK, kid: str) -> str:

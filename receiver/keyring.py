@@ -5,6 +5,7 @@ tenant, a file in a folder named by a tenant's UUID serves that tenant only. A f
 role and may hold the kid: ``platform-<kid>.json``, ``receiver-<kid>.json``.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,8 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
-from receiver import strictjson
-from receiver.jose import COORDINATE_BYTES, TokenFault, canonical_uuid, decode_base64url
+from receiver import files, strictjson
+from receiver.jose import COORDINATE_BYTES, TokenFault, as_ascii, canonical_uuid, decode_base64url
 
 ROLES = ("platform", "receiver")
 _SIGNATURE_OPS = {"sign", "verify"}
@@ -82,12 +83,12 @@ class Keyring:
         return find
 
 
-def kid_in_name(name: str) -> str | None:
-    """Return the UUID in a variable's or file's ``name`` in its usual spelling, or None.
+def kid_in_name(name: str, whole: bool = False) -> str | None:
+    """Return the UUID in a variable's or file's ``name`` (``whole``: that it is) in its usual spelling, or None.
 
     Underscores stand for hyphens, because shells drop variables whose names hold hyphens.
     """
-    match = _UUID_IN_NAME.search(name)
+    match = _UUID_IN_NAME.fullmatch(name) if whole else _UUID_IN_NAME.search(name)
     return match.group().replace("_", "-").lower() if match else None
 
 
@@ -129,7 +130,7 @@ def _check_purpose(members: Mapping[str, object]) -> None:
     if ops is None:
         return
     known = _SIGNATURE_OPS | _AGREEMENT_OPS
-    if not isinstance(ops, list) or not all(isinstance(op, str) and op in known for op in ops):
+    if not isinstance(ops, list) or not ops or not all(isinstance(op, str) and op in known for op in ops):
         raise KeyFault('has "key_ops" that are not operations of RFC 7517')
     purpose = use or (_ALGORITHMS[alg] if alg else None)
     if purpose and not set(ops) <= (_SIGNATURE_OPS if purpose == "sig" else _AGREEMENT_OPS):
@@ -139,11 +140,9 @@ def _check_purpose(members: Mapping[str, object]) -> None:
 def _coordinate(members: Mapping[str, object], name: str) -> int:
     value = members.get(name)
     try:
-        if isinstance(value, str):
-            return int.from_bytes(decode_base64url(value, COORDINATE_BYTES))
+        return int.from_bytes(decode_base64url(as_ascii(value), COORDINATE_BYTES))
     except TokenFault:
-        pass
-    raise KeyFault(f'must have "{name}": {COORDINATE_BYTES} bytes in base64url')
+        raise KeyFault(f'must have "{name}": {COORDINATE_BYTES} bytes in base64url') from None
 
 
 def _public_or_private(members: Mapping[str, object], private: bool) -> JWK:
@@ -176,17 +175,18 @@ def _from_directory(directory: Path, tenant: str | None = None) -> Iterator["_En
         return
     for path in paths:
         match = _FILE_NAME.fullmatch(path.name)
-        if path.is_dir() and tenant is None and canonical_uuid(path.name):
+        folder = os.path.isdir(path)  # Path.is_dir raises where it may not look
+        if folder and tenant is None and canonical_uuid(path.name):
             yield from _from_directory(path, canonical_uuid(path.name))
-        elif path.is_dir():
+        elif folder:
             yield f"{path}: a folder of keys must be named by a tenant's UUID and lie directly in {directory}"
         elif match is None:
             yield f"{path}: must be named platform-<kid>.json or receiver-<kid>.json"
         else:
             try:
-                yield _Entry(str(path), path.read_text("utf-8"), match.group(1), tenant)
-            except (OSError, UnicodeDecodeError) as cause:
-                yield f"{path}: cannot be read ({type(cause).__name__})"
+                yield _Entry(str(path), files.read_text(path), match.group(1), tenant)
+            except ValueError as cause:
+                yield f"{path}: {cause}"
 
 
 def _from_environment(variables: Mapping[str, str]) -> Iterator["_Entry"]:

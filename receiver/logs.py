@@ -71,14 +71,17 @@ def start_request() -> None:
     g.began = time.perf_counter()
 
 
-def finish_request(response: Response, trusted: tuple[str, ...]) -> Response:
-    """Log the request in one line: who, what, status, time, and why it was refused; returns ``response``."""
+def finish_request(response: Response, path: str, trusted: tuple[str, ...]) -> Response:
+    """Log the request in one line: who, what, status, time, and why it was refused; returns ``response``.
+
+    ``path`` is the raw one, which holds no space; ``trusted`` are the proxies whose word is taken.
+    """
     response.headers["X-Request-ID"] = g.request_id
     effect, cause = g.get("effect"), g.get("cause")
     told = [
         client_address(request.remote_addr, request.headers.get("X-Forwarded-For", ""), trusted),
         request.method[:16],
-        request.path[:_LONGEST],
+        path[:_LONGEST],
         str(response.status_code),
         f"{1000 * (time.perf_counter() - g.began):.1f}ms",
     ]
@@ -99,7 +102,7 @@ def client_address(peer: str | None, forwarded: str, trusted: tuple[str, ...]) -
     """Return the client's address: the ``peer``, or the last of ``forwarded`` when the peer is ``trusted``."""
     try:
         address = ipaddress.ip_address(peer or "")
-        last = ipaddress.ip_address(forwarded.rpartition(",")[2].strip())
+        last = ipaddress.ip_address(forwarded.rpartition(",")[2].strip().partition("%")[0])
     except ValueError:
         return peer or "-"
     believed = any(address in ipaddress.ip_network(network) for network in trusted)

@@ -1,6 +1,7 @@
 """Parsers of settings: text → value. Each raises ValueError that says what is valid, never what was given."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from receiver import stores
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"b": 0, "kib": 10, "mib": 20, "gib": 30}
-_BIND = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[\w.-]*):(\d{1,5})|unix:/.+", re.ASCII)
+_BIND = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[\w.-]*):(\d{1,5})|unix:/.+", re.ASCII)
 
 
 def text(value: str) -> str:
@@ -67,16 +68,18 @@ def choice(*names: str) -> Callable[[str], str]:
 def bind(value: str) -> str:
     """Return ``value`` if gunicorn can listen on it: host:port, [ipv6]:port or unix:/path."""
     match = _BIND.fullmatch(value)
-    if match and int(match.group(1) or 0) <= 65535:
-        return value
+    try:
+        if match and int(match.group(2) or 0) <= 65535 and ipaddress.IPv6Address(match.group(1) or "::"):
+            return value
+    except ValueError:
+        pass
     raise ValueError("must be host:port, [ipv6]:port or unix:/path")
 
 
 def directory(value: str) -> Path:
     """Return ``value`` as the path of a directory that exists."""
-    path = Path(value)
-    if path.is_dir():
-        return path
+    if value and os.path.isdir(value):  # Path.is_dir raises where it may not look
+        return Path(value)
     raise ValueError("must be the path of a directory that exists")
 
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Response, current_app, g, request
 from marshmallow import ValidationError
-from marshmallow.fields import Field
-from marshmallow.schema import Schema
 
 from receiver import body, envelope, signature, strictjson
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
+from receiver.logs import log
 from receiver.problems import BadRequest, NotFound, SignatureRefused
-from receiver.schemas import delete_body, fault_of, save_body
+from receiver.schemas import fault_of, ids_of, tokens_of
 from receiver.settings import Settings
 from receiver.signature import Caller
 from receiver.stores import Effect, Receipt, Store
@@ -61,8 +60,10 @@ def save(tenant: str) -> Response:
     house, now = _house(), _house().clock()
     caller = _caller(tenant, now)
     own = _tenant_of(caller)
-    receipt, items = _change(caller, save_body, now)
-    tokens = [item["token"] for item in items]
+    raw, receipt = _read(caller, now)
+    if _is_retry(own, receipt):
+        return _done(Effect(jti_was="repeated"))
+    tokens = _items(raw, tokens_of)
     limits = house.settings.clock_skew, house.settings.max_inflated
     states = envelope.open_states(tokens, tenant, house.keyring, now, *limits)
     return _done(house.store.save(own, states, receipt))
@@ -74,8 +75,10 @@ def delete(tenant: str) -> Response:
     house, now = _house(), _house().clock()
     caller = _caller(tenant, now)
     own = _tenant_of(caller)
-    receipt, ids = _change(caller, delete_body, now)
-    return _done(house.store.delete(own, ids, receipt))
+    raw, receipt = _read(caller, now)
+    if _is_retry(own, receipt):
+        return _done(Effect(jti_was="repeated"))
+    return _done(house.store.delete(own, _items(raw, ids_of), receipt))
 
 
 def raw_path() -> str:
@@ -92,7 +95,6 @@ def _house() -> House:
 
 def _caller(tenant: str, now: float) -> Caller:
     house = _house()
-    g.tenant = canonical_uuid(tenant)
     skew = house.settings.clock_skew
     return signature.check(request.headers, raw_path(), tenant, house.keyring, now, skew)
 
@@ -108,20 +110,30 @@ def _uuid(text: str) -> str:
     return found
 
 
-def _change(caller: Caller, schema: Schema | Field, now: float) -> tuple[Receipt | None, list]:
-    """Return the receipt and the checked items of a state-changing request; reads and parses the body."""
+def _read(caller: Caller, now: float) -> tuple[bytes, Receipt | None]:
+    """Return the body of a state-changing request and the receipt that binds it to its signature."""
     settings = _house().settings
-    if settings.replay == "enforce" and caller.jti is None:
-        raise SignatureRefused("signature: a change without jti")
+    if caller.jti is None and settings.replay != "off":
+        if settings.replay == "enforce":
+            raise SignatureRefused("signature: a change without jti")
+        log.warning("a change without jti", extra={"request": g.request_id})
     raw = body.read(request.environ, settings.max_body)
+    return raw, _receipt(caller, raw, now)
+
+
+def _is_retry(tenant: str, receipt: Receipt | None) -> bool:
+    return receipt is not None and receipt.enforce and _house().store.repeated(tenant, receipt)
+
+
+def _items(raw: bytes, schema: Callable[[list], list]) -> list:
+    """Return what ``schema`` makes of the JSON array in the body ``raw``; raises BadRequest, naming the item."""
     value = body.parse(raw)
     if not isinstance(value, list):
         raise BadRequest(message="The body must be a JSON array.")
     try:
-        items = schema.load(value) if isinstance(schema, Schema) else schema.deserialize(value)
+        return schema(value)
     except ValidationError as error:
         raise BadRequest(message=fault_of(error)) from None
-    return _receipt(caller, raw, now), items
 
 
 def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
@@ -136,7 +148,9 @@ def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
 
 def _done(effect: Effect) -> Response:
     g.effect = effect
-    return Response(status=204)
+    response = Response(status=204)
+    del response.headers["Content-Type"]  # there is no content
+    return response
 
 
 def _json(value: object) -> Response:

@@ -6,6 +6,7 @@ the fields here are exact.
 """
 
 import math
+from collections.abc import Callable, Iterator
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
@@ -151,8 +152,27 @@ class SaveItem(_Contract):
 
 request_claims = RequestClaims()
 state_claims = StateClaims()
-save_body = SaveItem(many=True)
-delete_body = fields.List(UniqueId())
+_save_item = SaveItem()
+_deleted_id = UniqueId()
+
+
+def tokens_of(items: list) -> list[str]:
+    """Return the tokens in the ``items`` of a POST's body; raises ValidationError at the first bad one."""
+    return [item["token"] for item in _each(items, _save_item.load)]
+
+
+def ids_of(items: list) -> list[str]:
+    """Return the ids (UUIDs in lower case) in the ``items`` of a DELETE's body; raises ValidationError likewise."""
+    return list(_each(items, _deleted_id.deserialize))
+
+
+def _each(items: list, load: Callable) -> Iterator:
+    # marshmallow's own lists collect an error for every item: gigabytes for a body of bad ones.
+    for index, item in enumerate(items):
+        try:
+            yield load(item)
+        except ValidationError as error:
+            raise ValidationError({index: error.messages}) from None
 
 
 def fault_of(error: ValidationError) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from receiver import options
+from receiver import files, options
 from receiver.keyring import kid_in_name
 
-_KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.+))?")
+_KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
 
 
 class SettingsMistakes(Exception):
@@ -160,14 +160,12 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
             mistakes.append(f"{source}: {cause}")
         values.setdefault("sources", {})[field.name] = source
-    keys = {source: value for name, (value, source) in given.items() if _is_key(name)}
-    mistakes += [_unknown(source) for name, (_, source) in given.items() if not _is_key(name)]
-    return Settings(**values, key_texts=keys), mistakes
+    return Settings(**values, key_texts={source: value for value, source in given.values()}), mistakes
 
 
 def _is_key(name: str) -> bool:
     match = _KEY_NAME.fullmatch(name)
-    return match is not None and (match.group(1) is None or kid_in_name(name) is not None)
+    return match is not None and (match.group(1) is None or kid_in_name(match.group(1), whole=True) is not None)
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
@@ -179,16 +177,19 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
         name, from_file = variable, False
         if variable.endswith("_FILE") and variable not in known:
             name, from_file = variable.removesuffix("_FILE"), True
-        concerns = name in known or name.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
+        concerns = name in known or variable.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
         if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
+            continue
+        if name not in known and not _is_key(name):
+            mistakes.append(_unknown(variable))
             continue
         if name in given:
             mistakes.append(f"{variable}: {given[name][1]} is set as well; only one of them is valid")
             continue
         try:
-            value = Path(raw).read_text("utf-8").rstrip("\r\n") if from_file else raw
-        except (OSError, UnicodeDecodeError) as cause:
-            mistakes.append(f"{variable}: must be the path of a readable text file ({type(cause).__name__})")
+            value = files.read_text(raw).rstrip("\r\n") if from_file else raw
+        except ValueError as cause:
+            mistakes.append(f"{variable}: the file it names {cause}")
             continue
         given[name] = (value, variable)
     return given, mistakes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import TokenFault, canonical_uuid, verify_jws
+from receiver.jose import TokenFault, as_ascii, canonical_uuid, verify_jws
 from receiver.keyring import Key, Keyring
 from receiver.problems import BadRequest, SignatureRefused
 from receiver.schemas import fault_of, request_claims
@@ -53,7 +53,7 @@ def _verified_claims(token: str | None, tenant: str, keyring: Keyring) -> dict:
     if not token:
         raise SignatureRefused("signature: missing")
     try:
-        return request_claims.load(strictjson.loads(verify_jws(token, keyring.finder("platform", tenant))))
+        return request_claims.load(strictjson.loads(verify_jws(as_ascii(token), keyring.finder("platform", tenant))))
     except TokenFault as fault:
         raise SignatureRefused(f"signature: {fault}") from None
     except strictjson.NotJson:

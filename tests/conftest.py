@@ -1,12 +1,12 @@
 """What the tests share: keys, a store, the application, and the platform that calls it."""
 
 import json
-import sqlite3
 import time
 import uuid
 from contextlib import contextmanager
 
 import pytest
+from sqlite_utils.utils import sqlite3
 
 from receiver.app import create_app
 from receiver.keyring import Keyring, parse_key
@@ -50,7 +50,7 @@ class InProcess(Client):
 
 
 def ring_of(*stores, tenants=None) -> Keyring:
-    """Return the keyring of a receiver that was given ``stores`` (StoreKeys), each for any tenant or for ``tenants``."""
+    """Return the keyring of a receiver with the keys of ``stores`` (StoreKeys), each for any tenant or ``tenants``."""
     found = []
     for number, keys in enumerate(stores):
         tenant = tenants[number] if tenants else None
@@ -60,7 +60,10 @@ def ring_of(*stores, tenants=None) -> Keyring:
 
 
 def rows_of(path) -> dict[str, list]:
-    """Return everything in the SQLite file at ``path``, read by another connection."""
+    """Return everything in the SQLite file at ``path``, read by another connection.
+
+    It must be of the same SQLite library: two in one process undo each other's locks.
+    """
     connection = sqlite3.connect(path)
     try:
         return {
@@ -118,6 +121,20 @@ def app(settings, ring, store, clock):
 @pytest.fixture
 def platform(client, tenant, keys):
     return InProcess(client, tenant, keys)
+
+
+@pytest.fixture
+def platform_at(tenant, keys):
+    """A function from the URL of a receiver to a client of it, closed when the test ends."""
+    made = []
+
+    def connect(url) -> Client:
+        made.append(Client(url, tenant, keys))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        client.close()
 
 
 @pytest.fixture

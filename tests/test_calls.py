@@ -27,6 +27,7 @@ def test_health_needs_no_signature_and_tells_nothing(platform):
 def test_a_saved_state_is_answered_byte_for_byte_and_deleted_for_good(platform, state):
     answer = platform.save(state)
     assert (answer.status, answer.body) == (204, b"")
+    assert set(answer.headers) == {"x-request-id"}
     answer = platform.load(state["id"])
     assert (answer.status, set(answer.json)) == (200, {"token"})
     assert answer.headers["cache-control"] == "no-store"
@@ -304,10 +305,31 @@ def test_one_signature_serves_one_change(platform, state, unchanged):
     assert platform.call("POST", path, body, headers).status == 204
     with unchanged():
         assert_problem(platform.call("DELETE", path, json.dumps([state["id"]]).encode(), headers), 401)
-        assert_problem(platform.call("DELETE", path, body.replace(b"{", b"[").replace(b"}", b"]"), headers), 400)
+        assert_problem(platform.call("DELETE", path, b"not even JSON", headers), 401)
         assert_problem(platform.call("POST", path, body.replace(b"}]", b"} ]"), headers), 401)
         assert_problem(platform.call("POST", path, b"[]", headers), 401)
     assert loaded(platform, state["id"]) == state["content"]
+
+
+def test_a_retry_is_answered_even_when_its_tokens_can_no_longer_be_opened(platform, state, monkeypatch):
+    path = f"/api/storage/1/states/{platform.tenant}"
+    headers = platform.headers(path)
+    body = json.dumps([{"token": tokens.seal_state(state, platform.keys)}]).encode()
+    assert platform.call("POST", path, body, headers).status == 204
+    monkeypatch.setattr("receiver.envelope.TOKEN_LIFETIME", -(10**9))
+    assert platform.call("POST", path, body, headers).status == 204
+    assert_problem(platform.call("POST", path, body, platform.headers(path)), 400, "item 0: exp")
+
+
+@pytest.mark.parametrize("item", ["1", "{}", '"a"', "null", "[]"])
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_body_of_very_many_bad_items_costs_little(platform, method, item):
+    path = f"/api/storage/1/states/{platform.tenant}"
+    for count, status in ((900_000, 400), (1_100_000, 413)):
+        body = f"[{','.join([item] * count)}]".encode()
+        began = time.process_time()
+        assert platform.call(method, path, body).status == status
+        assert time.process_time() - began < 5  # an error for each item took over a minute
 
 
 def test_a_jti_is_free_again_when_its_first_use_was_refused(platform, state):

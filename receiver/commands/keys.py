@@ -45,10 +45,13 @@ def generate(directory: Path, tenant: str | None, if_none: bool) -> None:
         f"receiver-{made.receiver.kid}.json": made.receiver.private(),
         f"mock-platform-{made.platform.kid}.json": made.platform.private(),
     }
-    folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-    for name, members in files.items():
-        _write_new(folder / name, members)
-        click.echo(f"wrote {folder / name}")
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        for name, members in files.items():
+            _write_new(folder / name, members)
+            click.echo(f"wrote {folder / name}")
+    except OSError as cause:
+        raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
 
 
 def _write_new(path: Path, members: dict) -> None:

@@ -5,7 +5,7 @@ import click
 from receiver import app, logs, stores
 from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
-from receiver.problems import StoreUnavailable
+from receiver.problems import StoreFull, StoreUnavailable
 from receiver.server import Server
 from receiver.settings import Settings, SettingsMistakes
 
@@ -27,7 +27,7 @@ def _check_store(settings: Settings) -> None:
     store = stores.open_store(settings.store_url, settings.store_timeout)
     try:
         store.prepare()
-    except StoreUnavailable as cause:
+    except (StoreUnavailable, StoreFull) as cause:
         if isinstance(cause.__cause__, OSError):
             variable = settings.sources.get("database_url", "DATABASE_URL")
             raise SettingsMistakes(
@@ -54,7 +54,7 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
         "",
         "  Try next:",
         f"    {url}/api/storage/1/health",
-        "    make demo     a simulated platform saves, loads and deletes a state",
+        "    receiver demo      (or make demo) a simulated platform saves, loads and deletes a state",
         "",
     ]
     return "\n".join(lines)

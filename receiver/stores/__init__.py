@@ -58,6 +58,14 @@ class Store(ABC):
         """Return the state ``id`` of ``tenant`` (UUIDs in lower case), or None."""
 
     @abstractmethod
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        """Tell whether the very request of ``receipt`` was done before; changes nothing.
+
+        Raises ReplayRefused when its ``jti`` was used for another one. So a used signature buys neither
+        parsing nor decryption, and a retry is answered even when its tokens have expired meanwhile.
+        """
+
+    @abstractmethod
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         """Save all ``states`` of ``tenant`` or none, durably, together with ``receipt``; return the Effect.
 
@@ -97,7 +105,7 @@ def _sqlite_path(url: str) -> str:
             continue
         if not path or path.startswith(":memory:"):
             raise ValueError("must name a file, since a state that was acknowledged must outlive the process")
-        if "?" in path or "#" in path or "\0" in path:
+        if set(path) & set("?#;\0"):
             raise ValueError("takes no parameters for SQLite")
         return path
     raise ValueError(f"must be {VALID_URLS}; this version has no other store")

@@ -17,7 +17,7 @@ from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a cur
 from receiver.problems import StoreDamaged, StoreFull, StoreUnavailable
 from receiver.states import NANOSECONDS, State
 from receiver.stores import Effect, Receipt, Store
-from receiver.stores.sqlite_rows import COLUMNS, UPSERT, bind, row_of, state_of
+from receiver.stores.sqlite_rows import COLUMNS, UPSERT, bind, jti_was, row_of, state_of
 from receiver.stores.sqlite_schema import migrations
 
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
@@ -78,21 +78,25 @@ class SqliteStore(Store):
             ).fetchone()
             return state_of(row) if row else None
 
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        with self._reading() as connection:
+            return jti_was(connection, tenant, receipt) == "repeated"
+
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
-        with self._change(tenant, receipt) as (connection, jti_was):
-            if jti_was == "repeated":
-                return Effect(jti_was=jti_was)
+        with self._change(tenant, receipt) as (connection, was):
+            if was == "repeated":
+                return Effect(jti_was=was)
             stored = sum(connection.execute(UPSERT, row_of(tenant, state)).rowcount for state in states)
-            return Effect(stored, len(states) - stored, jti_was)
+            return Effect(stored, len(states) - stored, was)
 
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
-        with self._change(tenant, receipt) as (connection, jti_was):
-            if jti_was == "repeated":
-                return Effect(jti_was=jti_was)
+        with self._change(tenant, receipt) as (connection, was):
+            if was == "repeated":
+                return Effect(jti_was=was)
             cursor = connection.executemany(
                 "delete from states where tenant = ? and id = ?", ((tenant, id) for id in ids)
             )
-            return Effect(max(cursor.rowcount, 0), 0, jti_was)
+            return Effect(max(cursor.rowcount, 0), 0, was)
 
     def purge(self, before: int) -> int:
         with self._change("", None) as (connection, _):
@@ -120,13 +124,20 @@ class SqliteStore(Store):
         """Make the file, readable by its owner only, and its folder, but no folder above that one."""
         with suppress(FileExistsError):
             self.path.parent.mkdir(mode=0o700)
+        if self.path.is_dir():
+            raise IsADirectoryError
         # Only when it is new: closing any descriptor of a database drops this process's locks on it.
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        for needed in (self.path, self.path.parent):  # the write-ahead log is made beside the file
+            if not os.access(needed, os.R_OK | os.W_OK):
+                raise PermissionError
 
     def _identity(self) -> tuple[int, int]:
         """Return what tells this file from another one at the same path; raises OSError when it is gone."""
         status = os.stat(self.path)
+        if self._prepared and not status.st_size:
+            raise StoreDamaged("SQLite: the file has been emptied")
         return status.st_dev, status.st_ino
 
     def _connect(self) -> sqlite3.Connection:
@@ -190,8 +201,7 @@ class SqliteStore(Store):
                 connection.execute(f"pragma busy_timeout = {left}")
                 connection.execute("begin immediate")
                 try:
-                    jti_was = bind(connection, tenant, receipt) if receipt else "new"
-                    yield connection, jti_was
+                    yield connection, bind(connection, tenant, receipt) if receipt else "new"
                     connection.execute("commit")
                 except BaseException:
                     with suppress(sqlite3.Error):

@@ -1,7 +1,8 @@
 """Rows of the SQLite store: states and receipts ↔ columns, and the statements of the hot path."""
 
-import sqlite3
 import zlib
+
+from sqlite_utils.utils import sqlite3
 
 from receiver.problems import ReplayRefused, StoreDamaged
 from receiver.states import NANOSECONDS, Instant, State
@@ -23,16 +24,22 @@ def bind(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> str:
         " values (:tenant, :jti, :method, :digest, :expires) on conflict do nothing",
         values,
     ).rowcount
-    if added:
-        return "new"
+    return "new" if added else jti_was(connection, tenant, receipt)
+
+
+def jti_was(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> str:
+    """Return how the jti of ``receipt`` was used: "new", "repeated" or "conflicting".
+
+    Raises ReplayRefused for a conflict under ``enforce``; without it, a repetition counts as new.
+    """
     first = connection.execute(
         "select method, digest from receipts where tenant = :tenant and jti = :jti",
         {"tenant": tenant, "jti": receipt.jti},
     ).fetchone()
-    same = tuple(first) == (receipt.method, receipt.digest)
+    same = first is None or tuple(first) == (receipt.method, receipt.digest)
     if receipt.enforce and not same:
         raise ReplayRefused("jti: used before for another change")
-    if receipt.enforce:
+    if receipt.enforce and first is not None:
         return "repeated"
     return "new" if same else "conflicting"
 
