@@ -456,3 +456,12 @@ def test_nothing_is_decrypted_or_parsed_before_the_signature_holds(platform, sta
     for method, where in (("POST", path), ("DELETE", path), ("GET", f"{path}/{state['id']}")):
         headers = platform.headers(where) | {SIGNATURE: _signed(platform, path="/elsewhere")(where)}
         assert platform.call(method, where, b"[]", headers).status == 401
+
+
+def test_a_signature_expires_with_the_receivers_clock(platform, state, clock):
+    platform.save(state)
+    path = f"/api/storage/1/states/{platform.tenant}/{state['id']}"
+    headers = platform.headers(path)
+    for offset, status in ((0, 200), (325, 200), (335, 401), (-325, 401), (-20, 200)):
+        clock.offset = offset
+        assert platform.call("GET", path, headers=headers).status == status

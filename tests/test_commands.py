@@ -1,0 +1,189 @@
+"""The command line, as a person types it."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import uuid
+
+import pytest
+from click.testing import CliRunner
+
+from receiver.commands import cli
+from receiver.commands.config import markdown_table
+from receiver.mock_platform.flow_states import FlowRun
+from receiver.states import Instant
+from receiver.stores import open_store
+from tests.test_stores import TENANT, a_state
+
+
+def receiver(*words, cwd=None, **environ):
+    """Run the command in a process of its own, with nothing but ``environ``; returns the finished process."""
+    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()} | environ
+    command = [sys.executable, "-m", "receiver", *words]
+    return subprocess.run(command, env=clean, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+def test_generate_makes_what_the_platform_would_make(tmp_path):
+    ran = receiver("keys", "generate", cwd=tmp_path)
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "keys").iterdir()}
+    assert sorted(name.rpartition("-")[0][:8] for name in files) == ["mock-pla", "platform", "receiver"]
+    for name, members in files.items():
+        assert members["kid"] in name
+        assert ("d" in members) == (not name.startswith("platform"))
+        assert stat.S_IMODE((tmp_path / "keys" / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    mock = next(members for name, members in files.items() if name.startswith("mock"))
+    platform = next(members for name, members in files.items() if name.startswith("platform"))
+    assert {**mock, "d": None} == {**platform, "d": None}
+
+
+def test_generate_makes_keys_once_where_it_is_asked_to(folder):
+    before = sorted(os.listdir(folder / "keys"))
+    assert receiver("keys", "generate", "--if-none", cwd=folder).stdout == ""
+    assert sorted(os.listdir(folder / "keys")) == before
+    tenant = str(uuid.UUID(int=4))
+    assert receiver("keys", "generate", "--tenant", tenant.upper(), cwd=folder).returncode == 0
+    assert len(os.listdir(folder / "keys" / tenant)) == 3
+    assert receiver("keys", "generate", "--tenant", "x", cwd=folder).returncode == 2
+
+
+def test_generate_makes_none_beside_keys_of_the_environment(tmp_path, keys):
+    environ = {"PLATFORM_KEY": json.dumps(keys.platform.public())}
+    assert receiver("keys", "generate", "--if-none", cwd=tmp_path, **environ).returncode == 0
+    assert not (tmp_path / "keys").exists()
+
+
+def test_generate_never_overwrites_and_tells_where_it_may_not_write(folder, monkeypatch):
+    name = next(path for path in (folder / "keys").iterdir() if path.name.startswith("receiver"))
+    before = name.read_bytes()
+    fixed = iter([str(uuid.uuid4()), name.stem.removeprefix("receiver-")] * 2)
+    monkeypatch.setattr("receiver.mock_platform.keys.uuid.uuid4", lambda: next(fixed))
+    ran = CliRunner().invoke(cli, ["keys", "generate", "--directory", str(folder / "keys")])
+    assert ran.exit_code == 1
+    assert "File exists" in ran.output
+    assert name.read_bytes() == before
+    assert "Not a directory" in receiver("keys", "generate", "--directory", f"{name}/x").stderr
+
+
+def test_list_and_check_show_fingerprints_and_no_material(folder):
+    listed, checked = (receiver("keys", word, cwd=folder) for word in ("list", "check"))
+    assert (listed.returncode, checked.returncode) == (0, 0)
+    assert listed.stdout == checked.stdout
+    for path in (folder / "keys").glob("[pr]*.json"):
+        members = json.loads(path.read_text())
+        assert members["kid"] in listed.stdout
+        for secret in (members["x"], members["y"], members.get("d", "no d")):
+            assert secret not in listed.stdout + checked.stderr
+    assert re.search(r"role +kid +tenant +thumbprint +from", listed.stdout)
+
+
+def test_check_names_what_is_wrong_and_warns_of_readable_keys(folder):
+    receiver_key = next((folder / "keys").glob("receiver*.json"))
+    receiver_key.chmod(0o644)
+    ran = receiver("keys", "check", cwd=folder)
+    assert (ran.returncode, ran.stderr) == (
+        0,
+        f"warning: keys/{receiver_key.name} can be read by others; chmod 600 keys/{receiver_key.name}\n",
+    )
+    receiver_key.write_text("{}")
+    ran = receiver("keys", "check", cwd=folder, STORAGE_WORKERS="none")
+    assert ran.returncode == 78
+    assert "STORAGE_WORKERS: " in ran.stderr
+    assert f"keys/{receiver_key.name}: must be an EC key on P-384" in ran.stderr
+
+
+def test_serve_with_three_mistakes_names_all_three_and_exits_78(tmp_path):
+    environ = {
+        "STORAGE_WORKERS": "many",
+        "STORAGE_REPLAI": "off",
+        "PLATFORM_KEY": '{"kty": "RSA"}',
+        "RECEIVER_KEY": "x",
+    }
+    ran = receiver("serve", cwd=tmp_path, **environ)
+    assert ran.returncode == 78
+    assert ran.stderr.splitlines() == [
+        "receiver: 4 mistake(s) in the settings:",
+        "  STORAGE_REPLAI: there is no such setting; the nearest is STORAGE_REPLAY",
+        "  STORAGE_WORKERS: must be a whole number from 1 to 256",
+        '  PLATFORM_KEY: must be an EC key on P-384 ("kty": "EC", "crv": "P-384")',
+        "  RECEIVER_KEY: must be one JWK as a JSON object",
+    ]
+    assert ran.stdout == ""
+    assert not (tmp_path / "var").exists()
+
+
+def test_serve_on_a_file_that_is_no_database_says_so(folder):
+    (folder / "x.db").write_text("no database" * 1000)
+    ran = receiver("serve", cwd=folder, DATABASE_URL="sqlite:///x.db")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "receiver: SQLite: SQLITE_NOTADB" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    ran = receiver("serve", cwd=folder, DATABASE_URL="sqlite:///keys")
+    assert ran.returncode == 78
+    assert "DATABASE_URL: SQLite's file: IsADirectoryError" in ran.stderr
+
+
+def test_config_shows_what_is_in_force_where_it_came_from_and_no_secret(folder):
+    ran = receiver("config", cwd=folder, DATABASE_PASSWORD="hunter2", STORAGE_MAX_BODY="1048576")
+    assert ran.returncode == 0
+    assert re.search(r"STORAGE_MAX_BODY +1MiB +STORAGE_MAX_BODY", ran.stdout)
+    assert re.search(r"STORAGE_THREADS +8 +default", ran.stdout)
+    assert re.search(r"DATABASE_PASSWORD +\*{8} +DATABASE_PASSWORD", ran.stdout)
+    assert "hunter2" not in ran.stdout + ran.stderr
+    assert receiver("config", "--markdown").stdout.strip() == markdown_table()
+
+
+def test_purge_deletes_what_has_expired(folder):
+    url = f"sqlite:///{folder}/states.db"
+    store = open_store(url, 5)
+    store.save(TENANT, [a_state(1), a_state(2, expires_at=Instant.parse("2020-01-01T00:00:00Z"))], None)
+    ran = receiver("store", "purge", cwd=folder, DATABASE_URL=url)
+    assert (ran.stdout, ran.returncode) == ("1 expired states deleted\n", 0)
+    assert len(list(store.scan())) == 1
+    store.close()
+
+
+def test_demo_plays_the_platform_and_says_how_it_went():
+    ran = CliRunner().invoke(cli, ["demo", "--seed", "5"])
+    assert ran.exit_code == 0, ran.output
+    assert re.search(r"save 12 +204 +[\d,]+ B +[\d.]+ ms +ok", ran.output)
+    assert re.search(r"load: gone +404 +[\d.]+ ms +ok", ran.output)
+    assert "19 of 19 calls answered as the contract says" in ran.output
+    sizes = [int(size.replace(",", "")) for size in re.findall(r"save \d+ +204 +([\d,]+) B", ran.output)]
+    assert len(sizes) == 12
+    assert sizes == sorted(sizes)
+    assert 4_500 < sizes[0] < sizes[-1] < 16_000
+
+
+def test_demo_fails_when_an_answer_is_not_what_the_contract_says(monkeypatch):
+    monkeypatch.setattr("receiver.mock_platform.client.Client.open", lambda *_args: "something else")
+    ran = CliRunner().invoke(cli, ["demo"])
+    assert ran.exit_code == 1
+    assert "17 of 19 calls answered as the contract says" in ran.output
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_made_up_state_has_the_size_and_shape_of_a_real_one(seed):
+    flow = FlowRun(str(uuid.UUID(int=1)), seed)
+    again = FlowRun(str(uuid.UUID(int=1)), seed)
+    sizes = []
+    for _ in range(12):
+        state, same = flow.state(), again.state()
+        assert state == same
+        document = json.loads(state["content"])
+        assert {"stateEntries", "valueElementValues", "authorizationContext", "log", "compositeId"} <= set(document)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+01:00", state["updatedAt"])
+        sizes.append(len(state["content"].encode()))
+        flow.step(), again.step()
+    assert sizes == sorted(sizes)
+    assert 4_500 < sizes[0] < sizes[-1] < 17_000

@@ -1,0 +1,74 @@
+"""The log: one event, one line, and nothing in it that must not be."""
+
+import logging
+
+import pytest
+
+from receiver.logs import LineFormatter, client_address, escape
+from receiver.states import State
+from tests.test_stores import a_state
+
+
+def formatted(message, *args, exc_info=None, **extra) -> str:
+    record = logging.LogRecord("receiver", logging.INFO, "x.py", 1, message, args, exc_info)
+    record.__dict__.update(extra)
+    return LineFormatter().format(record)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "a\u2028b", "a\x1b[31mb", "a\x00b", "a\ud800b", "a\u202eb"])
+def test_what_could_forge_or_hide_a_line_is_escaped(text):
+    line = formatted("said %s", text, request="r\nq")
+    assert line.isprintable() and line.isascii()
+    assert line.count("\n") == 0
+
+
+def test_a_traceback_tells_where_and_never_what():
+    try:
+        raise ValueError("the content\n2026-01-01T00:00:00.000Z ERROR forged")
+    except ValueError as failure:
+        text = formatted("a defect", exc_info=(type(failure), failure, failure.__traceback__))
+    first, *rest = text.splitlines()
+    assert first.endswith("a defect")
+    assert all(line.startswith("    | ") for line in rest)
+    assert "test_logs.py" in text and "ValueError" in text
+    assert "forged" not in rest[-1]
+
+
+def test_a_state_does_not_show_its_content():
+    state = a_state(content="private matters")
+    assert isinstance(state, State)
+    assert "private matters" not in repr(state)
+
+
+def test_escape_leaves_plain_text_alone():
+    assert escape("GET /api/storage/1/health 200") == "GET /api/storage/1/health 200"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "trusted", "address"),
+    [
+        ("10.0.0.1", "192.0.2.7", (), "10.0.0.1"),
+        ("10.0.0.1", "192.0.2.7", ("10.0.0.0/24",), "192.0.2.7"),
+        ("10.0.1.1", "192.0.2.7", ("10.0.0.0/24",), "10.0.1.1"),
+        ("10.0.0.1", "203.0.113.9, 192.0.2.7", ("10.0.0.1/32",), "192.0.2.7"),
+        ("10.0.0.1", "not an address", ("10.0.0.1/32",), "10.0.0.1"),
+        ("10.0.0.1", "fe80::1%x 200 GET", ("10.0.0.1/32",), "fe80::1"),
+        ("10.0.0.1", "", ("10.0.0.1/32",), "10.0.0.1"),
+        ("", "192.0.2.7", ("10.0.0.1/32",), "-"),
+        (None, "", (), "-"),
+    ],
+)
+def test_a_forwarded_address_is_believed_from_trusted_proxies_only(peer, forwarded, trusted, address):
+    assert client_address(peer, forwarded, trusted) == address
+
+
+def test_a_defect_is_logged_with_the_id_that_the_caller_got(platform, state, monkeypatch, caplog):
+    def defect(*_args):
+        raise RuntimeError("a secret of the defect")
+
+    monkeypatch.setattr("receiver.envelope.open_states", defect)
+    answer = platform.save(state)
+    assert answer.status == 500
+    assert b"secret" not in answer.body
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.request == answer.headers["x-request-id"]

@@ -1,0 +1,103 @@
+"""A platform client written with joserfc, another JOSE library than the receiver and the mock platform use."""
+
+import json
+import random
+import time
+import uuid
+
+import pytest
+from joserfc import jwe, jws
+from joserfc._rfc7518.jwe_zips import DeflateZipModel
+from joserfc.jwk import ECKey
+
+from receiver.commands.demo import running_receiver
+from receiver.mock_platform.client import Client
+
+BIG = 256 << 20
+ALGORITHMS = ["ECDH-ES+A192KW", "ECDH-ES+A256KW", "A192CBC-HS384", "A256CBC-HS512", "DEF"]
+
+
+class Registry(jwe.JWERegistry):
+    """joserfc's registry without its small limits: a state may have tens of megabytes."""
+
+    max_ciphertext_length = BIG
+
+
+@pytest.fixture(autouse=True)
+def large(monkeypatch):
+    monkeypatch.setattr(DeflateZipModel, "MAX_SIZE", BIG)
+    monkeypatch.setattr(jws.JWSRegistry, "max_payload_length", BIG)
+
+
+def registry():
+    return Registry(algorithms=ALGORITHMS)
+
+
+def sign(claims, keys):
+    header = {"alg": "ES384", "kid": keys.platform.kid}
+    text = json.dumps(claims, ensure_ascii=False, separators=(",", ":"))
+    return jws.serialize_compact(header, text, ECKey.import_key(keys.platform.private()), algorithms=["ES384"])
+
+
+def save(client, keys, state, alg, enc, compressed):
+    now = int(time.time())
+    times = {"iat": now, "nbf": now, "exp": now + 18000, "jti": uuid.uuid4().hex}
+    claims = state | times | {"iss": "manywho", "aud": [client.tenant], "sub": state["id"]}
+    header = {"alg": alg, "enc": enc, "kid": keys.receiver.kid, "cty": "JWT"} | ({"zip": "DEF"} if compressed else {})
+    receiver_key = ECKey.import_key(keys.receiver.public())
+    token = jwe.encrypt_compact(header, sign(claims, keys), receiver_key, registry=registry())
+    path = f"/api/storage/1/states/{client.tenant}"
+    return client.call("POST", path, json.dumps([{"token": token}]).encode(), headers(client, keys, path))
+
+
+def headers(client, keys, path):
+    now = int(time.time())
+    claims = {"iss": "manywho", "aud": client.tenant, "sub": client.tenant, "exp": now + 299, "path": path}
+    return {
+        "X-ManyWho-Platform-Key-ID": keys.platform.kid,
+        "X-ManyWho-Receiver-Key-ID": keys.receiver.kid,
+        "X-ManyWho-Signature": sign(claims | {"iat": now, "jti": uuid.uuid4().hex}, keys),
+    }
+
+
+def load(client, keys, id):
+    path = f"/api/storage/1/states/{client.tenant}/{id}"
+    answer = client.call("GET", path, headers=headers(client, keys, path))
+    assert answer.status == 200
+    outer = jwe.decrypt_compact(answer.json["token"], ECKey.import_key(keys.platform.private()), registry=registry())
+    assert outer.headers()["alg"] == "ECDH-ES+A192KW"
+    inner = jws.deserialize_compact(outer.plaintext, ECKey.import_key(keys.receiver.public()), algorithms=["ES384"])
+    claims = json.loads(inner.payload)
+    assert (claims["iss"], claims["aud"], claims["sub"]) == (client.tenant, "manywho", id)
+    return claims["content"]
+
+
+def content_of(size: int) -> str:
+    """Return JSON text of ``size`` characters, some of several bytes, that compresses as prose does."""
+    chance = random.Random(size)
+    words = ["größe", "住所", "\U0001f469", "customer", '"quoted"', "back\\slash", "invoice", "2026-01-01T00:00:00Z"]
+    text = json.dumps({"words": [chance.choice(words) for _ in range(size // 14)]}, ensure_ascii=False)
+    return text.ljust(size)[:size]
+
+
+@pytest.fixture(scope="module")
+def running(keys, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("second")
+    with (
+        open(folder / "log", "w") as log,
+        # 20 MB that are not compressed make a body of over 32 MiB, the default limit
+        running_receiver(keys, folder, log, STORAGE_MAX_BODY="128MiB", STORAGE_MAX_INFLATED="128MiB") as running,
+    ):
+        yield running
+
+
+@pytest.mark.parametrize("alg", ALGORITHMS[:2])
+@pytest.mark.parametrize("enc", ALGORITHMS[2:4])
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("size", [10_000, 1_000_000, 20_000_000])
+def test_another_library_saves_and_loads_identical_content(running, keys, tenant, state, alg, enc, compressed, size):
+    client = Client(running.url, tenant, keys, timeout=120)
+    state["content"] = content_of(size)
+    assert save(client, keys, state, alg, enc, compressed).status == 204
+    assert load(client, keys, state["id"]) == state["content"]
+    client.close()
