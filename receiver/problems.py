@@ -24,7 +24,6 @@ _MESSAGES = {
     401: "The request signature is missing or not valid.",
     404: "There is nothing at this address.",
     405: "This address does not answer to this method.",
-    408: "The request did not arrive in time.",
     413: "The request is larger than this store accepts.",
     414: "The address is too long.",
     415: "The body must be JSON in UTF-8, sent as application/json without an encoding.",

@@ -34,8 +34,9 @@ def demo(seed: int) -> None:
         click.echo(f"a store is created: platform key {keys.platform.kid}, receiver key {keys.receiver.kid}")
         with running_receiver(keys, Path(folder), STORAGE_LOG_LEVEL="warning") as running:
             click.echo(f"a receiver with a temporary store answers at {running.url}\n")
-            play = _Play(Client(running.url, str(uuid.uuid4()), keys), seed)
-            play.run()
+            with contextlib.closing(Client(running.url, str(uuid.uuid4()), keys)) as client:
+                play = _Play(client, seed)
+                play.run()
     click.echo(tabulate(play.rows, headers=("call", "status", "size", "time", "verdict")))
     wrong = [row for row in play.rows if row[-1] != "ok"]
     click.echo(f"\n{len(play.rows) - len(wrong)} of {len(play.rows)} calls answered as the contract says")
