@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from receiver import keyring, logs, problems, settings, stores
 from receiver.keyring import Keyring
-from receiver.problems import Problem, StoreFull, StoreUnavailable
+from receiver.problems import Problem
 from receiver.routes import House, calls, raw_path
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores import Store
@@ -51,7 +51,7 @@ def create_app(
     store = store or stores.open_store(declared.store_url, declared.store_timeout)
     try:
         store.prepare()
-    except (StoreUnavailable, StoreFull) as cause:
+    except Problem as cause:
         logs.log.error("the store is not ready: %s", cause)
     app = Flask("receiver", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -71,7 +71,7 @@ def create_app(
 
 def _on_problem(problem: Problem):
     g.cause = problem.cause
-    if problem.status >= 500:
+    if problem.status in (500, 503, 507):  # the receiver's own trouble, not the caller's
         logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.request_id})
     return problems.reply(problem.status, problem.message, raw_path(), problem.headers)
 

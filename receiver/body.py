@@ -6,7 +6,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.wsgi import get_content_length
 
 from receiver import strictjson
-from receiver.problems import BadRequest, TooLarge, UnsupportedMedia
+from receiver.problems import BadRequest, TooLarge, UnknownCoding, UnsupportedMedia
 
 BODY_READ = "receiver.body_read"  # in the WSGI environ, once the body was read to its end
 _MOST_VALUES = 1_000_000  # ids of one DELETE; a body of 32 MiB has room for 860,000
@@ -15,8 +15,8 @@ _MOST_VALUES = 1_000_000  # ids of one DELETE; a body of 32 MiB has room for 860
 def read(environ: MutableMapping, limit: int) -> bytes:
     """Return the body of the request in the WSGI ``environ``, at most ``limit`` bytes, as they were sent.
 
-    Raises UnsupportedMedia unless it is JSON in UTF-8, TooLarge beyond the limit (declared: unread; chunked:
-    as soon as it is passed), BadRequest when it is empty or ends early.
+    Raises UnsupportedMedia or UnknownCoding unless it is plain JSON in UTF-8, TooLarge beyond the limit (declared:
+    unread; chunked: as soon as it is passed), BadRequest when it is empty or ends early.
     """
     declared = get_content_length(environ)
     chunked = declared is None and "HTTP_TRANSFER_ENCODING" in environ
@@ -44,6 +44,8 @@ def _check_type(environ: Mapping) -> None:
     charset = parameters.get("charset", "utf-8").lower()
     if kind.lower() != "application/json" or charset not in ("utf-8", "utf8"):
         raise UnsupportedMedia("Content-Type")
+    if environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower() != "chunked":
+        raise UnknownCoding("Transfer-Encoding")
     if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise UnsupportedMedia("Content-Encoding")
 

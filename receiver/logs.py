@@ -6,6 +6,7 @@ Never logged, at any level: keys, tokens, contents. What callers choose (path, m
 import ipaddress
 import logging
 import logging.config
+import re
 import sys
 import time
 import traceback
@@ -14,6 +15,7 @@ import uuid
 from flask import Response, g, request
 
 log = logging.getLogger("receiver")
+_LONG = re.compile(r"([\w-]{8})[\w-]{56,}")  # a part of a token or of a key; no id or name is that long
 _LONGEST = 300  # characters of a path in the log
 
 
@@ -34,7 +36,7 @@ class LineFormatter(logging.Formatter):
         """Return the line of ``record``, without control characters."""
         request_id = getattr(record, "request", None)
         line = super().formatMessage(record) + (f" request={request_id}" if request_id else "")
-        return escape(line)
+        return escape(_LONG.sub(r"\1...", line))
 
     def formatException(self, ei) -> str:
         """Return where ``ei`` was raised and its class, but not its text, which may quote content."""

@@ -7,6 +7,7 @@
 | NotFound            | 404    | no such state, no such address                              |
 | TooLarge            | 413    | the body, or what a token inflates to                       |
 | UnsupportedMedia    | 415    | not JSON in UTF-8                                           |
+| UnknownCoding       | 501    | a transfer coding other than chunked                        |
 | StoreDamaged        | 500    | the stored data cannot be read back whole                   |
 | StoreUnavailable    | 503    | the store is unreachable, or locked for too long            |
 | StoreFull           | 507    | the store's disk is full                                    |
@@ -86,6 +87,12 @@ class UnsupportedMedia(Problem):
     status = 415
 
 
+class UnknownCoding(Problem):
+    """The body comes in a transfer coding other than chunked (RFC 9112 section 6.1)."""
+
+    status = 501
+
+
 class StoreDamaged(Problem):
     """Stored data is not what was written: the one expected 500."""
 
@@ -95,6 +102,10 @@ class StoreUnavailable(Problem):
 
     status = 503
     headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
+
+
+class StoreMisplaced(StoreUnavailable):
+    """What the settings name is no place for a store, and will not become one by waiting."""
 
 
 class StoreFull(Problem):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import worker
+from receiver import stores, worker
 from receiver.app import create_app
 from receiver.keyring import Keyring
 from receiver.settings import Settings
@@ -45,6 +45,8 @@ class Server(BaseApplication):
             "timeout": 60,  # a worker whose main thread is silent for that long is replaced
             "keepalive": 75,  # longer than the 60 s of common proxies, so that theirs closes first
             "control_socket_disable": True,
+            # At debug, gunicorn logs what it received, headers included.
+            "loglevel": "info" if self.settings.log_level == "debug" else self.settings.log_level,
             "forwarded_allow_ips": ",".join(self.settings.trusted_proxies),
             "forwarder_headers": "",
             "header_map": "refuse",
@@ -60,5 +62,10 @@ class Server(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self):
-        """Return the application; called in each worker, so that nothing of a store is shared over a fork."""
-        return create_app(self.settings, self.keyring)
+        """Return the application; called in each worker, so that nothing of a store is shared over a fork.
+
+        Only the master, before, may create the store: a worker that starts later and finds none must not
+        replace it by an empty one.
+        """
+        store = stores.open_store(self.settings.store_url, self.settings.store_timeout, create=False)
+        return create_app(self.settings, self.keyring, store)

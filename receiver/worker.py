@@ -1,28 +1,29 @@
-"""The gunicorn worker: threads, a deadline for every request's arrival, and this contract's error replies.
+"""The gunicorn worker: threads that no slow client can hold, and this contract's error replies.
 
-gunicorn's own gthread worker reads headers and body without a time limit, so that a client which sends half
-a request keeps a thread for ever; and its error pages quote the fault.
+gunicorn's own gthread worker reads headers and body in its threads without a time limit, closes connections
+in the thread that accepts them, and quotes the fault in its error pages.
 """
 
 import contextlib
 import json
+import selectors
 import socket
-import struct
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from gunicorn import util
 from gunicorn.http import errors
-from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from receiver import problems
 from receiver.body import BODY_READ
+from receiver.connection import Connection
 from receiver.signature import SIGNATURE
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
-_FIRST_BYTE = 0.2  # seconds a new connection may keep a thread before it must wait for its data elsewhere
-_LINGER = 1.0  # seconds for a client to take the reply before its connection is closed
+_SLOWEST_READER = 1 << 20  # bytes a second that a client must take of a large reply
+_LINGER = 0.2  # seconds for a client that is still sending to take its reply; they hold a thread
+_LINGER_BYTES = 64 << 10
 
 _STATUSES = {
     errors.LimitRequestLine: 414,
@@ -32,84 +33,57 @@ _STATUSES = {
 }
 
 
-class DeadlineUnreader(SocketUnreader):
-    """Reads from a socket until ``deadline`` (time.monotonic); then the client counts as gone."""
-
-    deadline = 0.0
-    gave_up = False
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return what arrives next; raises NoMoreData when nothing does in time."""
-        outer = self.sock.gettimeout()
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            self.gave_up = True
-            raise errors.NoMoreData()
-        self.sock.settimeout(left if outer is None else min(outer, left))
-        try:
-            return super().chunk(size_hint)
-        except TimeoutError:
-            self.gave_up = True
-            raise errors.NoMoreData() from None
-        finally:
-            self.sock.settimeout(outer)
-
-
-class Connection(TConn):
-    """A connection whose requests each have ``read_timeout`` seconds to arrive."""
-
-    def __init__(self, cfg, sock, client, server, read_timeout: float):
-        super().__init__(cfg, sock, client, server)
-        self.read_timeout = read_timeout
-        # A client that does not read its reply must not keep the thread either.
-        limit = struct.pack("ll", int(read_timeout), 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-    def close(self, graceful: bool = False) -> None:
-        """Close the socket, unless the thread that answered has done so already."""
-        if self.sock.fileno() != -1:
-            super().close(graceful)
-
-    def wait_for_data(self, timeout: float) -> bool:
-        """Return whether data is there, soon; an idle connection then waits in the poller, not in a thread."""
-        return super().wait_for_data(min(timeout, _FIRST_BYTE))
-
-    def init(self) -> None:
-        """Prepare for the next request on this connection: its time to arrive begins now."""
-        fresh = not self.initialized
-        super().init()
-        if fresh:
-            self.parser.unreader = DeadlineUnreader(self.sock)
-        self.parser.unreader.deadline = time.monotonic() + self.read_timeout
-
-
 class Worker(ThreadWorker):
     """gunicorn's gthread worker with these connections and these error replies."""
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Hand ``conn`` to the thread pool, as a Connection."""
+        """Hand ``conn`` to the thread pool once the head of its request is there; until then it waits in the poller."""
         if not isinstance(conn, Connection):
-            conn = Connection(conn.cfg, conn.sock, conn.client, conn.server, READ_TIMEOUT)
-        super().enqueue_req(conn)
+            conn = Connection(conn, READ_TIMEOUT)
+        conn.expect_head()
+        if conn.has_head():
+            super().enqueue_req(conn)
+            return
+        self.pending_conns.append(conn)  # murder_pending closes it when its time is over
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_head_readable, conn))
+
+    def _on_head_readable(self, conn: Connection, sock: socket.socket) -> None:
+        if conn.has_head():
+            self.poller.unregister(sock)
+            self.pending_conns.remove(conn)
+            super().enqueue_req(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """When stopping, do not wait long for requests that have not arrived either."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def load_wsgi(self) -> None:
         """Load the application, and close the connection behind any request whose body it did not read."""
         super().load_wsgi()
-        self.wsgi = _closing_unread(self.wsgi)
+        self.wsgi = _bounded(self.wsgi)
 
-    def handle(self, conn: TConn):
-        """Handle one request in a thread; a connection that ends also lingers here, not in the accepting thread."""
+    def handle(self, conn: Connection):
+        """Handle one request in a thread; where the connection ends, end it here, not in the accepting thread."""
         kept = super().handle(conn)
         if kept is False:
-            too_slow = conn.initialized and conn.parser.unreader.gave_up
-            util.close_graceful(conn.sock, 0 if too_slow else _LINGER)
+            _end(conn.sock)
         return kept
+
+    def handle_request(self, req, conn: Connection) -> bool:
+        """Answer ``req``; a client that does not take the reply in time is left."""
+        try:
+            return super().handle_request(req, conn)
+        except TimeoutError:
+            self.log.info("the reply was not taken in time by %s", _peer(conn.client))
+            return False
 
     def handle_error(self, req, client, addr, exc) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; then it is closed."""
         if isinstance(exc, errors.ParseException):
             status = _status_of(exc)
-            self.log.warning("refused: %s from %s", type(exc).__name__, addr[0] if addr else "-")
+            self.log.warning("refused: %s from %s", type(exc).__name__, _peer(addr))
         else:
             status = 500
             self.log.error("error outside the application", exc_info=exc)
@@ -118,14 +92,33 @@ class Worker(ThreadWorker):
             client.sendall(_reply(status, uri))
 
 
-def _closing_unread(application: Callable) -> Callable:
-    """Return ``application`` such that a body which it leaves unread is not waited for, nor read as a request."""
+def _end(sock: socket.socket) -> None:
+    """Close ``sock`` behind a reply. Only a client that is still sending is waited for, a moment.
+
+    Closing on unread bytes would reset the connection, and the client might lose the reply (RFC 9112 section 9.6).
+    """
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        sock.setblocking(False)
+        if sock.recv(_LINGER_BYTES):
+            util.close_graceful(sock, _LINGER)
+    sock.close()
+
+
+def _peer(address: object) -> str:
+    return str(address[0]) if isinstance(address, tuple) else "-"
+
+
+def _bounded(application: Callable) -> Callable:
+    """Return ``application`` such that neither an unread body nor a reply that is not taken keeps a thread."""
 
     def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
         def start(status: str, headers: list, exc_info=None) -> Callable:
             has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
             if has_body and not environ.get(BODY_READ):
-                start_response.__self__.force_close()
+                start_response.__self__.force_close()  # else the rest would be waited for, or read as a request
+            size = int(dict(headers).get("Content-Length", 0))
+            environ["gunicorn.socket"].settimeout(READ_TIMEOUT + size / _SLOWEST_READER)
             return start_response(status, headers, exc_info)
 
         return application(environ, start)

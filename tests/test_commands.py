@@ -125,12 +125,12 @@ def test_serve_with_three_mistakes_names_all_three_and_exits_78(tmp_path):
 def test_serve_on_a_file_that_is_no_database_says_so(folder):
     (folder / "x.db").write_text("no database" * 1000)
     ran = receiver("serve", cwd=folder, DATABASE_URL="sqlite:///x.db")
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert "receiver: SQLite: SQLITE_NOTADB" in ran.stderr
+    assert (ran.returncode, ran.stdout) == (78, "")
+    assert "DATABASE_URL: x.db: SQLITE_NOTADB: file is not a database" in ran.stderr
     assert "Traceback" not in ran.stderr
     ran = receiver("serve", cwd=folder, DATABASE_URL="sqlite:///keys")
     assert ran.returncode == 78
-    assert "DATABASE_URL: SQLite's file: IsADirectoryError" in ran.stderr
+    assert "DATABASE_URL: keys: is not a file" in ran.stderr
 
 
 def test_config_shows_what_is_in_force_where_it_came_from_and_no_secret(folder):

@@ -290,6 +290,67 @@ def test_a_keep_alive_connection_is_told_when_the_worker_stops(keys, platform_at
         assert running.process.wait(30) == 0
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET /api/storage/1/hea"])
+def test_connections_without_a_request_do_not_delay_the_end(keys, tmp_path, sent):
+    with serving(keys, tmp_path) as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                connection = stack.enter_context(socket.create_connection((host, int(port))))
+                connection.sendall(sent)
+            time.sleep(0.5)
+            began = time.monotonic()
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(30) == 0
+            assert time.monotonic() - began < 6
+
+
+def test_a_client_that_does_not_take_its_reply_is_left(keys, platform_at, state, tmp_path):
+    state["content"] = os.urandom(6_000_000).hex()
+    few = {"STORAGE_WORKERS": "1", "STORAGE_THREADS": "1", "STORAGE_READ_TIMEOUT": "1"}
+    with serving(keys, tmp_path, STORAGE_MAX_BODY="64MiB", **few) as running:
+        client = platform_at(running.url)
+        assert client.save(state).status == 204
+        path = f"/api/storage/1/states/{client.tenant}/{state['id']}"
+        lines = [f"{name}: {value}" for name, value in client.headers(path).items()]
+        host, port = running.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as lazy:
+            lazy.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode())
+            time.sleep(1)
+            client.close()
+            began = time.monotonic()
+            assert client.health().status == 200
+            assert time.monotonic() - began < 25
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.case("G10")
+def test_a_database_that_is_gone_or_damaged_stays_an_outage_when_a_worker_starts_anew(
+    keys, platform_at, state, tmp_path
+):
+    with serving(keys, tmp_path) as running:
+        client = platform_at(running.url)
+        assert client.save(state).status == 204
+        os.rename(tmp_path / "states.db", tmp_path / "moved.db")
+
+        def replace_a_worker():
+            before = children_of(running.process.pid)
+            os.kill(before[0], signal.SIGKILL)
+            while before[0] in children_of(running.process.pid) or len(children_of(running.process.pid)) < 2:
+                time.sleep(0.05)
+            time.sleep(1)
+
+        replace_a_worker()
+        for _ in range(10):
+            fresh = platform_at(running.url)
+            assert fresh.load(state["id"]).status == 503
+        (tmp_path / "states.db").write_bytes(b"this is no database " * 5000)
+        replace_a_worker()
+        for _ in range(10):
+            assert platform_at(running.url).load(state["id"]).status in (500, 503)
+        assert running.process.poll() is None
+
+
 def environment_of(keys, folder, **more):
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "PYTHONPATH")}
     return clean | {

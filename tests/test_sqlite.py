@@ -1,6 +1,7 @@
 """What is particular to the embedded store: its file, its locks, and what becomes of damage."""
 
 import os
+import re
 import resource
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import time
 import pytest
 from sqlite_utils.utils import sqlite3
 
-from receiver.problems import StoreDamaged, StoreFull, StoreUnavailable
+from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores import check_url, describe, open_store
 from tests.conftest import assert_problem, loaded
 from tests.test_stores import TENANT, a_receipt, a_state, uid
@@ -204,11 +205,32 @@ def test_a_full_database_answers_507_keeps_what_it_has_and_heals(store, platform
 
 
 def test_a_place_that_cannot_hold_a_store_is_told(tmp_path):
-    with pytest.raises(StoreUnavailable):
-        open_store(f"sqlite:///{tmp_path}/no/such/folder/x.db", 1).prepare()
     (tmp_path / "text.db").write_text("this is no database" * 100)
-    with pytest.raises(StoreDamaged):
-        open_store(f"sqlite:///{tmp_path}/text.db", 1).prepare()
+    for path in ("no/such/folder/x.db", "text.db", "text.db/x.db", "."):
+        with pytest.raises(StoreMisplaced, match=re.escape(str(tmp_path))):
+            open_store(f"sqlite:///{tmp_path}/{path}", 1).prepare()
+
+
+def test_a_worker_does_not_make_a_store_where_the_master_left_one(tmp_path):
+    with pytest.raises(StoreUnavailable):
+        open_store(f"sqlite:///{tmp_path}/x.db", 1, create=False).prepare()
+    assert not (tmp_path / "x.db").exists()
+
+
+def test_a_store_that_is_locked_at_the_start_is_read_and_answers_in_time(store, tmp_path):
+    store.save(TENANT, [a_state()], None)
+    other = sqlite3.connect(store.path, isolation_level=None)
+    other.execute("begin immediate")
+    began = time.monotonic()
+    late = open_store(f"sqlite:///{store.path}", 0.3)
+    late.prepare()
+    assert late.find(TENANT, uid(10)) == a_state()
+    assert time.monotonic() - began < 0.3
+    with pytest.raises(StoreUnavailable):
+        late.save(TENANT, [a_state()], None)
+    other.execute("rollback")
+    other.close()
+    late.close()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
+import contextlib
+
 import click
 
 from receiver import app, logs, stores
 from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
-from receiver.problems import StoreFull, StoreUnavailable
+from receiver.problems import Problem, StoreMisplaced
 from receiver.server import Server
 from receiver.settings import Settings, SettingsMistakes
 
@@ -16,7 +18,12 @@ def serve() -> None:
     settings, keyring = app.configure()
     logs.configure(settings.log_level)
     _check_store(settings)
-    Server(settings, keyring, lambda addresses: click.echo(banner(settings, keyring, addresses))).run()
+
+    def on_ready(addresses: list[str]) -> None:
+        with contextlib.suppress(OSError):  # nobody may be reading
+            click.echo(banner(settings, keyring, addresses))
+
+    Server(settings, keyring, on_ready).run()
 
 
 def _check_store(settings: Settings) -> None:
@@ -27,12 +34,10 @@ def _check_store(settings: Settings) -> None:
     store = stores.open_store(settings.store_url, settings.store_timeout)
     try:
         store.prepare()
-    except (StoreUnavailable, StoreFull) as cause:
-        if isinstance(cause.__cause__, OSError):
-            variable = settings.sources.get("database_url", "DATABASE_URL")
-            raise SettingsMistakes(
-                [f"{variable}: {cause.cause}; its folder must exist and be writable (is the volume mounted?)"]
-            ) from None
+    except StoreMisplaced as cause:
+        variable = settings.sources.get("database_url", "DATABASE_URL")
+        raise SettingsMistakes([f"{variable}: {cause.cause}"]) from None
+    except Problem as cause:
         logs.log.error("the store is not ready: %s", cause)
     finally:
         store.close()
@@ -42,7 +47,8 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
     """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try."""
     where = stores.describe(settings.store_url)
     first = addresses[0]
-    url = f"curl {first}" if first.startswith("http") else f"curl --unix-socket {first} http://localhost"
+    socket = first.removeprefix("unix:")
+    url = f"curl {first}" if socket == first else f"curl --unix-socket {socket} http://localhost"
     lines = [
         "",
         "External Storage receiver",

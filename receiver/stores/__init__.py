@@ -121,11 +121,12 @@ def describe(url: str) -> str:
     return f"SQLite, {os.path.abspath(_sqlite_path(url))}"
 
 
-def open_store(url: str, timeout: float) -> Store:
+def open_store(url: str, timeout: float, create: bool = True) -> Store:
     """Return the store at ``url``; nothing is touched before its first use.
 
-    ``timeout`` is in seconds: a store that stays locked for longer is StoreUnavailable. Raises ValueError.
+    ``timeout`` is in seconds: a store that stays locked for longer is StoreUnavailable. Unless ``create``, a
+    store that does not exist is an outage. Raises ValueError.
     """
     from receiver.stores.sqlite import SqliteStore  # noqa: PLC0415 - a driver is loaded when its store is opened
 
-    return SqliteStore(_sqlite_path(url), timeout)
+    return SqliteStore(_sqlite_path(url), timeout, create)

@@ -14,13 +14,14 @@ from pathlib import Path
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
-from receiver.problems import StoreDamaged, StoreFull, StoreUnavailable
+from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import NANOSECONDS, State
 from receiver.stores import Effect, Receipt, Store
 from receiver.stores.sqlite_rows import COLUMNS, UPSERT, bind, jti_was, row_of, state_of
 from receiver.stores.sqlite_schema import migrations
 
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
+_MISPLACED = {"SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_PERM", "SQLITE_READONLY"}
 _FULL = {sqlite3.SQLITE_FULL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
 
@@ -47,24 +48,38 @@ def _driver_errors() -> Iterator[None]:
 class SqliteStore(Store):
     """States in the SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock."""
 
-    def __init__(self, path: str, timeout: float):
+    def __init__(self, path: str, timeout: float, create: bool = True):
         self.path = Path(path)
         self.timeout = timeout
+        self.create = create
         self._mine = threading.local()
         self._writing = threading.Lock()
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
     def prepare(self) -> None:
-        with self._preparing, _driver_errors():
-            self._create_file()
+        deadline = time.monotonic() + self.timeout
+        with _driver_errors(), _held(self._preparing, self.timeout):
+            if self.create:
+                self._create_file()
             identity = self._identity()
-            with closing(self._connect()) as connection:
-                self._enter_wal(connection)
-                connection.execute("begin immediate")
-                migrations.apply(Database(connection, execute_plugins=False))
-                connection.execute("commit")
+            try:
+                with closing(self._connect()) as connection:
+                    self._enter_wal(connection, deadline)
+                    self._migrate(connection, deadline)
+            except sqlite3.Error as cause:
+                if getattr(cause, "sqlite_errorname", None) in _MISPLACED:
+                    raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
+                raise
             self._prepared = identity
+
+    def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
+        """Bring the schema up to date; takes the write lock only where there is something to do."""
+        database = Database(connection, execute_plugins=False)
+        if migrations.pending(database):
+            _begin(connection, deadline)
+            migrations.apply(database)
+            connection.execute("commit")
 
     def ping(self) -> None:
         with self._reading() as connection:
@@ -122,16 +137,21 @@ class SqliteStore(Store):
 
     def _create_file(self) -> None:
         """Make the file, readable by its owner only, and its folder, but no folder above that one."""
-        with suppress(FileExistsError):
-            self.path.parent.mkdir(mode=0o700)
-        if self.path.is_dir():
-            raise IsADirectoryError
-        # Only when it is new: closing any descriptor of a database drops this process's locks on it.
-        with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        for needed in (self.path, self.path.parent):  # the write-ahead log is made beside the file
+        folder = self.path.parent
+        try:
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            # Only when it is new: closing any descriptor of a database drops this process's locks on it.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as cause:
+            hint = f"the folder {folder} must be writable, or be made in one that is (is the volume mounted?)"
+            raise StoreMisplaced(f"{self.path}: {cause.strerror}; {hint}") from cause
+        if not self.path.is_file():
+            raise StoreMisplaced(f"{self.path}: is not a file")
+        for needed in (self.path, folder):  # the write-ahead log is made beside the file
             if not os.access(needed, os.R_OK | os.W_OK):
-                raise PermissionError
+                raise StoreMisplaced(f"{needed}: must be readable and writable for this user")
 
     def _identity(self) -> tuple[int, int]:
         """Return what tells this file from another one at the same path; raises OSError when it is gone."""
@@ -150,20 +170,18 @@ class SqliteStore(Store):
             connection.execute(f"pragma {pragma}")
         return connection
 
-    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+    def _enter_wal(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Switch to WAL; SQLite does not wait for a lock there, so processes starting together must."""
-        deadline = time.monotonic() + self.timeout
-        while True:
+        while connection.execute("pragma journal_mode").fetchone()[0] != "wal":
             try:
                 mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
             except sqlite3.OperationalError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
-                continue
-            if mode != "wal":
-                raise StoreUnavailable("SQLite: this file system does not carry a write-ahead log")
-            return
+            else:
+                if mode != "wal":
+                    raise StoreMisplaced(f"{self.path}: this file system does not carry a write-ahead log")
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection to the file that lies at the path now.
@@ -194,12 +212,8 @@ class SqliteStore(Store):
             connection = self._connection()
             deadline = time.monotonic() + self.timeout
             # Threads of one process queue here in order; only processes meet in SQLite's unfair busy wait.
-            if not self._writing.acquire(timeout=self.timeout):
-                raise StoreUnavailable("SQLite: the write lock was not free in time")
-            try:
-                left = max(0, int(1000 * (deadline - time.monotonic())))
-                connection.execute(f"pragma busy_timeout = {left}")
-                connection.execute("begin immediate")
+            with _held(self._writing, self.timeout):
+                _begin(connection, deadline)
                 try:
                     yield connection, bind(connection, tenant, receipt) if receipt else "new"
                     connection.execute("commit")
@@ -207,5 +221,20 @@ class SqliteStore(Store):
                     with suppress(sqlite3.Error):
                         connection.execute("rollback")
                     raise
-            finally:
-                self._writing.release()
+
+
+@contextmanager
+def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
+    if not lock.acquire(timeout=timeout):
+        raise StoreUnavailable("SQLite: the write lock was not free in time")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _begin(connection: sqlite3.Connection, deadline: float) -> None:
+    """Begin a transaction that may write, and wait for the right to until ``deadline`` (time.monotonic)."""
+    left = max(0, int(1000 * (deadline - time.monotonic())))
+    connection.execute(f"pragma busy_timeout = {left}")
+    connection.execute("begin immediate")
