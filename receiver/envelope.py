@@ -36,10 +36,8 @@ TOKEN_LIFETIME = 300 * 60  # seconds that a state's token may still be valid for
 REPLY_LIFETIME = 10 * 60
 REPLY_BACKDATED = 2 * 60
 _BLOCK = 16  # bytes of AES
-_ENCRYPTIONS = {
-    "A192CBC-HS384": (384, 24),
-    "A256CBC-HS512": (512, 32),
-}  # bits of the key, bytes of the tag
+# Bits of the key, bytes of the tag: RFC 7518 sections 5.2.4 and 5.2.5.
+_ENCRYPTIONS = {"A192CBC-HS384": (384, 24), "A256CBC-HS512": (512, 32)}
 _NOT_OPENED = "the token cannot be opened"
 
 
@@ -97,12 +95,8 @@ def _decrypt(token: str, tenant: str, keyring: Keyring, max_inflated: int) -> tu
         raise TokenFault("not a compact token of that kind")
     header = read_header(head, _JWE_RULES, ("alg", "enc", "kid", "cty", "epk"))
     key_bits, tag_bytes = _ENCRYPTIONS[header["enc"]]
-    sizes = (
-        key_bits // 8 + 8,
-        _BLOCK,
-        None,
-        tag_bytes,
-    )  # RFC 3394: a wrapped key is 8 bytes longer
+    wrapped_bytes = key_bits // 8 + 8  # RFC 3394: a wrapped key is 8 bytes longer
+    sizes = (wrapped_bytes, _BLOCK, None, tag_bytes)
     wrapped, iv, ciphertext, tag = map(decode_base64url, parts, sizes)
     if not ciphertext or len(ciphertext) % _BLOCK:
         raise TokenFault("the ciphertext is not whole blocks")

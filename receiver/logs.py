@@ -51,6 +51,8 @@ def escape(text: str) -> str:
 
 def configure(level: str) -> None:
     """Log to standard error from ``level`` ("debug", "info", "warning" or "error"); gunicorn's loggers as well."""
+    # At debug, gunicorn logs what it received, headers included.
+    gunicorn = "INFO" if level == "debug" else level.upper()
     handler = {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}
     logging.config.dictConfig(
         {
@@ -60,7 +62,7 @@ def configure(level: str) -> None:
             "handlers": {"stderr": handler},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
             "loggers": {
-                "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
+                "gunicorn.error": {"level": gunicorn, "handlers": [], "propagate": True},
                 "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
             },
         }

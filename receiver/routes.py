@@ -35,6 +35,16 @@ class House:
     clock: Callable[[], float]
 
 
+@dataclass(frozen=True)
+class Change:
+    """A state-changing request: whose (UUID in lower case), its ``body`` and what binds it; ``now`` in seconds."""
+
+    tenant: str
+    body: bytes
+    receipt: Receipt | None
+    now: float
+
+
 @calls.get("/health")
 def health() -> Response:
     """Answer 200 when the database does; needs no signature and tells nothing else."""
@@ -47,7 +57,7 @@ def load(tenant: str, id: str) -> Response:
     """Answer the sealed state ``id`` of ``tenant``; 404 when there is none."""
     house, now = _house(), _house().clock()
     caller = _caller(tenant, now)
-    state = house.store.find(_tenant_of(caller), _uuid(id))
+    state = house.store.find(_uuid(tenant), _uuid(id))
     if state is None:
         raise NotFound(message="There is no such state.")
     token = envelope.seal_state(state, caller.platform_key, caller.receiver_key, now)
@@ -57,28 +67,23 @@ def load(tenant: str, id: str) -> Response:
 @calls.post("/states/<tenant>")
 def save(tenant: str) -> Response:
     """Save the states in the body, all or none; an older one than is stored is ignored."""
-    house, now = _house(), _house().clock()
-    caller = _caller(tenant, now)
-    own = _tenant_of(caller)
-    raw, receipt = _read(caller, now)
-    if _is_retry(own, receipt):
+    change, house = _change(tenant), _house()
+    if _was_done(change):
         return _done(Effect(jti_was="repeated"))
-    tokens = _items(raw, tokens_of)
+    tokens = _items(change.body, tokens_of)
     limits = house.settings.clock_skew, house.settings.max_inflated
-    states = envelope.open_states(tokens, tenant, house.keyring, now, *limits)
-    return _done(house.store.save(own, states, receipt))
+    states = envelope.open_states(tokens, tenant, house.keyring, change.now, *limits)
+    return _done(house.store.save(change.tenant, states, change.receipt))
 
 
 @calls.delete("/states/<tenant>")
 def delete(tenant: str) -> Response:
     """Delete the states that the body names, all or none; ids that do not exist are no fault."""
-    house, now = _house(), _house().clock()
-    caller = _caller(tenant, now)
-    own = _tenant_of(caller)
-    raw, receipt = _read(caller, now)
-    if _is_retry(own, receipt):
+    change = _change(tenant)
+    if _was_done(change):
         return _done(Effect(jti_was="repeated"))
-    return _done(house.store.delete(own, _items(raw, ids_of), receipt))
+    ids = _items(change.body, ids_of)
+    return _done(_house().store.delete(change.tenant, ids, change.receipt))
 
 
 def raw_path() -> str:
@@ -99,10 +104,6 @@ def _caller(tenant: str, now: float) -> Caller:
     return signature.check(request.headers, raw_path(), tenant, house.keyring, now, skew)
 
 
-def _tenant_of(caller: Caller) -> str:
-    return _uuid(caller.tenant)
-
-
 def _uuid(text: str) -> str:
     found = canonical_uuid(text)
     if found is None:
@@ -110,19 +111,22 @@ def _uuid(text: str) -> str:
     return found
 
 
-def _read(caller: Caller, now: float) -> tuple[bytes, Receipt | None]:
-    """Return the body of a state-changing request and the receipt that binds it to its signature."""
-    settings = _house().settings
-    if caller.jti is None and settings.replay != "off":
-        if settings.replay == "enforce":
-            raise SignatureRefused("signature: a change without jti")
+def _change(tenant: str) -> Change:
+    """Return what a proven caller asks to change; its body is read, not yet parsed."""
+    house, now = _house(), _house().clock()
+    caller = _caller(tenant, now)
+    own = _uuid(tenant)
+    if caller.jti is None and house.settings.replay == "enforce":
+        raise SignatureRefused("signature: a change without jti")
+    if caller.jti is None and house.settings.replay == "observe":
         log.warning("a change without jti", extra={"request": g.request_id})
-    raw = body.read(request.environ, settings.max_body)
-    return raw, _receipt(caller, raw, now)
+    raw = body.read(request.environ, house.settings.max_body)
+    return Change(own, raw, _receipt(caller, raw, now), now)
 
 
-def _is_retry(tenant: str, receipt: Receipt | None) -> bool:
-    return receipt is not None and receipt.enforce and _house().store.repeated(tenant, receipt)
+def _was_done(change: Change) -> bool:
+    receipt = change.receipt
+    return receipt is not None and receipt.enforce and _house().store.repeated(change.tenant, receipt)
 
 
 def _items(raw: bytes, schema: Callable[[list], list]) -> list:

@@ -32,11 +32,8 @@ def loads(data: bytes) -> object:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)
     except NotJson:
         raise
-    except (
-        ValueError,
-        RecursionError,
-    ) as cause:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        # The text of a JSONDecodeError quotes nothing of the document, its .doc would: drop it.
+    except (ValueError, RecursionError) as cause:
+        # A JSONDecodeError carries the document with it: drop it, and say only what kind of fault it was.
         raise NotJson(type(cause).__name__) from None
 
 
