@@ -18,7 +18,7 @@ $(STAMP): requirements.txt requirements-dev.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: sudo apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.txt
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 run: setup  ## start the receiver on 127.0.0.1:8080 with SQLite under var/ and demo keys under keys/
