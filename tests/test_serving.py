@@ -136,6 +136,7 @@ def test_one_state_written_by_many_ends_with_the_newest_and_is_never_read_older(
         assert loaded(platform_at(two.url), state["id"]) == '{"version": 399}'
 
 
+@pytest.mark.case("A21")
 def test_what_one_worker_recorded_another_one_knows(keys, platform_at, tenant, state, tmp_path):
     with serving(keys, tmp_path, STORAGE_WORKERS="4") as running:
         path = f"/api/storage/1/states/{tenant}"
