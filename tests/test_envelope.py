@@ -34,7 +34,7 @@ def sealed(platform, inner):
 
 
 @pytest.fixture
-def not_opened(platform, state, unchanged):
+def check_not_opened(platform, state, unchanged):
     """Return a function that posts tokens, each of which is refused by the one text, and nothing is stored."""
     platform.save(state | {"id": str(uuid.uuid4())})
 
@@ -54,48 +54,48 @@ def encrypted(plain: bytes, key: JWK, **header) -> str:
 
 
 @pytest.mark.case("B01")
-def test_a_signed_state_that_is_not_encrypted_is_refused(not_opened, inner):
-    not_opened(inner)
+def test_a_signed_state_that_is_not_encrypted_is_refused(check_not_opened, inner):
+    check_not_opened(inner)
 
 
 @pytest.mark.case("B02")
-def test_encrypted_claims_that_nobody_signed_are_refused(not_opened, platform, state):
+def test_encrypted_claims_that_nobody_signed_are_refused(check_not_opened, platform, state):
     claims = json.dumps(tokens.state_claims(state))
     for compressed in (True, False):
-        not_opened(tokens.seal(claims, platform.keys.receiver, compressed=compressed))
-    not_opened(tokens.seal("", platform.keys.receiver), tokens.seal("é", platform.keys.receiver))
+        check_not_opened(tokens.seal(claims, platform.keys.receiver, compressed=compressed))
+    check_not_opened(tokens.seal("", platform.keys.receiver), tokens.seal("é", platform.keys.receiver))
 
 
 @pytest.mark.case("B03")
-def test_tokens_nested_in_another_order_are_refused(not_opened, platform, inner, sealed, unchanged):
-    not_opened(tokens.seal(sealed, platform.keys.receiver))
+def test_tokens_nested_in_another_order_are_refused(check_not_opened, platform, inner, sealed, unchanged):
+    check_not_opened(tokens.seal(sealed, platform.keys.receiver))
     header = {"alg": "ES384", "kid": platform.keys.platform.kid, "cty": "JWT"}
     twice = jws(header, inner.encode(), platform.keys.platform.jwk)
-    not_opened(tokens.seal(twice, platform.keys.receiver))
+    check_not_opened(tokens.seal(twice, platform.keys.receiver))
     signature = platform.headers(f"/api/storage/1/states/{platform.tenant}")["X-ManyWho-Signature"]
     with unchanged():
         assert_problem(platform.post([{"token": tokens.seal(signature, platform.keys.receiver)}]), 400, "item 0: ")
 
 
 @pytest.mark.case("B04")
-def test_a_state_signed_by_anyone_but_the_platform_is_refused(not_opened, platform, foreign_keys, state):
+def test_a_state_signed_by_anyone_but_the_platform_is_refused(check_not_opened, platform, foreign_keys, state):
     claims = tokens.state_claims(state)
     own, other = platform.keys, foreign_keys
     for key in (own.receiver, other.platform, other.receiver):
         for kid in (own.platform.kid, key.kid):
-            not_opened(tokens.seal(jws({"alg": "ES384", "kid": kid}, claims, key.jwk), own.receiver))
+            check_not_opened(tokens.seal(jws({"alg": "ES384", "kid": kid}, claims, key.jwk), own.receiver))
     header = {"alg": "none", "kid": own.platform.kid}
-    not_opened(tokens.seal(jws(header, claims), own.receiver))
+    check_not_opened(tokens.seal(jws(header, claims), own.receiver))
     secret = JWK(kty="oct", k=b64(json.dumps(own.platform.public()).encode()))
-    not_opened(tokens.seal(jws(header | {"alg": "HS384"}, claims, secret, "HS384"), own.receiver))
+    check_not_opened(tokens.seal(jws(header | {"alg": "HS384"}, claims, secret, "HS384"), own.receiver))
     small = JWK.generate(kty="EC", crv="P-256")
-    not_opened(tokens.seal(jws(header | {"alg": "ES256"}, claims, small, "ES256"), own.receiver))
-    not_opened(tokens.seal(jws({"alg": "ES384"}, claims, own.platform.jwk), own.receiver))
+    check_not_opened(tokens.seal(jws(header | {"alg": "ES256"}, claims, small, "ES256"), own.receiver))
+    check_not_opened(tokens.seal(jws({"alg": "ES384"}, claims, own.platform.jwk), own.receiver))
 
 
 @pytest.mark.case("B05")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_other_ways_to_encrypt_are_refused(not_opened, platform, inner):
+def test_other_ways_to_encrypt_are_refused(check_not_opened, platform, inner):
     receiver = platform.keys.receiver
     common = {"kid": receiver.kid, "cty": "JWT", "zip": "DEF"}
     rsa = JWK.generate(kty="RSA", size=2048)
@@ -104,9 +104,9 @@ def test_other_ways_to_encrypt_are_refused(not_opened, platform, inner):
         *(("A256KW", JWK.generate(kty="oct", size=256)), ("A256GCMKW", JWK.generate(kty="oct", size=256))),
         *(("dir", JWK.generate(kty="oct", size=384)), ("PBES2-HS256+A128KW", JWK(kty="oct", k=b64(b"password")))),
     ):
-        not_opened(encrypted(inner.encode(), key, alg=alg, enc="A192CBC-HS384", **common))
+        check_not_opened(encrypted(inner.encode(), key, alg=alg, enc="A192CBC-HS384", **common))
     for enc in ("A128CBC-HS256", "A128GCM", "A192GCM", "A256GCM"):
-        not_opened(encrypted(inner.encode(), receiver.jwk, alg="ECDH-ES+A192KW", enc=enc, **common))
+        check_not_opened(encrypted(inner.encode(), receiver.jwk, alg="ECDH-ES+A192KW", enc=enc, **common))
 
 
 @pytest.mark.case("B06")
@@ -122,10 +122,10 @@ def test_every_way_that_the_platform_encrypts_is_understood(platform, state, alg
 
 @pytest.mark.case("B07")
 @pytest.mark.parametrize("cty", [None, "", "JSON", "application/jwt", "JW", 1, ["JWT"]])
-def test_a_token_that_does_not_say_it_holds_a_jwt_is_refused(not_opened, platform, inner, cty):
+def test_a_token_that_does_not_say_it_holds_a_jwt_is_refused(check_not_opened, platform, inner, cty):
     header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "kid": platform.keys.receiver.kid}
     token = encrypted(inner.encode(), platform.keys.receiver.jwk, **header, **({} if cty is None else {"cty": cty}))
-    not_opened(token)
+    check_not_opened(token)
 
 
 def ephemeral_keys():
@@ -161,7 +161,7 @@ def test_an_ephemeral_key_off_the_curve_is_refused(platform, sealed, unchanged):
 
 
 @pytest.mark.case("B10")
-def test_an_ephemeral_key_with_anything_more_is_refused_at_once(not_opened, sealed):
+def test_an_ephemeral_key_with_anything_more_is_refused_at_once(check_not_opened, sealed):
     private = JWK.generate(kty="EC", crv="P-384")
     good = json.loads(private.export_public())
     huge = good | {"key_ops": ["deriveKey"] * 10**6}
@@ -171,7 +171,7 @@ def test_an_ephemeral_key_with_anything_more_is_refused_at_once(not_opened, seal
     tokens_.append(with_header(sealed, alg="PBES2-HS512+A256KW", p2c=10**9, p2s="AAAA"))
     for token in tokens_:
         began = time.process_time()
-        not_opened(token)
+        check_not_opened(token)
         assert time.process_time() - began < 0.5  # a derivation of 10^9 rounds takes minutes
 
 
@@ -210,7 +210,7 @@ def test_all_tokens_of_a_request_inflate_to_no_more_than_the_limit_together(
 
 
 @pytest.mark.case("B14")
-def test_json_serializations_are_refused_before_any_cryptography(not_opened, platform, inner, monkeypatch):
+def test_json_serializations_are_refused_before_any_cryptography(check_not_opened, platform, inner, monkeypatch):
     def touched(*_args):
         raise AssertionError("decrypted")
 
@@ -220,12 +220,12 @@ def test_json_serializations_are_refused_before_any_cryptography(not_opened, pla
     flat = json.loads(token.serialize())
     one = {"header": flat.pop("header"), "encrypted_key": flat.pop("encrypted_key")}
     monkeypatch.setattr("jwcrypto.jwa.JWA.keymgmt_alg", touched)
-    not_opened(json.dumps(flat | one), json.dumps(flat | {"recipients": [one]}))
-    not_opened(json.dumps(flat | {"recipients": [one] * 1000}))
+    check_not_opened(json.dumps(flat | one), json.dumps(flat | {"recipients": [one]}))
+    check_not_opened(json.dumps(flat | {"recipients": [one] * 1000}))
 
 
 @pytest.mark.case("B15")
-def test_a_damaged_token_is_refused_by_the_same_text_whatever_is_damaged(not_opened, sealed):
+def test_a_damaged_token_is_refused_by_the_same_text_whatever_is_damaged(check_not_opened, sealed):
     chance = random.Random(15)
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     parts = sealed.split(".")
@@ -233,12 +233,12 @@ def test_a_damaged_token_is_refused_by_the_same_text_whatever_is_damaged(not_ope
         for _ in range(20):
             place = chance.randrange(len(part))
             changed = part[:place] + chance.choice(alphabet.replace(part[place], "")) + part[place + 1 :]
-            not_opened(".".join([*parts[:number], changed, *parts[number + 1 :]]))
-        not_opened(".".join([*parts[:number], "", *parts[number + 1 :]]))
-        not_opened(".".join([*parts[:number], part + "A" * 4, *parts[number + 1 :]]))
-        not_opened(".".join([*parts[:number], *parts[number + 1 :]]))
+            check_not_opened(".".join([*parts[:number], changed, *parts[number + 1 :]]))
+        check_not_opened(".".join([*parts[:number], "", *parts[number + 1 :]]))
+        check_not_opened(".".join([*parts[:number], part + "A" * 4, *parts[number + 1 :]]))
+        check_not_opened(".".join([*parts[:number], *parts[number + 1 :]]))
     short_tag = b64(unb64(parts[4])[:16])
-    not_opened(".".join([*parts[:4], short_tag]), f"{sealed}.{parts[4]}", f"{sealed}.", "." * 10**6, "....", "x")
+    check_not_opened(".".join([*parts[:4], short_tag]), f"{sealed}.{parts[4]}", f"{sealed}.", "." * 10**6, "....", "x")
 
 
 @pytest.mark.case("B15")
@@ -252,12 +252,12 @@ def test_an_item_without_a_token_is_refused(platform, state, unchanged, item):
 
 
 @pytest.mark.case("B15")
-def test_damaged_compression_is_refused(not_opened, platform, inner):
+def test_damaged_compression_is_refused(check_not_opened, platform, inner):
     receiver = platform.keys.receiver
     deflater = zlib.compressobj(wbits=-15)
     data = deflater.compress(inner.encode()) + deflater.flush()
     for damaged in (data[:-9], data + b"tail", b"", b"\xff" * 40, zlib.compress(inner.encode())):
-        not_opened(sealed_as_compressed(damaged, receiver))
+        check_not_opened(sealed_as_compressed(damaged, receiver))
 
 
 def sealed_as_compressed(data, key):
@@ -316,9 +316,9 @@ def test_both_keys_of_a_rotation_open_tokens_and_seal_replies(store, settings, k
 
 @pytest.mark.case("B19")
 @pytest.mark.parametrize("kid", [None, "", str(uuid.UUID(int=3)), 1, []])
-def test_a_token_without_the_kid_of_a_receiver_key_is_refused(not_opened, platform, inner, kid):
+def test_a_token_without_the_kid_of_a_receiver_key_is_refused(check_not_opened, platform, inner, kid):
     header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "cty": "JWT"} | ({} if kid is None else {"kid": kid})
-    not_opened(encrypted(inner.encode(), platform.keys.receiver.jwk, **header))
+    check_not_opened(encrypted(inner.encode(), platform.keys.receiver.jwk, **header))
 
 
 @pytest.mark.case("B20")

@@ -20,7 +20,7 @@ SIGNATURE = "X-ManyWho-Signature"
 
 
 @pytest.fixture
-def refused(platform, state, unchanged):
+def check_refused(platform, state, unchanged):
     """Return a function that sends a signature header with every call, each refused and without effect."""
     platform.save(state)
     good = {"state": state | {"content": "changed"}}
@@ -61,16 +61,16 @@ def _signed(platform, /, **changes):
 
 @pytest.mark.case("A01")
 @pytest.mark.parametrize("text", [None, "", ".", "..", "...", "random text", "a.b.c", "Bearer x", "{}", "=.=.="])
-def test_a_signature_that_is_no_token_is_refused(refused, text):
-    refused(text)
+def test_a_signature_that_is_no_token_is_refused(check_refused, text):
+    check_refused(text)
 
 
 @pytest.mark.case("A02")
 @pytest.mark.parametrize(
     "alg", ["none", "None", "ES256", "ES512", "RS256", "es384", "HS384", "", None, [], ["ES384"], 1, ...]
 )
-def test_another_algorithm_in_the_header_is_refused(refused, platform, alg):
-    refused(lambda path: with_alg(_signed(platform)(path), alg))
+def test_another_algorithm_in_the_header_is_refused(check_refused, platform, alg):
+    check_refused(lambda path: with_alg(_signed(platform)(path), alg))
 
 
 def with_alg(token, alg):
@@ -80,7 +80,7 @@ def with_alg(token, alg):
 @pytest.mark.case("A02")
 @pytest.mark.parametrize("alg", ["HS256", "HS384"])
 @pytest.mark.parametrize("secret", ["jwk", "pem", "x"])
-def test_an_hmac_keyed_with_the_public_key_is_refused(refused, platform, alg, secret):
+def test_an_hmac_keyed_with_the_public_key_is_refused(check_refused, platform, alg, secret):
     public = platform.keys.platform.public()
     key = platform.keys.platform.jwk.get_op_key("verify")
     text = {
@@ -90,7 +90,7 @@ def test_an_hmac_keyed_with_the_public_key_is_refused(refused, platform, alg, se
     }[secret]
     oct_key = JWK(kty="oct", k=b64(text))
     header = {"alg": alg, "kid": platform.keys.platform.kid}
-    refused(lambda path: jws(header, _claims(platform, path), oct_key, alg))
+    check_refused(lambda path: jws(header, _claims(platform, path), oct_key, alg))
 
 
 @pytest.mark.case("A02")
@@ -102,22 +102,24 @@ def test_an_hmac_keyed_with_the_public_key_is_refused(refused, platform, alg, se
         ("RS256", {"kty": "RSA", "size": 2048}),
     ],
 )
-def test_another_algorithm_truly_signed_is_refused(refused, platform, alg, key):
+def test_another_algorithm_truly_signed_is_refused(check_refused, platform, alg, key):
     made = JWK.generate(**key)
     header = {"alg": alg, "kid": platform.keys.platform.kid}
-    refused(lambda path: jws(header, _claims(platform, path), made, alg))
+    check_refused(lambda path: jws(header, _claims(platform, path), made, alg))
 
 
 @pytest.mark.case("A02")
-def test_an_unsigned_token_is_refused(refused, platform):
+def test_an_unsigned_token_is_refused(check_refused, platform):
     header = {"alg": "none", "kid": platform.keys.platform.kid}
-    refused(lambda path: jws(header, _claims(platform, path)))
+    check_refused(lambda path: jws(header, _claims(platform, path)))
 
 
 @pytest.mark.case("A03")
 @pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"])
 @pytest.mark.parametrize("known_kid", [True, False])
-def test_a_key_that_comes_with_the_token_is_never_used(refused, platform, foreign_keys, monkeypatch, member, known_kid):
+def test_a_key_that_comes_with_the_token_is_never_used(
+    check_refused, platform, foreign_keys, monkeypatch, member, known_kid
+):
     def connect(*_args, **_kwargs):
         raise AssertionError("an outbound connection")
 
@@ -126,17 +128,17 @@ def test_a_key_that_comes_with_the_token_is_never_used(refused, platform, foreig
     value = {"jwk": attacker.public(), "x5c": ["MIIB"]}.get(member, "http://127.0.0.1:9/key")
     kid = platform.keys.platform.kid if known_kid else attacker.kid
     header = {"alg": "ES384", "kid": kid, member: value}
-    refused(lambda path: jws(header, _claims(platform, path), attacker.jwk))
-    refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
+    check_refused(lambda path: jws(header, _claims(platform, path), attacker.jwk))
+    check_refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
 
 
 @pytest.mark.case("A04")
 @pytest.mark.parametrize("kid", [str(uuid.uuid4()), None, 0, {}, [], "", "x" * 36, "\ud800", True])
-def test_an_unknown_kid_is_refused(refused, platform, kid):
+def test_an_unknown_kid_is_refused(check_refused, platform, kid):
     header = {"alg": "ES384", "kid": kid}
-    refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
+    check_refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
     del header["kid"]
-    refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
+    check_refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
 
 
 @pytest.mark.case("A06")
@@ -177,7 +179,7 @@ def test_no_damaged_signature_passes(platform, state, unchanged):
 
 
 @pytest.mark.case("A06")
-def test_a_signature_in_another_spelling_of_base64url_is_refused(refused, platform):
+def test_a_signature_in_another_spelling_of_base64url_is_refused(check_refused, platform):
     def other_spelling(path):
         payload = json.dumps(_claims(platform, path)).encode()
         payload = b64(payload + b" " * (1 - len(payload) % 3))  # its last character has 4 unused bits
@@ -187,7 +189,7 @@ def test_a_signature_in_another_spelling_of_base64url_is_refused(refused, platfo
         key = platform.keys.platform.jwk
         return f"{signed}.{b64(JWA.signing_alg('ES384').sign(key, signed.encode()))}"
 
-    refused(other_spelling)
+    check_refused(other_spelling)
 
 
 @pytest.mark.case("A09")
@@ -203,14 +205,14 @@ def test_a_signature_in_another_spelling_of_base64url_is_refused(refused, platfo
         {"x": 1},
     ],
 )
-def test_an_extension_of_the_header_is_refused(refused, platform, members):
+def test_an_extension_of_the_header_is_refused(check_refused, platform, members):
     header = {"alg": "ES384", "kid": platform.keys.platform.kid} | members
-    refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
+    check_refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
 
 
 @pytest.mark.case("A09")
 @pytest.mark.parametrize("general", [False, True])
-def test_a_json_serialization_is_refused(refused, platform, general):
+def test_a_json_serialization_is_refused(check_refused, platform, general):
     def serialized(path):
         head, payload, signature = _signed(platform)(path).split(".")
         one = {"protected": head, "signature": signature}
@@ -218,25 +220,25 @@ def test_a_json_serialization_is_refused(refused, platform, general):
             return json.dumps({"payload": payload} | one)
         return json.dumps({"payload": payload, "signatures": [one, {"protected": head, "signature": b64(bytes(96))}]})
 
-    refused(serialized)
+    check_refused(serialized)
 
 
 @pytest.mark.case("A10")
-def test_a_token_of_a_state_is_no_signature(refused, platform, state):
+def test_a_token_of_a_state_is_no_signature(check_refused, platform, state):
     inner = tokens.sign(tokens.state_claims(state), platform.keys.platform)
-    refused(inner)
-    refused(tokens.seal(inner, platform.keys.receiver, compressed=False)[:8000])
+    check_refused(inner)
+    check_refused(tokens.seal(inner, platform.keys.receiver, compressed=False)[:8000])
     with_path = tokens.state_claims(state | {"content": ""}) | {"aud": platform.tenant}
-    refused(tokens.sign(with_path, platform.keys.platform))
+    check_refused(tokens.sign(with_path, platform.keys.platform))
 
 
 @pytest.mark.case("A11")
-def test_a_signature_by_another_key_is_refused(refused, platform, foreign_keys):
+def test_a_signature_by_another_key_is_refused(check_refused, platform, foreign_keys):
     own = platform.keys
     for key in (own.receiver, foreign_keys.platform):
         for kid in (own.platform.kid, own.receiver.kid, foreign_keys.platform.kid):
             header = {"alg": "ES384", "kid": kid}
-            refused(lambda path, header=header, key=key: jws(header, _claims(platform, path), key.jwk))
+            check_refused(lambda path, header=header, key=key: jws(header, _claims(platform, path), key.jwk))
 
 
 @pytest.mark.case("A11")
@@ -263,17 +265,17 @@ def test_the_platform_key_of_another_tenant_is_refused(store, settings, keys, fo
     "exp",
     ["null", '"1e9"', "[]", "{}", "true", "1e400", "-1e400", "Infinity", "NaN", "-1", "1" * 5000, "1" * 400, '""', "0"],
 )
-def test_an_exp_that_is_no_time_is_refused(refused, platform, exp):
+def test_an_exp_that_is_no_time_is_refused(check_refused, platform, exp):
     def signed(path):
         text = json.dumps(_claims(platform, path, exp="EXP")).replace('"EXP"', exp)
         return jws({"alg": "ES384", "kid": platform.keys.platform.kid}, text.encode(), platform.keys.platform.jwk)
 
-    refused(signed)
+    check_refused(signed)
 
 
 @pytest.mark.case("A12")
-def test_a_missing_exp_is_refused(refused, platform):
-    refused(_signed(platform, exp=...))
+def test_a_missing_exp_is_refused(check_refused, platform):
+    check_refused(_signed(platform, exp=...))
 
 
 @pytest.mark.case("A13", "A14")
@@ -293,22 +295,22 @@ def test_times_are_judged_with_the_clock_skew(platform, state, claim, offset, ac
 
 @pytest.mark.case("A14")
 @pytest.mark.parametrize("nbf", ["null", "[]", "-Infinity", '"0"', "true", "1e400", "1" * 5000])
-def test_an_nbf_that_is_no_time_is_refused(refused, platform, nbf):
+def test_an_nbf_that_is_no_time_is_refused(check_refused, platform, nbf):
     def signed(path):
         text = json.dumps(_claims(platform, path, nbf="NBF")).replace('"NBF"', nbf)
         return jws({"alg": "ES384", "kid": platform.keys.platform.kid}, text.encode(), platform.keys.platform.jwk)
 
-    refused(signed)
+    check_refused(signed)
 
 
 @pytest.mark.case("A15")
 @pytest.mark.parametrize(
     "aud", [str(uuid.uuid4()), [], {}, None, ..., "", 1, [1], [None], [[]], "UPPER", ["UPPER"], "manywho", "\ud800"]
 )
-def test_an_audience_without_the_tenant_is_refused(refused, platform, aud):
+def test_an_audience_without_the_tenant_is_refused(check_refused, platform, aud):
     if aud in ("UPPER", ["UPPER"]):
         aud = platform.tenant.upper()
-    refused(_signed(platform, aud=aud))
+    check_refused(_signed(platform, aud=aud))
 
 
 @pytest.mark.case("A15")
@@ -333,8 +335,8 @@ def test_an_audience_may_be_a_list_that_holds_the_tenant(platform, state):
         {"sub": 1},
     ],
 )
-def test_another_issuer_or_a_missing_subject_is_refused(refused, platform, changes):
-    refused(_signed(platform, **changes))
+def test_another_issuer_or_a_missing_subject_is_refused(check_refused, platform, changes):
+    check_refused(_signed(platform, **changes))
 
 
 @pytest.mark.case("A16")
@@ -349,14 +351,14 @@ def test_a_change_without_a_usable_jti_is_refused(platform, state, unchanged, jt
 
 
 @pytest.mark.case("A17")
-def test_a_signature_for_another_path_is_refused(refused, platform):
+def test_a_signature_for_another_path_is_refused(check_refused, platform):
     for change in (
         *(lambda path: ..., lambda path: None, lambda path: [path], lambda path: "", lambda path: "/"),
         *(lambda path: path[:-1], lambda path: path + "/", lambda path: path + "?a=b", lambda path: path.upper()),
         *(lambda path: "http://localhost" + path, lambda path: path.replace("storage", "%73torage")),
         *(lambda path: path.replace("/states/", "/states//"), lambda path: "/x/.." + path, lambda path: path + "\0"),
     ):
-        refused(
+        check_refused(
             lambda path, change=change: tokens.sign(_claims(platform, path, path=change(path)), platform.keys.platform)
         )
 
