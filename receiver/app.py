@@ -2,40 +2,48 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flask import Flask, g
 from werkzeug.exceptions import HTTPException
 
-from receiver import keyring, logs, problems, settings, stores
+from receiver import keyring, logs, problems, stores
 from receiver.keyring import Keyring
-from receiver.problems import Problem
-from receiver.routes import House, calls, raw_path
+from receiver.problems import Problem, StoreMisplaced
+from receiver.routes import Receiver, calls, raw_path
 from receiver.settings import Settings, SettingsMistakes
+from receiver.settings import read as read_settings
 from receiver.stores import Store
 
 
-def configure(environ: dict[str, str] | None = None) -> tuple[Settings, Keyring]:
-    """Return settings and keys from ``environ`` (the process's own by default).
-
-    Raises SettingsMistakes with every mistake of both, so that one start shows them all.
-    """
-    declared, mistakes = settings.read(os.environ if environ is None else environ)
-    ring, key_mistakes = keyring.load(declared.key_texts, keys_directory(declared))
+def examine(environ: Mapping[str, str]) -> tuple[Settings, Keyring, list[str]]:
+    """Return the settings and keys in ``environ``, and every mistake in either (and in where they point)."""
+    settings, mistakes = read_settings(environ)
+    ring, key_mistakes = keyring.load(settings.key_texts, keys_directory(settings))
     mistakes += key_mistakes
+    try:
+        stores.open_store(settings.store_url, settings.store_timeout).check_place()
+    except StoreMisplaced as fault:
+        mistakes.append(f"{settings.sources.get('database_url', 'DATABASE_URL')}: {fault.cause}")
+    return settings, ring, mistakes
+
+
+def configure() -> tuple[Settings, Keyring]:
+    """Return settings and keys from the process's environment; raises SettingsMistakes with every mistake."""
+    settings, ring, mistakes = examine(os.environ)
     if mistakes:
         raise SettingsMistakes(mistakes)
-    return declared, ring
+    return settings, ring
 
 
-def keys_directory(declared: Settings) -> Path | None:
+def keys_directory(settings: Settings) -> Path | None:
     """Return the directory of key files, or None when the default one does not exist."""
-    return declared.keys if os.path.isdir(declared.keys) else None
+    return settings.keys if os.path.isdir(settings.keys) else None
 
 
 def create_app(
-    declared: Settings | None = None,
+    settings: Settings | None = None,
     ring: Keyring | None = None,
     store: Store | None = None,
     clock: Callable[[], float] = time.time,
@@ -45,10 +53,10 @@ def create_app(
     What is not given comes from the environment; ``clock`` returns seconds since the epoch. Raises
     SettingsMistakes. A store that is down now is only logged: it is asked again with each request.
     """
-    if declared is None or ring is None:
-        declared, ring = configure()
-        logs.configure(declared.log_level)
-    store = store or stores.open_store(declared.store_url, declared.store_timeout)
+    if settings is None or ring is None:
+        settings, ring = configure()
+        logs.configure(settings.log_level)
+    store = store or stores.open_store(settings.store_url, settings.store_timeout)
     try:
         store.prepare()
     except Problem as cause:
@@ -59,10 +67,10 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.url_map.redirect_defaults = False
-    app.extensions["receiver"] = House(declared, ring, store, clock)
+    app.extensions["receiver"] = Receiver(settings, ring, store, clock)
     app.register_blueprint(calls)
     app.before_request(logs.start_request)
-    app.after_request(lambda response: logs.finish_request(response, raw_path(), declared.trusted_proxies))
+    app.after_request(lambda response: logs.finish_request(response, raw_path(), settings.trusted_proxies))
     app.register_error_handler(Problem, _on_problem)
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(Exception, _on_defect)

@@ -8,7 +8,9 @@ from werkzeug.wsgi import get_content_length
 from receiver import strictjson
 from receiver.problems import BadRequest, TooLarge, UnknownCoding, UnsupportedMedia
 
-BODY_READ = "receiver.body_read"  # in the WSGI environ, once the body was read to its end
+# In the WSGI environ: set once the body was read to its end; a function that asks a waiting client for it.
+BODY_READ = "receiver.body_read"
+CONTINUE = "receiver.continue"
 _MOST_VALUES = 1_000_000  # ids of one DELETE; a body of 32 MiB has room for 860,000
 
 
@@ -26,6 +28,7 @@ def read(environ: MutableMapping, limit: int) -> bytes:
     if declared is not None and declared > limit:
         raise TooLarge("Content-Length is over STORAGE_MAX_BODY")
     try:
+        environ.get(CONTINUE, lambda: None)()
         body = environ["wsgi.input"].read(limit + 1 if declared is None else declared)
     except MemoryError:
         raise

@@ -2,7 +2,8 @@
 
 gunicorn's own connections read headers and body in a thread, without a limit of time. Here the head of a
 request is collected by the worker's poller; a thread gets it whole. Only a body is read in a thread, and
-the application reads none before the request's signature holds.
+the application reads none before the request's signature holds. What a refused client goes on sending is
+taken and thrown away by the poller, so that it gets to read the refusal.
 """
 
 import time
@@ -13,6 +14,8 @@ from gunicorn.workers.gthread import TConn
 
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
+_LINGER = 5.0  # seconds for a refused client to stop sending and to take its reply
+_MOST_DISCARDED = 64 << 20  # bytes of it
 
 
 class DeadlineUnreader(SocketUnreader):
@@ -36,17 +39,21 @@ class DeadlineUnreader(SocketUnreader):
 
 
 class Connection(TConn):
-    """A connection whose requests each have ``read_timeout`` seconds for their head, and as many for their body."""
+    """A connection whose requests each have ``read_timeout`` seconds, from the first byte, for head and body."""
 
     def __init__(self, plain: TConn, read_timeout: float):
         super().__init__(plain.cfg, plain.sock, plain.client, plain.server)
         self.read_timeout = read_timeout
         self.head = bytearray()
         self.ended = False
+        self.deadline = 0.0
+        self.body_left = False  # the last request was answered without reading its body
+        self.discarded = 0
 
     def expect_head(self) -> None:
         """Begin to wait for a request; what was read ahead of the last one is its beginning."""
         self.timeout = time.monotonic() + self.read_timeout
+        self.deadline = self.timeout
         if self.initialized:
             self.head += self.parser.unreader.take_buffered()
 
@@ -62,6 +69,8 @@ class Connection(TConn):
                 return False
             except OSError:
                 data = b""
+            if not self.head:
+                self.deadline = time.monotonic() + self.read_timeout
             self.ended = not data
             self.head += data
         return True
@@ -71,15 +80,31 @@ class Connection(TConn):
         return True
 
     def init(self) -> None:
-        """Prepare for the request whose head was collected: the time of its body begins now."""
+        """Prepare for the request whose head was collected; its body has what is left of the time."""
         fresh = not self.initialized
         super().init()
         if fresh:
             self.parser.unreader = DeadlineUnreader(self.sock)
         whole = _END_OF_HEAD in self.head or self.cfg.is_ssl
-        self.parser.unreader.deadline = time.monotonic() + (self.read_timeout if whole else 0)
+        self.parser.unreader.deadline = self.deadline if whole else 0.0
         self.parser.unreader.unread(bytes(self.head))
         self.head.clear()
+
+    def expect_end(self) -> None:
+        """Begin to wait for a refused client to stop sending (RFC 9112 section 9.6)."""
+        self.timeout = time.monotonic() + _LINGER
+        self.sock.setblocking(False)
+
+    def has_ended(self) -> bool:
+        """Throw away what has arrived; return whether the client is done, or has sent more than enough."""
+        try:
+            data = self.sock.recv(_MOST_HEAD)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        self.discarded += len(data)
+        return not data or self.discarded > _MOST_DISCARDED
 
     def close(self, graceful: bool = False) -> None:
         """Close the socket, unless the thread that answered has done so already; never wait for the client."""

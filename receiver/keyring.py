@@ -194,6 +194,17 @@ def _from_environment(variables: Mapping[str, str]) -> Iterator["_Entry"]:
         yield _Entry(name, text, name.partition("_")[0].lower(), None)
 
 
+def _entries(variables: Mapping[str, str], directory: Path | None) -> Iterator["_Entry | str"]:
+    yield from _from_environment(variables)
+    if directory:
+        yield from _from_directory(directory)
+
+
+def is_empty(variables: Mapping[str, str], directory: Path | None) -> bool:
+    """Tell whether there is neither a key nor anything that was meant as one; arguments as for ``load``."""
+    return next(_entries(variables, directory), None) is None
+
+
 def load(variables: Mapping[str, str], directory: Path | None) -> tuple[Keyring, list[str]]:
     """Return the keyring of the ``variables`` (name → JWK text) and of ``directory``, and all mistakes in them.
 
@@ -202,10 +213,7 @@ def load(variables: Mapping[str, str], directory: Path | None) -> tuple[Keyring,
     found: dict[tuple[str, str], Key] = {}
     mistakes: list[str] = []
     roles = set()
-    for entry in (
-        *_from_environment(variables),
-        *(_from_directory(directory) if directory else ()),
-    ):
+    for entry in _entries(variables, directory):
         if isinstance(entry, str):
             mistakes.append(entry)
             continue

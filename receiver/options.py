@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from receiver import stores
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"b": 0, "kib": 10, "mib": 20, "gib": 30}
-_BIND = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[\w.-]*):(\d{1,5})|unix:/.+", re.ASCII)
+_BIND = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[\w.-]*)):(?P<port>\d{1,5})|unix:(?P<socket>/[^/].*)", re.ASCII
+)
 
 
 def text(value: str) -> str:
@@ -68,12 +71,20 @@ def choice(*names: str) -> Callable[[str], str]:
 def bind(value: str) -> str:
     """Return ``value`` if gunicorn can listen on it: host:port, [ipv6]:port or unix:/path."""
     match = _BIND.fullmatch(value)
+    if not match or int(match["port"] or 0) > 65535:
+        raise ValueError("must be host:port, [ipv6]:port or unix:/path")
+    if match["socket"]:
+        if not os.access(os.path.dirname(match["socket"]), os.W_OK | os.X_OK):
+            raise ValueError("must name a socket in a folder that exists and is writable")
+        return value
+    host = match["ipv6"] or match["host"] or None
     try:
-        if match and int(match.group(2) or 0) <= 65535 and ipaddress.IPv6Address(match.group(1) or "::"):
-            return value
-    except ValueError:
-        pass
-    raise ValueError("must be host:port, [ipv6]:port or unix:/path")
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with socket.socket(*found[0][:3]) as trial:
+            trial.bind(found[0][4])  # on any free port: whether the one that is meant is free shows when it is taken
+    except OSError:
+        raise ValueError("must name an address of this machine") from None
+    return value
 
 
 def directory(value: str) -> Path:

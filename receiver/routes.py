@@ -26,7 +26,7 @@ calls = Blueprint("calls", __name__, url_prefix="/api/storage/1")
 
 
 @dataclass(frozen=True)
-class House:
+class Receiver:
     """What the calls work with. ``clock`` returns seconds since the epoch."""
 
     settings: Settings
@@ -48,16 +48,16 @@ class Change:
 @calls.get("/health")
 def health() -> Response:
     """Answer 200 when the database does; needs no signature and tells nothing else."""
-    _house().store.ping()
+    _receiver().store.ping()
     return _json({"status": "ok"})
 
 
 @calls.get("/states/<tenant>/<id>")
 def load(tenant: str, id: str) -> Response:
     """Answer the sealed state ``id`` of ``tenant``; 404 when there is none."""
-    house, now = _house(), _house().clock()
+    receiver, now = _receiver(), _receiver().clock()
     caller = _caller(tenant, now)
-    state = house.store.find(_uuid(tenant), _uuid(id))
+    state = receiver.store.find(_uuid(tenant), _uuid(id))
     if state is None:
         raise NotFound(message="There is no such state.")
     token = envelope.seal_state(state, caller.platform_key, caller.receiver_key, now)
@@ -67,13 +67,13 @@ def load(tenant: str, id: str) -> Response:
 @calls.post("/states/<tenant>")
 def save(tenant: str) -> Response:
     """Save the states in the body, all or none; an older one than is stored is ignored."""
-    change, house = _change(tenant), _house()
+    change, receiver = _change(tenant), _receiver()
     if _was_done(change):
         return _done(Effect(jti_was="repeated"))
     tokens = _items(change.body, tokens_of)
-    limits = house.settings.clock_skew, house.settings.max_inflated
-    states = envelope.open_states(tokens, tenant, house.keyring, change.now, *limits)
-    return _done(house.store.save(change.tenant, states, change.receipt))
+    limits = receiver.settings.clock_skew, receiver.settings.max_inflated
+    states = envelope.open_states(tokens, tenant, receiver.keyring, change.now, *limits)
+    return _done(receiver.store.save(change.tenant, states, change.receipt))
 
 
 @calls.delete("/states/<tenant>")
@@ -83,7 +83,7 @@ def delete(tenant: str) -> Response:
     if _was_done(change):
         return _done(Effect(jti_was="repeated"))
     ids = _items(change.body, ids_of)
-    return _done(_house().store.delete(change.tenant, ids, change.receipt))
+    return _done(_receiver().store.delete(change.tenant, ids, change.receipt))
 
 
 def raw_path() -> str:
@@ -94,14 +94,14 @@ def raw_path() -> str:
     return uri.partition("?")[0]
 
 
-def _house() -> House:
+def _receiver() -> Receiver:
     return current_app.extensions["receiver"]
 
 
 def _caller(tenant: str, now: float) -> Caller:
-    house = _house()
-    skew = house.settings.clock_skew
-    return signature.check(request.headers, raw_path(), tenant, house.keyring, now, skew)
+    receiver = _receiver()
+    skew = receiver.settings.clock_skew
+    return signature.check(request.headers, raw_path(), tenant, receiver.keyring, now, skew)
 
 
 def _uuid(text: str) -> str:
@@ -113,20 +113,20 @@ def _uuid(text: str) -> str:
 
 def _change(tenant: str) -> Change:
     """Return what a proven caller asks to change; its body is read, not yet parsed."""
-    house, now = _house(), _house().clock()
+    receiver, now = _receiver(), _receiver().clock()
     caller = _caller(tenant, now)
     own = _uuid(tenant)
-    if caller.jti is None and house.settings.replay == "enforce":
+    if caller.jti is None and receiver.settings.replay == "enforce":
         raise SignatureRefused("signature: a change without jti")
-    if caller.jti is None and house.settings.replay == "observe":
+    if caller.jti is None and receiver.settings.replay == "observe":
         log.warning("a change without jti", extra={"request": g.request_id})
-    raw = body.read(request.environ, house.settings.max_body)
+    raw = body.read(request.environ, receiver.settings.max_body)
     return Change(own, raw, _receipt(caller, raw, now), now)
 
 
 def _was_done(change: Change) -> bool:
     receipt = change.receipt
-    return receipt is not None and receipt.enforce and _house().store.repeated(change.tenant, receipt)
+    return receipt is not None and receipt.enforce and _receiver().store.repeated(change.tenant, receipt)
 
 
 def _items(raw: bytes, schema: Callable[[list], list]) -> list:
@@ -141,7 +141,7 @@ def _items(raw: bytes, schema: Callable[[list], list]) -> list:
 
 
 def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
-    settings = _house().settings
+    settings = _receiver().settings
     if settings.replay == "off" or caller.jti is None:
         return None
     # Twice the skew: another receiver's clock may be behind ours by as much as ours may be wrong.

@@ -20,12 +20,8 @@ LIFETIME = 5 * 60  # seconds that a signature may still be valid for
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A proven caller: its ``tenant`` as the path spells it, the two keys it named, and its signature's ``jti``.
+    """A proven caller: the two keys it named, its signature's ``jti`` and ``exp`` (seconds since the epoch)."""
 
-    ``expires`` is the signature's ``exp`` in seconds since the epoch.
-    """
-
-    tenant: str
     platform_key: Key
     receiver_key: Key
     jti: str | None
@@ -41,7 +37,6 @@ def check(headers: Mapping[str, str], path: str, tenant: str, keyring: Keyring, 
     claims = _verified_claims(headers.get(SIGNATURE), tenant, keyring)
     _check_claims(claims, path, tenant, now, skew)
     return Caller(
-        tenant,
         _named_key(headers, PLATFORM_KEY_ID, "platform", tenant, keyring),
         _named_key(headers, RECEIVER_KEY_ID, "receiver", tenant, keyring),
         claims["jti"],

@@ -8,22 +8,22 @@ import contextlib
 import json
 import selectors
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from functools import partial
 
-from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from receiver import problems
-from receiver.body import BODY_READ
+from receiver.body import BODY_READ, CONTINUE
 from receiver.connection import Connection
 from receiver.signature import SIGNATURE
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
 _SLOWEST_READER = 1 << 20  # bytes a second that a client must take of a large reply
-_LINGER = 0.2  # seconds for a client that is still sending to take its reply; they hold a thread
-_LINGER_BYTES = 64 << 10
 
 _STATUSES = {
     errors.LimitRequestLine: 414,
@@ -35,6 +35,10 @@ _STATUSES = {
 
 class Worker(ThreadWorker):
     """gunicorn's gthread worker with these connections and these error replies."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lingering: deque[Connection] = deque()
 
     def enqueue_req(self, conn: TConn) -> None:
         """Hand ``conn`` to the thread pool once the head of its request is there; until then it waits in the poller."""
@@ -56,7 +60,7 @@ class Worker(ThreadWorker):
     def _cap_keepalive(self, deadline: float) -> None:
         """When stopping, do not wait long for requests that have not arrived either."""
         super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
+        for conn in (*self.pending_conns, *self.lingering):
             conn.timeout = min(conn.timeout, deadline)
 
     def load_wsgi(self) -> None:
@@ -64,20 +68,46 @@ class Worker(ThreadWorker):
         super().load_wsgi()
         self.wsgi = _bounded(self.wsgi)
 
-    def handle(self, conn: Connection):
-        """Handle one request in a thread; where the connection ends, end it here, not in the accepting thread."""
-        kept = super().handle(conn)
-        if kept is False:
-            _end(conn.sock)
-        return kept
-
     def handle_request(self, req, conn: Connection) -> bool:
         """Answer ``req``; a client that does not take the reply in time is left."""
+        # gunicorn would say "100 Continue" before the application has judged the request.
+        req.expects_continue, req._expected_100_continue = req._expected_100_continue, False
+        req.body_left = False
         try:
             return super().handle_request(req, conn)
         except TimeoutError:
             self.log.info("the reply was not taken in time by %s", _peer(conn.client))
             return False
+        finally:
+            conn.body_left = req.body_left
+
+    def finish_request(self, conn: Connection, fs: Future) -> None:
+        """Take ``conn`` back from its thread: for the next request, to its end, or to linger without a thread."""
+        ends = not fs.cancelled() and fs.exception() is None and fs.result() is False
+        if not (ends and conn.body_left) or conn.sock.fileno() == -1:
+            super().finish_request(conn, fs)
+            return
+        with contextlib.suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_WR)
+        conn.expect_end()
+        self.lingering.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_readable, conn))
+
+    def _on_lingering_readable(self, conn: Connection, _sock: socket.socket) -> None:
+        if conn.has_ended():
+            self.lingering.remove(conn)
+            self._end_lingering(conn)
+
+    def _end_lingering(self, conn: Connection) -> None:
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        """Close connections whose request did not arrive in time, and those that have lingered long enough."""
+        super().murder_pending()
+        while self.lingering and self.lingering[0].timeout <= time.monotonic():
+            self._end_lingering(self.lingering.popleft())
 
     def handle_error(self, req, client, addr, exc) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; then it is closed."""
@@ -92,19 +122,6 @@ class Worker(ThreadWorker):
             client.sendall(_reply(status, uri))
 
 
-def _end(sock: socket.socket) -> None:
-    """Close ``sock`` behind a reply. Only a client that is still sending is waited for, a moment.
-
-    Closing on unread bytes would reset the connection, and the client might lose the reply (RFC 9112 section 9.6).
-    """
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_WR)
-        sock.setblocking(False)
-        if sock.recv(_LINGER_BYTES):
-            util.close_graceful(sock, _LINGER)
-    sock.close()
-
-
 def _peer(address: object) -> str:
     return str(address[0]) if isinstance(address, tuple) else "-"
 
@@ -113,14 +130,19 @@ def _bounded(application: Callable) -> Callable:
     """Return ``application`` such that neither an unread body nor a reply that is not taken keeps a thread."""
 
     def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
+        response, sock = start_response.__self__, environ["gunicorn.socket"]
+
         def start(status: str, headers: list, exc_info=None) -> Callable:
             has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
             if has_body and not environ.get(BODY_READ):
-                start_response.__self__.force_close()  # else the rest would be waited for, or read as a request
-            size = int(dict(headers).get("Content-Length", 0))
-            environ["gunicorn.socket"].settimeout(READ_TIMEOUT + size / _SLOWEST_READER)
+                response.req.body_left = True
+                response.force_close()  # else the rest would be waited for, or read as a request
+            size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+            sock.settimeout(READ_TIMEOUT + size / _SLOWEST_READER)
             return start_response(status, headers, exc_info)
 
+        if response.req.expects_continue:
+            environ[CONTINUE] = partial(sock.sendall, b"HTTP/1.1 100 Continue\r\n\r\n")
         return application(environ, start)
 
     return answer

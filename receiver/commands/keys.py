@@ -24,10 +24,10 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--directory", type=click.Path(path_type=Path), default=Path("keys"), show_default=True)
+@click.option("--directory", type=click.Path(path_type=Path), help="Where to; STORAGE_KEYS, or keys, by default.")
 @click.option("--tenant", help="UUID of the one tenant that the keys serve; any tenant otherwise.")
 @click.option("--if-none", is_flag=True, help="Do nothing when the directory or the environment holds keys.")
-def generate(directory: Path, tenant: str | None, if_none: bool) -> None:
+def generate(directory: Path | None, tenant: str | None, if_none: bool) -> None:
     """Make both key pairs, as the platform does when a store is registered there.
 
     Writes platform-<kid>.json (public) and receiver-<kid>.json (private) for the receiver, and
@@ -36,8 +36,10 @@ def generate(directory: Path, tenant: str | None, if_none: bool) -> None:
     """
     if tenant is not None and canonical_uuid(tenant) is None:
         raise click.BadParameter("must be a UUID", param_hint="--tenant")
+    declared, _ = settings.read(os.environ)
+    directory = directory or declared.keys
     folder = directory / canonical_uuid(tenant) if tenant else directory
-    if if_none and (settings.read(os.environ)[0].key_texts or any(directory.rglob("*.json"))):
+    if if_none and not keyring.is_empty(declared.key_texts, directory if directory.is_dir() else None):
         return
     made = new_store()
     files = {
@@ -84,10 +86,9 @@ def key_table(ring: Keyring) -> str:
 @keys.command()
 def check() -> None:
     """Check the keys of the environment and the directory; name everything that is wrong with them."""
-    declared, mistakes = settings.read(os.environ)
-    ring, key_mistakes = keyring.load(declared.key_texts, app.keys_directory(declared))
-    if mistakes or key_mistakes:
-        raise SettingsMistakes(mistakes + key_mistakes)
+    _, ring, mistakes = app.examine(os.environ)
+    if mistakes:
+        raise SettingsMistakes(mistakes)
     for key in ring:
         path = Path(key.source)
         if path.is_file() and path.stat().st_mode & 0o077:

@@ -50,6 +50,10 @@ class Store(ABC):
         """Create or upgrade the schema. Idempotent, and safe when many processes start at once."""
 
     @abstractmethod
+    def check_place(self) -> None:
+        """Raise StoreMisplaced when what the URL names can be no place for a store; changes nothing."""
+
+    @abstractmethod
     def ping(self) -> None:
         """Return when the database answers; raise StoreUnavailable when it does not."""
 

@@ -60,6 +60,7 @@ class SqliteStore(Store):
     def prepare(self) -> None:
         deadline = time.monotonic() + self.timeout
         with _driver_errors(), _held(self._preparing, self.timeout):
+            self.check_place()
             if self.create:
                 self._create_file()
             identity = self._identity()
@@ -82,8 +83,11 @@ class SqliteStore(Store):
             connection.execute("commit")
 
     def ping(self) -> None:
-        with self._reading() as connection:
-            connection.execute("select 1 from states limit 1").fetchone()
+        try:
+            with self._reading() as connection:
+                connection.execute("select 1 from states limit 1").fetchone()
+        except StoreDamaged as damage:
+            raise StoreUnavailable(damage.cause) from damage
 
     def find(self, tenant: str, id: str) -> State | None:
         with self._reading() as connection:
@@ -115,7 +119,7 @@ class SqliteStore(Store):
 
     def purge(self, before: int) -> int:
         with self._change("", None) as (connection, _):
-            # Whole seconds, rounded up when stored and down here: never an unexpired state.
+            # Whole seconds on both sides: a state goes a second late rather than early.
             return connection.execute(
                 "delete from states where expires_second < :second",
                 {"second": before // NANOSECONDS},
@@ -135,23 +139,23 @@ class SqliteStore(Store):
         if held:
             held[0].close()
 
+    def check_place(self) -> None:
+        path, folder = self.path, self.path.parent
+        if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
+            raise StoreMisplaced(f"{path}: is not a file")
+        if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
+            raise StoreMisplaced(f"{path}: the folder {folder} is missing (is the volume mounted?)")
+        for needed in (path, folder):  # the write-ahead log is made beside the file
+            if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
+                raise StoreMisplaced(f"{needed}: must be readable and writable for this user")
+
     def _create_file(self) -> None:
         """Make the file, readable by its owner only, and its folder, but no folder above that one."""
-        folder = self.path.parent
-        try:
-            with suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-            # Only when it is new: closing any descriptor of a database drops this process's locks on it.
-            with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as cause:
-            hint = f"the folder {folder} must be writable, or be made in one that is (is the volume mounted?)"
-            raise StoreMisplaced(f"{self.path}: {cause.strerror}; {hint}") from cause
-        if not self.path.is_file():
-            raise StoreMisplaced(f"{self.path}: is not a file")
-        for needed in (self.path, folder):  # the write-ahead log is made beside the file
-            if not os.access(needed, os.R_OK | os.W_OK):
-                raise StoreMisplaced(f"{needed}: must be readable and writable for this user")
+        with suppress(FileExistsError):
+            self.path.parent.mkdir(mode=0o700)
+        # Only when it is new: closing any descriptor of a database drops this process's locks on it.
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _identity(self) -> tuple[int, int]:
         """Return what tells this file from another one at the same path; raises OSError when it is gone."""
@@ -164,7 +168,6 @@ class SqliteStore(Store):
         connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
         for pragma in (
             "synchronous = full",  # 204 means durable: in WAL mode, normal may lose the last commits
-            "foreign_keys = on",
             f"journal_size_limit = {_JOURNAL_BYTES}",
         ):
             connection.execute(f"pragma {pragma}")

@@ -94,7 +94,7 @@ def row_of(tenant: str, state: State) -> dict[str, object]:
         "updated_second": second,
         "updated_nanosecond": nanosecond,
         "expires_at": expires.text if expires else None,
-        "expires_second": -(-expires.nanoseconds // NANOSECONDS) if expires else None,
+        "expires_second": expires.nanoseconds // NANOSECONDS if expires else None,
         "content": state.content,
         "content_crc32": zlib.crc32(state.content.encode("utf-8")),
     }
