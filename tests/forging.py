@@ -2,6 +2,7 @@
 
 import base64
 import json
+import zlib
 
 from jwcrypto.jwa import JWA
 
@@ -33,3 +34,23 @@ def with_header(token: str, **members) -> str:
     head, rest = token.split(".", 1)
     header = json.loads(unb64(head)) | members
     return f"{b64(as_json({name: value for name, value in header.items() if value is not None}))}.{rest}"
+
+
+def jwe(
+    inner: bytes, jwk, /, alg="ECDH-ES+A192KW", enc="A192CBC-HS384", epk=None, plain=None, spaces=0, **header
+) -> str:
+    """Return a compact JWE that decrypts, whatever its header says: the header is edited before it is authenticated.
+
+    ``epk`` replaces members of the ephemeral key that is really used; ``plain`` is what is encrypted instead of
+    the deflated ``inner``; ``spaces`` are put behind the header's JSON.
+    """
+    members = {"alg": alg, "enc": enc, "cty": "JWT", "zip": "DEF"} | header
+    bits = {"A192CBC-HS384": 384, "A256CBC-HS512": 512}[enc]
+    derived = {name: value for name, value in members.items() if name in ("alg", "enc", "apu", "apv")}
+    wrapped = JWA.keymgmt_alg(alg).wrap(jwk, bits, None, derived)
+    members["epk"] = wrapped["header"]["epk"] | (epk or {})
+    head = b64(as_json({name: value for name, value in members.items() if value is not ...}) + b" " * spaces)
+    deflater = zlib.compressobj(wbits=-15)
+    plain = deflater.compress(inner) + deflater.flush() if plain is None else plain
+    parts = JWA.encryption_alg(enc).encrypt(wrapped["cek"], head.encode(), plain)
+    return ".".join([head, *map(b64, [wrapped["ek"], *parts])])

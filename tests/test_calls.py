@@ -37,6 +37,7 @@ def test_a_saved_state_is_answered_byte_for_byte_and_deleted_for_good(platform, 
     assert platform.delete([state["id"]]).status == 204
 
 
+@pytest.mark.case("E08")
 def test_head_answers_like_get_without_the_body(platform, state):
     platform.save(state)
     path = f"/api/storage/1/states/{platform.tenant}/{state['id']}"
@@ -277,6 +278,15 @@ def test_a_body_that_is_not_one_unambiguous_json_text_is_refused(platform, uncha
 
 
 @pytest.mark.case("D07")
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1" * 5000])
+def test_what_is_no_json_is_refused_also_where_it_would_be_ignored(platform, state, unchanged, value):
+    token = json.dumps(tokens.seal_state(state, platform.keys))
+    with unchanged():
+        path = f"/api/storage/1/states/{platform.tenant}"
+        assert_problem(platform.call("POST", path, f'[{{"token": {token}, "x": {value}}}]'.encode()), 400)
+
+
+@pytest.mark.case("D07")
 def test_the_last_of_two_tokens_in_one_item_does_not_win(platform, state, unchanged):
     token = json.dumps(tokens.seal_state(state, platform.keys))
     body = f'[{{"token": "x", "token": {token}}}]'.encode()
@@ -338,6 +348,16 @@ def test_a_jti_is_free_again_when_its_first_use_was_refused(platform, state):
     assert platform.call("POST", path, b"[{}]", headers).status == 400
     body = json.dumps([{"token": tokens.seal_state(state, platform.keys)}]).encode()
     assert platform.call("POST", path, body, headers).status == 204
+
+
+def test_a_receipt_outlives_its_signature_by_the_skew(platform, state, clock):
+    path = f"/api/storage/1/states/{platform.tenant}"
+    headers = platform.headers(path, exp=time.time() + 1)
+    assert platform.call("POST", path, b"[]", headers).status == 204
+    clock.offset = 25  # the signature has expired and is still within the skew
+    assert platform.delete([]).status == 204  # any change clears receipts whose time is over
+    assert_problem(platform.call("DELETE", path, json.dumps([state["id"]]).encode(), headers), 401)
+    assert platform.call("POST", path, b"[]", headers).status == 204
 
 
 def test_tenants_do_not_share_their_jtis(platform, client, keys, state):

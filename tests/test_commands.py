@@ -57,6 +57,18 @@ def test_generate_makes_keys_once_where_it_is_asked_to(folder):
     assert receiver("keys", "generate", "--tenant", "x", cwd=folder).returncode == 2
 
 
+def test_generate_looks_where_the_receiver_looks_and_knows_every_kind_of_key_file(folder):
+    for path in (folder / "keys").glob("[pr]*.json"):
+        path.rename(path.with_suffix(".jwk"))
+    before = sorted(os.listdir(folder / "keys"))
+    assert receiver("keys", "generate", "--if-none", cwd=folder).returncode == 0
+    assert sorted(os.listdir(folder / "keys")) == before
+    (folder / "other").mkdir()
+    assert receiver("keys", "generate", "--if-none", cwd=folder, STORAGE_KEYS="other").returncode == 0
+    assert len(os.listdir(folder / "other")) == 3
+    assert receiver("keys", "list", cwd=folder, STORAGE_KEYS="other").stdout.count(" other/") == 2
+
+
 def test_generate_makes_none_beside_keys_of_the_environment(tmp_path, keys):
     environ = {"PLATFORM_KEY": json.dumps(keys.platform.public())}
     assert receiver("keys", "generate", "--if-none", cwd=tmp_path, **environ).returncode == 0
@@ -122,6 +134,14 @@ def test_serve_with_three_mistakes_names_all_three_and_exits_78(tmp_path):
     assert not (tmp_path / "var").exists()
 
 
+def test_serve_tells_wrong_places_together_with_wrong_values(tmp_path):
+    environ = {"STORAGE_WORKERS": "0", "DATABASE_URL": "sqlite:////no/such/folder/x.db", "STORAGE_BIND": "192.0.2.1:80"}
+    ran = receiver("serve", cwd=tmp_path, **environ)
+    assert ran.returncode == 78
+    named = {line.strip().partition(":")[0] for line in ran.stderr.splitlines()[1:]}
+    assert named == {"STORAGE_WORKERS", "DATABASE_URL", "STORAGE_BIND", "PLATFORM_KEY", "RECEIVER_KEY"}
+
+
 def test_serve_on_a_file_that_is_no_database_says_so(folder):
     (folder / "x.db").write_text("no database" * 1000)
     ran = receiver("serve", cwd=folder, DATABASE_URL="sqlite:///x.db")
@@ -151,6 +171,9 @@ def test_purge_deletes_what_has_expired(folder):
     assert (ran.stdout, ran.returncode) == ("1 expired states deleted\n", 0)
     assert len(list(store.scan())) == 1
     store.close()
+    ran = receiver("store", "purge", cwd=folder, DATABASE_URL=f"sqlite:///{folder}/typo.db")
+    assert ran.returncode == 1
+    assert not (folder / "typo.db").exists()
 
 
 def test_demo_plays_the_platform_and_says_how_it_went():

@@ -4,7 +4,9 @@ import logging
 
 import pytest
 
+from receiver.app import create_app
 from receiver.logs import LineFormatter, client_address, escape
+from receiver.settings import Settings
 from receiver.states import State
 from tests.test_stores import a_state
 
@@ -20,6 +22,27 @@ def test_what_could_forge_or_hide_a_line_is_escaped(text):
     line = formatted("said %s", text, request="r\nq")
     assert line.isprintable() and line.isascii()
     assert line.count("\n") == 0
+
+
+def test_a_token_is_cut_short_wherever_it_stands(platform, state):
+    path = f"/api/storage/1/states/{platform.tenant}/{state['id']}"
+    token = platform.headers(path)["X-ManyWho-Signature"]
+    line = formatted("Invalid header: %r", f"X-ManyWho-Signature: {token}")
+    for part in token.split("."):
+        assert part not in line
+        assert part[:8] in line
+    assert path in formatted(path)
+    assert platform.keys.receiver.jwk.thumbprint() in formatted(platform.keys.receiver.jwk.thumbprint())
+
+
+def test_a_proxy_that_is_trusted_names_the_client_in_the_log(ring, store, keys, tenant, caplog):
+    for trusted, address in (((), "127.0.0.1"), (("127.0.0.1/32",), "192.0.2.9")):
+        caplog.clear()
+        caplog.set_level(logging.INFO)
+        served = create_app(Settings(trusted_proxies=trusted), ring, store).test_client()
+        served.get("/api/storage/1/health", headers={"X-Forwarded-For": "192.0.2.9"})
+        (record,) = [record for record in caplog.records if "/health" in record.getMessage()]
+        assert record.getMessage().startswith(f"{address} GET ")
 
 
 def test_a_traceback_tells_where_and_never_what():

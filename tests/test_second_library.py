@@ -69,7 +69,9 @@ def load(client, keys, id):
     inner = jws.deserialize_compact(outer.plaintext, ECKey.import_key(keys.receiver.public()), algorithms=["ES384"])
     claims = json.loads(inner.payload)
     assert (claims["iss"], claims["aud"], claims["sub"]) == (client.tenant, "manywho", id)
-    return claims["content"]
+    assert (claims["exp"] - claims["iat"], claims["iat"] - claims["nbf"]) == (600, 120)
+    assert abs(claims["iat"] - time.time()) < 60
+    return claims["content"], claims["jti"], outer.headers()["epk"]["x"]
 
 
 def content_of(size: int) -> str:
@@ -99,5 +101,15 @@ def test_another_library_saves_and_loads_identical_content(running, keys, tenant
     client = Client(running.url, tenant, keys, timeout=120)
     state["content"] = content_of(size)
     assert save(client, keys, state, alg, enc, compressed).status == 204
-    assert load(client, keys, state["id"]) == state["content"]
+    assert load(client, keys, state["id"])[0] == state["content"]
     client.close()
+
+
+@pytest.mark.case("B20")
+def test_another_library_verifies_a_thousand_replies_and_none_repeats(running, keys, tenant, state):
+    client = Client(running.url, tenant, keys)
+    assert save(client, keys, state, *ALGORITHMS[:3:2], True).status == 204
+    replies = [load(client, keys, state["id"]) for _ in range(1000)]
+    client.close()
+    contents, jtis, ephemeral = (set(values) for values in zip(*replies, strict=True))
+    assert (contents, len(jtis), len(ephemeral)) == ({state["content"]}, 1000, 1000)

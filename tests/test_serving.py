@@ -406,7 +406,7 @@ def test_it_starts_in_a_bare_environment_on_a_unix_socket(keys, tmp_path):
         text=True,
     )
     try:
-        banner = "".join(itertools.takewhile(lambda line: "receiver demo" not in line, process.stdout))
+        banner = "".join(itertools.takewhile(lambda line: "make demo" not in line, process.stdout))
         assert f"{tmp_path}/socket" in banner
         assert keys.platform.jwk.thumbprint() in banner
         with socket.socket(socket.AF_UNIX) as connection:

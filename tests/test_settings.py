@@ -81,6 +81,10 @@ def test_the_variables_of_the_java_service_mean_what_they_meant():
             ("STORAGE_BIND", "here", "host:port"),
             ("STORAGE_BIND", "host:99999", "host:port"),
             ("STORAGE_BIND", "[zzz]:1", "host:port"),
+            ("STORAGE_BIND", "192.0.2.1:1", "address of this machine"),
+            ("STORAGE_BIND", "256.1.1.1:1", "address of this machine"),
+            ("STORAGE_BIND", "unix:/no/such/x.sock", "folder that exists"),
+            ("STORAGE_BIND", "unix://tmp/x", "host:port"),
         ),
         *(("STORAGE_TRUSTED_PROXIES", "nginx", "10.0.0.5"), ("STORAGE_TRUSTED_PROXIES", "10.0.0.1/8", "10.0.0.5")),
         *(

@@ -76,6 +76,7 @@ def test_a_file_that_was_emptied_is_no_empty_store(store, platform, state):
     os.truncate(store.path, 0)
     assert_problem(platform.load(state["id"]), 500)
     assert_problem(platform.save(state), 500)
+    assert_problem(platform.health(), 503)
 
 
 def test_a_restored_file_is_taken_up_without_a_restart(store, platform, state, tmp_path):

@@ -223,6 +223,29 @@ def test_only_states_that_have_expired_are_purged(store):
     assert [state.id for state in store.scan()] == [uid(number) for number in (12, 13, 14, 15, 16)]
 
 
+@pytest.mark.case("C12")
+def test_purging_under_load_takes_no_state_that_has_not_expired(store):
+    done, failures = threading.Event(), []
+    past, future = (Instant.parse(text) for text in ("2020-01-01T00:00:00+14:00", "2040-01-01T00:00:00-11:00"))
+
+    def purge():
+        try:
+            while not done.is_set():
+                store.purge(NOW * NANOSECONDS)
+        except Exception as failure:
+            failures.append(failure)
+
+    purging = threading.Thread(target=purge)
+    purging.start()
+    for number in range(10, 210):
+        store.save(TENANT, [a_state(number, expires_at=past if number % 2 else future)], None)
+    done.set()
+    purging.join()
+    store.purge(NOW * NANOSECONDS)
+    assert not failures
+    assert [state.id for state in store.scan()] == [uid(number) for number in range(10, 210, 2)]
+
+
 @pytest.mark.parametrize("updated", EDGES)
 def test_times_at_the_edge_of_the_calendar_are_kept(store, updated):
     edge = a_state(updated=updated, expires_at=Instant.parse(updated))

@@ -60,7 +60,7 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
         "",
         "  Try next:",
         f"    {url}/api/storage/1/health",
-        "    receiver demo      (or make demo) a simulated platform saves, loads and deletes a state",
+        "    make demo    (or receiver demo) a simulated platform saves, loads and deletes a state",
         "",
     ]
     return "\n".join(lines)
