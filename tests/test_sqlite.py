@@ -79,6 +79,14 @@ def test_a_file_that_was_emptied_is_no_empty_store(store, platform, state):
     assert_problem(platform.health(), 503)
 
 
+def test_health_asks_the_database_and_not_only_its_file(store, platform):
+    assert platform.health().status == 200
+    connection = sqlite3.connect(store.path)
+    connection.execute("alter table states rename to gone")
+    connection.close()
+    assert_problem(platform.health(), 503)
+
+
 def test_a_restored_file_is_taken_up_without_a_restart(store, platform, state, tmp_path):
     platform.save(state)
     connection = sqlite3.connect(store.path)
