@@ -128,7 +128,7 @@ class Settings:
     @property
     def listen(self) -> str:
         """The address to listen on: STORAGE_BIND, else PORT on all addresses, else the default."""
-        if self.port and "bind" not in self.sources:
+        if "port" in self.sources and "bind" not in self.sources:
             return f"0.0.0.0:{self.port}"
         return self.bind
 
