@@ -2,8 +2,8 @@
 
 gunicorn's own connections read headers and body in a thread, without a limit of time. Here the head of a
 request is collected by the worker's poller; a thread gets it whole. Only a body is read in a thread, and
-the application reads none before the request's signature holds. What a refused client goes on sending is
-taken and thrown away by the poller, so that it gets to read the refusal.
+the application reads none before the request's signature holds. What a client goes on sending behind its
+last reply is taken and thrown away by the poller, so that it gets to read that reply.
 """
 
 import time
@@ -14,7 +14,7 @@ from gunicorn.workers.gthread import TConn
 
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
-_LINGER = 5.0  # seconds for a refused client to stop sending and to take its reply
+_LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
 _MOST_DISCARDED = 64 << 20  # bytes of it
 
 
@@ -47,7 +47,6 @@ class Connection(TConn):
         self.head = bytearray()
         self.ended = False
         self.deadline = 0.0
-        self.body_left = False  # the last request was answered without reading its body
         self.discarded = 0
 
     def expect_head(self) -> None:
@@ -90,9 +89,12 @@ class Connection(TConn):
         self.parser.unreader.unread(bytes(self.head))
         self.head.clear()
 
-    def expect_end(self) -> None:
-        """Begin to wait for a refused client to stop sending (RFC 9112 section 9.6)."""
-        self.timeout = time.monotonic() + _LINGER
+    def expect_end(self, hurried: bool) -> None:
+        """Begin to wait for the client to stop sending; ``hurried`` when the worker is stopping.
+
+        Closing at once would reset the connection, and the client might lose the reply (RFC 9112 section 9.6).
+        """
+        self.timeout = time.monotonic() + (_LINGER / 5 if hurried else _LINGER)
         self.sock.setblocking(False)
 
     def has_ended(self) -> bool:

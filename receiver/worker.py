@@ -72,24 +72,20 @@ class Worker(ThreadWorker):
         """Answer ``req``; a client that does not take the reply in time is left."""
         # gunicorn would say "100 Continue" before the application has judged the request.
         req.expects_continue, req._expected_100_continue = req._expected_100_continue, False
-        req.body_left = False
         try:
             return super().handle_request(req, conn)
         except TimeoutError:
             self.log.info("the reply was not taken in time by %s", _peer(conn.client))
             return False
-        finally:
-            conn.body_left = req.body_left
 
     def finish_request(self, conn: Connection, fs: Future) -> None:
-        """Take ``conn`` back from its thread: for the next request, to its end, or to linger without a thread."""
-        ends = not fs.cancelled() and fs.exception() is None and fs.result() is False
-        if not (ends and conn.body_left) or conn.sock.fileno() == -1:
+        """Take ``conn`` back from its thread: for its next request, or to linger to its end without a thread."""
+        if fs.cancelled() or fs.exception() is not None or fs.result() is not False or conn.sock.fileno() == -1:
             super().finish_request(conn, fs)
             return
         with contextlib.suppress(OSError):
             conn.sock.shutdown(socket.SHUT_WR)
-        conn.expect_end()
+        conn.expect_end(hurried=not self.alive)
         self.lingering.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_readable, conn))
 
@@ -135,7 +131,6 @@ def _bounded(application: Callable) -> Callable:
         def start(status: str, headers: list, exc_info=None) -> Callable:
             has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
             if has_body and not environ.get(BODY_READ):
-                response.req.body_left = True
                 response.force_close()  # else the rest would be waited for, or read as a request
             size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
             sock.settimeout(READ_TIMEOUT + size / _SLOWEST_READER)

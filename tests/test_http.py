@@ -234,6 +234,12 @@ def test_a_client_that_sends_too_much_gets_to_read_the_refusal(running, platform
         client.close()
 
 
+def test_a_client_that_sends_no_http_gets_to_read_the_refusal_too(wire):
+    for _ in range(5):
+        received = wire(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n" + b" " * (4 << 20), finish=True)
+        assert statuses(received) == [400]
+
+
 @pytest.mark.case("E05")
 def test_a_waiting_client_is_asked_for_its_body_only_once_its_signature_holds(platform, stored, wire):
     expect = [b"Expect: 100-continue", b"Connection: close"]
