@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 from flask import Flask, g
 from werkzeug.exceptions import HTTPException
@@ -17,29 +16,21 @@ from receiver.settings import read as read_settings
 from receiver.stores import Store
 
 
-def examine(environ: Mapping[str, str]) -> tuple[Settings, Keyring, list[str]]:
-    """Return the settings and keys in ``environ``, and every mistake in either (and in where they point)."""
-    settings, mistakes = read_settings(environ)
-    ring, key_mistakes = keyring.load(settings.key_texts, keys_directory(settings))
+def configure() -> tuple[Settings, Keyring]:
+    """Return settings and keys from the process's environment.
+
+    Raises SettingsMistakes with every mistake in either, and in the place that they name for the store.
+    """
+    settings, mistakes = read_settings(os.environ)
+    ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
     mistakes += key_mistakes
     try:
         stores.open_store(settings.store_url, settings.store_timeout).check_place()
     except StoreMisplaced as fault:
-        mistakes.append(f"{settings.sources.get('database_url', 'DATABASE_URL')}: {fault.cause}")
-    return settings, ring, mistakes
-
-
-def configure() -> tuple[Settings, Keyring]:
-    """Return settings and keys from the process's environment; raises SettingsMistakes with every mistake."""
-    settings, ring, mistakes = examine(os.environ)
+        mistakes.append(f"{settings.store_variable}: {fault.cause}")
     if mistakes:
         raise SettingsMistakes(mistakes)
     return settings, ring
-
-
-def keys_directory(settings: Settings) -> Path | None:
-    """Return the directory of key files, or None when the default one does not exist."""
-    return settings.keys if os.path.isdir(settings.keys) else None
 
 
 def create_app(

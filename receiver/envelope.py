@@ -100,11 +100,11 @@ def _decrypt(token: str, tenant: str, keyring: Keyring, max_inflated: int) -> tu
     wrapped, iv, ciphertext, tag = map(decode_base64url, parts, sizes)
     if not ciphertext or len(ciphertext) % _BLOCK:
         raise TokenFault("the ciphertext is not whole blocks")
-    key = keyring.finder("receiver", tenant)(header["kid"])
+    key = keyring.find("receiver", header["kid"], tenant)
     if key is None:
         raise TokenFault("the kid names no receiver key of this tenant")
     try:
-        cek = JWA.keymgmt_alg(header["alg"]).unwrap(key, key_bits, wrapped, header)
+        cek = JWA.keymgmt_alg(header["alg"]).unwrap(key.jwk, key_bits, wrapped, header)
         plain = JWA.encryption_alg(header["enc"]).decrypt(cek, head, iv, ciphertext, tag)
     except MemoryError:
         raise

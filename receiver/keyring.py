@@ -175,7 +175,7 @@ def _from_directory(directory: Path, tenant: str | None = None) -> Iterator["_En
         return
     for path in paths:
         match = _FILE_NAME.fullmatch(path.name)
-        folder = os.path.isdir(path)  # Path.is_dir raises where it may not look
+        folder = os.path.isdir(path)
         if folder and tenant is None and canonical_uuid(path.name):
             yield from _from_directory(path, canonical_uuid(path.name))
         elif folder:
@@ -196,7 +196,7 @@ def _from_environment(variables: Mapping[str, str]) -> Iterator["_Entry"]:
 
 def _entries(variables: Mapping[str, str], directory: Path | None) -> Iterator["_Entry | str"]:
     yield from _from_environment(variables)
-    if directory:
+    if directory and os.path.isdir(directory):  # the default one need not exist; Path.is_dir may raise
         yield from _from_directory(directory)
 
 

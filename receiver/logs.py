@@ -46,13 +46,13 @@ class LineFormatter(logging.Formatter):
 
 def escape(text: str) -> str:
     """Return ``text`` with everything that is not printable ASCII written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c.isprintable() and c.isascii() else c.encode("unicode_escape").decode() for c in text)
 
 
 def configure(level: str) -> None:
     """Log to standard error from ``level`` ("debug", "info", "warning" or "error"); gunicorn's loggers as well."""
-    # At debug, gunicorn logs what it received, headers included.
-    gunicorn = "INFO" if level == "debug" else level.upper()
     handler = {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}
     logging.config.dictConfig(
         {
@@ -62,11 +62,16 @@ def configure(level: str) -> None:
             "handlers": {"stderr": handler},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
             "loggers": {
-                "gunicorn.error": {"level": gunicorn, "handlers": [], "propagate": True},
+                "gunicorn.error": {"level": gunicorn_level(level).upper(), "handlers": [], "propagate": True},
                 "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
             },
         }
     )
+
+
+def gunicorn_level(level: str) -> str:
+    """Return the level at which gunicorn may log: at debug it would log what it received, headers included."""
+    return "info" if level == "debug" else level
 
 
 def start_request() -> None:
@@ -104,6 +109,8 @@ def finish_request(response: Response, path: str, trusted: tuple[str, ...]) -> R
 
 def client_address(peer: str | None, forwarded: str, trusted: tuple[str, ...]) -> str:
     """Return the client's address: the ``peer``, or the last of ``forwarded`` when the peer is ``trusted``."""
+    if not trusted or not forwarded:
+        return peer or "-"
     try:
         address = ipaddress.ip_address(peer or "")
         last = ipaddress.ip_address(forwarded.rpartition(",")[2].strip().partition("%")[0])

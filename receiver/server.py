@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import stores, worker
+from receiver import logs, stores, worker
 from receiver.app import create_app
 from receiver.keyring import Keyring
 from receiver.settings import Settings
@@ -45,8 +45,7 @@ class Server(BaseApplication):
             "timeout": 60,  # a worker whose main thread is silent for that long is replaced
             "keepalive": 75,  # longer than the 60 s of common proxies, so that theirs closes first
             "control_socket_disable": True,
-            # At debug, gunicorn logs what it received, headers included.
-            "loglevel": "info" if self.settings.log_level == "debug" else self.settings.log_level,
+            "loglevel": logs.gunicorn_level(self.settings.log_level),
             "forwarded_allow_ips": ",".join(self.settings.trusted_proxies),
             "forwarder_headers": "",
             "header_map": "refuse",

@@ -135,9 +135,16 @@ class Settings:
     @property
     def store_url(self) -> str:
         """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
-        if "database_url" not in self.sources and self.jdbc_database_url:
-            return self.jdbc_database_url
-        return self.database_url
+        return self.jdbc_database_url if self._jdbc_decides else self.database_url
+
+    @property
+    def store_variable(self) -> str:
+        """The variable that ``store_url`` came from, or the one that would set it."""
+        return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
+
+    @property
+    def _jdbc_decides(self) -> bool:
+        return "database_url" not in self.sources and bool(self.jdbc_database_url)
 
 
 def declared() -> list[dataclasses.Field]:

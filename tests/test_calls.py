@@ -19,6 +19,12 @@ def changed(state, **changes):
     return {name: value for name, value in (state | changes).items() if value is not ...}
 
 
+def save_request(platform, state) -> tuple[str, dict, bytes]:
+    """Return path, headers and body of a save, to be sent more than once or changed."""
+    path = f"/api/storage/1/states/{platform.tenant}"
+    return path, platform.headers(path), json.dumps([{"token": tokens.seal_state(state, platform.keys)}]).encode()
+
+
 def test_health_needs_no_signature_and_tells_nothing(platform):
     answer = platform.health()
     assert (answer.status, answer.json) == (200, {"status": "ok"})
@@ -296,9 +302,7 @@ def test_the_last_of_two_tokens_in_one_item_does_not_win(platform, state, unchan
 
 @pytest.mark.case("A21")
 def test_the_identical_request_again_is_a_retry_without_a_second_effect(platform, state):
-    path = f"/api/storage/1/states/{platform.tenant}"
-    body = json.dumps([{"token": tokens.seal_state(state, platform.keys)}]).encode()
-    save = platform.headers(path)
+    path, save, body = save_request(platform, state)
     assert platform.call("POST", path, body, save).status == 204
     assert platform.delete([state["id"]]).status == 204
     for _ in range(100):
@@ -309,9 +313,7 @@ def test_the_identical_request_again_is_a_retry_without_a_second_effect(platform
 
 
 def test_one_signature_serves_one_change(platform, state, unchanged):
-    path = f"/api/storage/1/states/{platform.tenant}"
-    headers = platform.headers(path)
-    body = json.dumps([{"token": tokens.seal_state(state, platform.keys)}]).encode()
+    path, headers, body = save_request(platform, state)
     assert platform.call("POST", path, body, headers).status == 204
     with unchanged():
         assert_problem(platform.call("DELETE", path, json.dumps([state["id"]]).encode(), headers), 401)
@@ -322,9 +324,7 @@ def test_one_signature_serves_one_change(platform, state, unchanged):
 
 
 def test_a_retry_is_answered_even_when_its_tokens_can_no_longer_be_opened(platform, state, monkeypatch):
-    path = f"/api/storage/1/states/{platform.tenant}"
-    headers = platform.headers(path)
-    body = json.dumps([{"token": tokens.seal_state(state, platform.keys)}]).encode()
+    path, headers, body = save_request(platform, state)
     assert platform.call("POST", path, body, headers).status == 204
     monkeypatch.setattr("receiver.envelope.TOKEN_LIFETIME", -(10**9))
     assert platform.call("POST", path, body, headers).status == 204

@@ -142,6 +142,12 @@ def test_serve_tells_wrong_places_together_with_wrong_values(tmp_path):
     assert named == {"STORAGE_WORKERS", "DATABASE_URL", "STORAGE_BIND", "PLATFORM_KEY", "RECEIVER_KEY"}
 
 
+def test_the_variable_that_named_the_wrong_place_is_told(folder):
+    ran = receiver("serve", cwd=folder, JDBC_DATABASE_URL="jdbc:sqlite:/no/such/folder/x.db")
+    assert ran.returncode == 78
+    assert ran.stderr.splitlines()[1].startswith("  JDBC_DATABASE_URL: /no/such/folder/x.db: ")
+
+
 def test_serve_on_a_file_that_is_no_database_says_so(folder):
     (folder / "x.db").write_text("no database" * 1000)
     ran = receiver("serve", cwd=folder, DATABASE_URL="sqlite:///x.db")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -12,7 +11,6 @@ from receiver import app, keyring, settings
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
 from receiver.mock_platform.keys import new_store
-from receiver.settings import SettingsMistakes
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
@@ -39,7 +37,7 @@ def generate(directory: Path | None, tenant: str | None, if_none: bool) -> None:
     declared, _ = settings.read(os.environ)
     directory = directory or declared.keys
     folder = directory / canonical_uuid(tenant) if tenant else directory
-    if if_none and not keyring.is_empty(declared.key_texts, directory if directory.is_dir() else None):
+    if if_none and not keyring.is_empty(declared.key_texts, directory):
         return
     made = new_store()
     files = {
@@ -86,12 +84,9 @@ def key_table(ring: Keyring) -> str:
 @keys.command()
 def check() -> None:
     """Check the keys of the environment and the directory; name everything that is wrong with them."""
-    _, ring, mistakes = app.examine(os.environ)
-    if mistakes:
-        raise SettingsMistakes(mistakes)
+    _, ring = app.configure()
     for key in ring:
         path = Path(key.source)
         if path.is_file() and path.stat().st_mode & 0o077:
             click.echo(f"warning: {path} can be read by others; chmod 600 {path}", err=True)
     click.echo(key_table(ring))
-    sys.exit(0)

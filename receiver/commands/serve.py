@@ -35,8 +35,7 @@ def _check_store(settings: Settings) -> None:
     try:
         store.prepare()
     except StoreMisplaced as cause:
-        variable = settings.sources.get("database_url", "DATABASE_URL")
-        raise SettingsMistakes([f"{variable}: {cause.cause}"]) from None
+        raise SettingsMistakes([f"{settings.store_variable}: {cause.cause}"]) from None
     except Problem as cause:
         logs.log.error("the store is not ready: %s", cause)
     finally:

@@ -21,9 +21,14 @@ from receiver.stores.sqlite_rows import COLUMNS, UPSERT, bind, jti_was, row_of, 
 from receiver.stores.sqlite_schema import migrations
 
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
-_MISPLACED = {"SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_PERM", "SQLITE_READONLY"}
-_FULL = {sqlite3.SQLITE_FULL}
+_MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
+
+
+def _code_of(error: sqlite3.Error) -> int | None:
+    """Return SQLite's primary result code; None when the driver itself raised ``error``."""
+    extended = getattr(error, "sqlite_errorcode", None)
+    return None if extended is None else extended & 0xFF
 
 
 @contextmanager
@@ -32,13 +37,13 @@ def _driver_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as cause:
-        code = getattr(cause, "sqlite_errorcode", None)
+        code = _code_of(cause)
         if code is None:  # raised by the driver, which could not make text of what SQLite holds
             raise StoreDamaged(f"SQLite: {type(cause).__name__}") from cause
         text = f"SQLite: {cause.sqlite_errorname}: {cause}"
-        if code & 0xFF in _FULL:
+        if code == sqlite3.SQLITE_FULL:
             raise StoreFull(text) from cause
-        if code & 0xFF in _DAMAGED:
+        if code in _DAMAGED:
             raise StoreDamaged(text) from cause
         raise StoreUnavailable(text) from cause
     except OSError as cause:
@@ -69,7 +74,7 @@ class SqliteStore(Store):
                     self._enter_wal(connection, deadline)
                     self._migrate(connection, deadline)
             except sqlite3.Error as cause:
-                if getattr(cause, "sqlite_errorname", None) in _MISPLACED:
+                if _code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
             self._prepared = identity
