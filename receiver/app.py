@@ -25,7 +25,7 @@ def configure() -> tuple[Settings, Keyring]:
     ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
     mistakes += key_mistakes
     try:
-        stores.open_store(settings.store_url, settings.store_timeout).check_place()
+        stores.open_store(settings.place, settings.store_timeout).check_place()
     except StoreMisplaced as fault:
         mistakes.append(f"{settings.store_variable}: {fault.cause}")
     if mistakes:
@@ -47,7 +47,7 @@ def create_app(
     if settings is None or ring is None:
         settings, ring = configure()
         logs.configure(settings.log_level)
-    store = store or stores.open_store(settings.store_url, settings.store_timeout)
+    store = store or stores.open_store(settings.place, settings.store_timeout)
     try:
         store.prepare()
     except Problem as cause:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from receiver import stores
+from receiver.stores import urls
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
 _UNITS = {"b": 0, "kib": 10, "mib": 20, "gib": 30}
@@ -104,5 +104,5 @@ def addresses(value: str) -> tuple[str, ...]:
 
 def database_url(value: str) -> str:
     """Return ``value`` as a URL of a store that this version has."""
-    stores.check_url(value)
+    urls.parse(value)
     return value

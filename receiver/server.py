@@ -66,5 +66,5 @@ class Server(BaseApplication):
         Only the master, before, may create the store: a worker that starts later and finds none must not
         replace it by an empty one.
         """
-        store = stores.open_store(self.settings.store_url, self.settings.store_timeout, create=False)
+        store = stores.open_store(self.settings.place, self.settings.store_timeout, create=False)
         return create_app(self.settings, self.keyring, store)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from receiver import files, options
 from receiver.keyring import kid_in_name
+from receiver.stores import urls
+from receiver.stores.urls import Place
 
 _KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
 
@@ -136,6 +138,11 @@ class Settings:
     def store_url(self) -> str:
         """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
         return self.jdbc_database_url if self._jdbc_decides else self.database_url
+
+    @property
+    def place(self) -> Place:
+        """Where states are kept: ``store_url``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
+        return urls.parse(self.store_url).with_credentials(self.database_username, self.database_password)
 
     @property
     def store_variable(self) -> str:

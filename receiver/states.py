@@ -62,3 +62,14 @@ class State:
     updated_at: Instant
     expires_at: Instant | None
     content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is known of a stored state without its content; ``size`` is that of the content, bytes of UTF-8."""
+
+    tenant: str
+    id: str
+    updated_at: Instant
+    expires_at: Instant | None
+    size: int

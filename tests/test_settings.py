@@ -93,7 +93,7 @@ def test_the_variables_of_the_java_service_mean_what_they_meant():
             ("STORAGE_KEYS", "x" * 5000, "directory that exists"),
         ),
         *(
-            ("DATABASE_URL", "postgresql://u:hunter2@h/d", "sqlite:///"),
+            ("DATABASE_URL", "postgresql://u:hunter2@h/d?pasword=hunter2", "not known for PostgreSQL: pasword"),
             ("JDBC_DATABASE_URL", "jdbc:sqlite:x;password=hunter2", "no parameters"),
         ),
     ],

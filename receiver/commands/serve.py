@@ -31,7 +31,7 @@ def _check_store(settings: Settings) -> None:
 
     A store that is only busy or down does not: the service then answers 503 until it is there.
     """
-    store = stores.open_store(settings.store_url, settings.store_timeout)
+    store = stores.open_store(settings.place, settings.store_timeout)
     try:
         store.prepare()
     except StoreMisplaced as cause:
@@ -44,7 +44,6 @@ def _check_store(settings: Settings) -> None:
 
 def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
     """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try."""
-    where = stores.describe(settings.store_url)
     first = addresses[0]
     socket = first.removeprefix("unix:")
     url = f"curl {first}" if socket == first else f"curl --unix-socket {socket} http://localhost"
@@ -52,7 +51,7 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
         "",
         "External Storage receiver",
         f"  address   {', '.join(addresses)}",
-        f"  database  {where}",
+        f"  database  {settings.place}",
         f"  workers   {settings.workers} processes of {settings.threads} threads",
         "  keys",
         *(f"    {line}" for line in key_table(keyring).splitlines()),

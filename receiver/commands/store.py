@@ -16,7 +16,7 @@ def store() -> None:
 def purge() -> None:
     """Delete the states whose expiresAt has passed. Safe while the receiver runs."""
     settings, _ = app.configure()
-    opened = stores.open_store(settings.store_url, settings.store_timeout, create=False)
+    opened = stores.open_store(settings.place, settings.store_timeout, create=False)
     try:
         click.echo(f"{opened.purge(time.time_ns())} expired states deleted")
     finally:

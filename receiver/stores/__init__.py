@@ -1,11 +1,11 @@
 """The Store contract and its backends. What a backend must do is told here and tested in tests/test_stores.py."""
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from receiver.states import State
+from receiver.states import State, Summary
+from receiver.stores.urls import Place, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,47 +90,43 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def scan(self, tenant: str | None = None) -> Iterator[State]:
-        """Yield all states, or those of ``tenant``, in the order of (tenant, id), without holding them all."""
+    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+        """Yield a Summary of all states, or of those of ``tenant``, in the order of (tenant, id).
+
+        Nothing is held between two of them, neither many states nor a lock nor a transaction, so that it may
+        take its time: each is as it was when its turn came.
+        """
+
+    @abstractmethod
+    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+        """Yield all states, or those of ``tenant``, in the order of (tenant, id), without holding them all.
+
+        With ``wanted``, only those whose Summary it accepts are read; it is asked in that order. A database
+        answers with the states of one moment, a file system with each as it was when its turn came.
+        """
 
     @abstractmethod
     def close(self) -> None:
         """Close what this process holds open. The store can be used again afterwards."""
 
 
-VALID_URLS = "sqlite:///relative/path.db, sqlite:////absolute/path.db or jdbc:sqlite:path.db"
-
-
-def _sqlite_path(url: str) -> str:
-    """Return the file path in ``url``; raises ValueError that says what is valid and repeats nothing of it."""
-    for prefix in ("jdbc:sqlite:", "sqlite:///"):
-        path = url.removeprefix(prefix)
-        if path == url:
-            continue
-        if not path or path.startswith(":memory:"):
-            raise ValueError("must name a file, since a state that was acknowledged must outlive the process")
-        if set(path) & set("?#;\0"):
-            raise ValueError("takes no parameters for SQLite")
-        return path
-    raise ValueError(f"must be {VALID_URLS}; this version has no other store")
-
-
-def check_url(url: str) -> None:
-    """Raise ValueError when ``open_store`` has no store for ``url``."""
-    _sqlite_path(url)
-
-
-def describe(url: str) -> str:
-    """Return where the data of the store at ``url`` lies, for people; without credentials."""
-    return f"SQLite, {os.path.abspath(_sqlite_path(url))}"
-
-
-def open_store(url: str, timeout: float, create: bool = True) -> Store:
+def open_store(url: str | Place, timeout: float, create: bool = True) -> Store:
     """Return the store at ``url``; nothing is touched before its first use.
 
-    ``timeout`` is in seconds: a store that stays locked for longer is StoreUnavailable. Unless ``create``, a
-    store that does not exist is an outage. Raises ValueError.
+    ``timeout`` is in seconds: a store that does not answer, or stays locked, for longer is StoreUnavailable.
+    Unless ``create``, a store that does not exist is an outage. Raises ValueError for what no URL can be,
+    StoreMisplaced when the driver that it needs is not installed.
     """
-    from receiver.stores.sqlite import SqliteStore  # noqa: PLC0415 - a driver is loaded when its store is opened
+    place = parse(url) if isinstance(url, str) else url
+    # A driver is loaded when its store is opened: most installations have one.
+    if place.kind == "sqlite":
+        from receiver.stores.sqlite import SqliteStore  # noqa: PLC0415
 
-    return SqliteStore(_sqlite_path(url), timeout, create)
+        return SqliteStore(place.path, timeout, create)
+    if place.kind == "file":
+        from receiver.stores.filesystem import FilesystemStore  # noqa: PLC0415
+
+        return FilesystemStore(place.path, timeout, create)
+    from receiver.stores.sql import SqlStore  # noqa: PLC0415
+
+    return SqlStore(place, timeout, create)

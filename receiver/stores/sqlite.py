@@ -7,7 +7,7 @@ BEGIN IMMEDIATE transaction: a deferred one that reads before it writes fails at
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
-from receiver.states import NANOSECONDS, State
+from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
-from receiver.stores.sqlite_rows import COLUMNS, UPSERT, bind, jti_was, row_of, state_of
+from receiver.stores.sqlite_rows import COLUMNS, SUMMARY, UPSERT, bind, jti_was, row_of, state_of, summary_of
 from receiver.stores.sqlite_schema import migrations
 
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
+_PAGE = 500
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
 
@@ -130,14 +131,33 @@ class SqliteStore(Store):
                 {"second": before // NANOSECONDS},
             ).rowcount
 
-    def scan(self, tenant: str | None = None) -> Iterator[State]:
+    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+        sql = f"""
+            select {SUMMARY} from states
+             where (tenant, id) > (:tenant, :id) and tenant between :first and :last
+             order by tenant, id limit {_PAGE}
+        """  # noqa: S608
+        at = {"tenant": "", "id": "", "first": tenant or "", "last": tenant or "~"}
+        while True:
+            with self._reading() as connection:
+                page = [summary_of(row) for row in connection.execute(sql, at)]
+            yield from page
+            if len(page) < _PAGE:
+                return
+            at |= {"tenant": page[-1].tenant, "id": page[-1].id}
+
+    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
         where = "" if tenant is None else "where tenant = :tenant"
-        sql = f"select {COLUMNS} from states {where} order by tenant, id"  # noqa: S608
+        keys = f"select {SUMMARY} from states {where} order by tenant, id"  # noqa: S608
+        row = f"select {COLUMNS} from states where tenant = ? and id = ?"  # noqa: S608
         with _driver_errors():
             self._connection()
-            # A connection of its own: an open cursor would pin this thread's to an old snapshot.
+            # A connection of its own: an open transaction would pin this thread's to an old snapshot.
             with closing(self._connect()) as connection:
-                yield from map(state_of, connection.execute(sql, {"tenant": tenant}))
+                connection.execute("begin")
+                for summary in map(summary_of, connection.execute(keys, {"tenant": tenant})):
+                    if wanted is None or wanted(summary):
+                        yield state_of(connection.execute(row, (summary.tenant, summary.id)).fetchone())
 
     def close(self) -> None:
         held = self._mine.__dict__.pop("held", None)

@@ -5,7 +5,7 @@ import zlib
 from sqlite_utils.utils import sqlite3
 
 from receiver.problems import ReplayRefused, StoreDamaged
-from receiver.states import NANOSECONDS, Instant, State
+from receiver.states import NANOSECONDS, Instant, State, Summary
 from receiver.stores import Receipt
 
 _STALE_RECEIPTS_PER_CHANGE = 16  # more than one change adds, so the table shrinks back after a burst
@@ -48,6 +48,9 @@ COLUMNS = (
     "id, tenant, parent, flow, flow_version, is_done, current_map_element, current_user,"
     " created_at, updated_at, expires_at, content, content_crc32"
 )
+# octet_length does not read the content to tell its size; SQLite has it since 3.43.
+_SIZE = "octet_length(content)" if sqlite3.sqlite_version_info >= (3, 43) else "length(cast(content as blob))"
+SUMMARY = f"tenant, id, updated_at, expires_at, {_SIZE}"
 UPSERT = """
     insert into states (
         id, tenant, parent, flow, flow_version, is_done, current_map_element, current_user,
@@ -118,3 +121,12 @@ def state_of(row: tuple) -> State:
         )
     except (AttributeError, TypeError, ValueError) as cause:
         raise StoreDamaged(f"SQLite: state {ids[0]!s:.36} cannot be read back") from cause
+
+
+def summary_of(row: tuple) -> Summary:
+    """Return the Summary in ``row`` (SUMMARY); raises StoreDamaged when it is not one."""
+    tenant, id, updated, expires, size = row
+    try:
+        return Summary(tenant, id, Instant.parse(updated), Instant.parse(expires) if expires else None, size)
+    except (AttributeError, TypeError, ValueError) as cause:
+        raise StoreDamaged(f"SQLite: state {id!s:.36} cannot be read back") from cause
