@@ -14,6 +14,8 @@ from receiver.routes import Receiver, calls, raw_path
 from receiver.settings import Settings, SettingsMistakes
 from receiver.settings import read as read_settings
 from receiver.stores import Store
+from receiver.stores.residency import Residency
+from receiver.stores.urls import Place
 
 
 def configure() -> tuple[Settings, Keyring]:
@@ -24,13 +26,29 @@ def configure() -> tuple[Settings, Keyring]:
     settings, mistakes = read_settings(os.environ)
     ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
     mistakes += key_mistakes
-    try:
-        stores.open_store(settings.place, settings.store_timeout).check_place()
-    except StoreMisplaced as fault:
-        mistakes.append(f"{settings.store_variable}: {fault.cause}")
+    for resident in settings.residents.values():
+        try:
+            stores.open_store(resident.place, settings.store_timeout).check_place()
+        except StoreMisplaced as fault:
+            mistakes.append(f"{resident.variable}: {fault.cause}")
     if mistakes:
         raise SettingsMistakes(mistakes)
     return settings, ring
+
+
+def open_configured(settings: Settings, create: bool = True) -> Store:
+    """Return the store that ``settings`` name, with the tenants that have one of their own in theirs."""
+    opened: list[tuple[Place, Store]] = []
+
+    def once(place: Place) -> Store:
+        found = [store for known, store in opened if known == place]
+        if not found:
+            found = [stores.open_store(place, settings.store_timeout, create, settings.pool_size)]
+            opened.append((place, found[0]))
+        return found[0]
+
+    others, *own = [once(resident.place) for resident in settings.residents.values()]
+    return Residency(others, dict(zip(settings.tenant_stores, own, strict=True))) if own else others
 
 
 def create_app(
@@ -47,7 +65,7 @@ def create_app(
     if settings is None or ring is None:
         settings, ring = configure()
         logs.configure(settings.log_level)
-    store = store or stores.open_store(settings.place, settings.store_timeout)
+    store = store or open_configured(settings)
     try:
         store.prepare()
     except Problem as cause:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from receiver.jose import canonical_uuid
 from receiver.stores import urls
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
@@ -106,3 +107,18 @@ def database_url(value: str) -> str:
     """Return ``value`` as a URL of a store that this version has."""
     urls.parse(value)
     return value
+
+
+def uuids(value: str) -> frozenset[str]:
+    """Return the UUIDs in ``value``, separated by commas, in lower case."""
+    found = [canonical_uuid(part.strip()) for part in value.split(",")]
+    if None in found:
+        raise ValueError("must be UUIDs separated by commas")
+    return frozenset(found)
+
+
+def label(value: str) -> str:
+    """Return ``value`` as one line that people read."""
+    if value.isprintable() and len(value) <= 80:
+        return value
+    raise ValueError("must be a text of at most 80 printable characters")

@@ -100,8 +100,11 @@ def _receiver() -> Receiver:
 
 def _caller(tenant: str, now: float) -> Caller:
     receiver = _receiver()
-    skew = receiver.settings.clock_skew
-    return signature.check(request.headers, raw_path(), tenant, receiver.keyring, now, skew)
+    settings = receiver.settings
+    caller = signature.check(request.headers, raw_path(), tenant, receiver.keyring, now, settings.clock_skew)
+    if settings.tenants and canonical_uuid(tenant) not in settings.tenants:
+        raise SignatureRefused("signature: of a tenant that STORAGE_TENANTS does not list")
+    return caller
 
 
 def _uuid(text: str) -> str:

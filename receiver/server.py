@@ -6,8 +6,8 @@ from collections.abc import Callable
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import logs, stores, worker
-from receiver.app import create_app
+from receiver import logs, worker
+from receiver.app import create_app, open_configured
 from receiver.keyring import Keyring
 from receiver.settings import Settings
 
@@ -25,9 +25,19 @@ class Logger(GunicornLogger):
 
 
 class Server(BaseApplication):
-    """The receiver under gunicorn. ``on_ready`` is called with the addresses once it listens."""
+    """The receiver under gunicorn. ``on_ready`` is called with the addresses once it listens.
 
-    def __init__(self, settings: Settings, keyring: Keyring, on_ready: Callable[[list[str]], None]):
+    ``may_create`` tells whether workers may create the store.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        keyring: Keyring,
+        on_ready: Callable[[list[str]], None],
+        may_create: bool = False,
+    ):
+        self.may_create = may_create
         self.settings = settings
         self.keyring = keyring
         self.on_ready = on_ready
@@ -64,7 +74,6 @@ class Server(BaseApplication):
         """Return the application; called in each worker, so that nothing of a store is shared over a fork.
 
         Only the master, before, may create the store: a worker that starts later and finds none must not
-        replace it by an empty one.
+        replace it by an empty one. Where the master could not, because a server was down, workers may.
         """
-        store = stores.open_store(self.settings.place, self.settings.store_timeout, create=False)
-        return create_app(self.settings, self.keyring, store)
+        return create_app(self.settings, self.keyring, open_configured(self.settings, self.may_create))

@@ -17,6 +17,7 @@ from receiver.stores import urls
 from receiver.stores.urls import Place
 
 _KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
+_TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
 
 
 class SettingsMistakes(Exception):
@@ -40,17 +41,19 @@ class Settings:
         "DATABASE_URL",
         "sqlite:///var/receiver.db",
         options.database_url,
-        "Where states are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or a `jdbc:sqlite:` URL.",
+        "Where states are kept (see Stores), also as the `jdbc:` URL that the Java service had.",
     )
     jdbc_database_url: str = _setting(
         "JDBC_DATABASE_URL", "", options.database_url, "Read when `DATABASE_URL` is not set."
     )
-    database_username: str = _setting("DATABASE_USERNAME", "", options.text, "User of the database; SQLite has none.")
+    database_username: str = _setting(
+        "DATABASE_USERNAME", "", options.text, "User of the database server where the URL names none."
+    )
     database_password: str = _setting(
         "DATABASE_PASSWORD",
         "",
         options.text,
-        "Password of the database; SQLite has none.",
+        "Password of the database server where the URL names none; nothing in it needs escaping.",
         secret=True,
     )
     port: int = _setting(
@@ -98,7 +101,13 @@ class Settings:
         "STORAGE_STORE_TIMEOUT",
         10.0,
         options.seconds(0.1, 300),
-        "Seconds to wait for a locked store before 503 is answered.",
+        "Seconds to wait for a store that is locked or does not answer before 503 is answered.",
+    )
+    pool_size: int = _setting(
+        "STORAGE_POOL_SIZE",
+        8,
+        options.whole(1, 256),
+        "Connections to a database server that each process holds at most; as many as threads, so that none waits.",
     )
     read_timeout: float = _setting(
         "STORAGE_READ_TIMEOUT",
@@ -118,6 +127,15 @@ class Settings:
         options.addresses,
         "Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed for the log.",
     )
+    tenants: frozenset[str] = _setting(
+        "STORAGE_TENANTS",
+        frozenset(),
+        options.uuids,
+        "UUIDs of the only tenants served, separated by commas; others get 401. Any tenant that has keys, if empty.",
+    )
+    region: str = _setting(
+        "STORAGE_REGION", "", options.label, "Where the store of `DATABASE_URL` stands, for `receiver store residency`."
+    )
     log_level: str = _setting(
         "STORAGE_LOG_LEVEL",
         "info",
@@ -126,6 +144,7 @@ class Settings:
     )
     key_texts: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    tenant_stores: Mapping[str, "Resident"] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def listen(self) -> str:
@@ -150,8 +169,22 @@ class Settings:
         return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
 
     @property
+    def residents(self) -> dict[str | None, "Resident"]:
+        """All stores: that of the rest under None, then those of tenants that have one of their own."""
+        return {None: Resident(self.store_variable, self.place, self.region), **self.tenant_stores}
+
+    @property
     def _jdbc_decides(self) -> bool:
         return "database_url" not in self.sources and bool(self.jdbc_database_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A store of a tenant's own: ``variable`` named its ``place``; ``region`` is a label for people."""
+
+    variable: str
+    place: Place
+    region: str = ""
 
 
 def declared() -> list[dataclasses.Field]:
@@ -174,7 +207,31 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
             mistakes.append(f"{source}: {cause}")
         values.setdefault("sources", {})[field.name] = source
-    return Settings(**values, key_texts={source: value for value, source in given.values()}), mistakes
+    values["tenant_stores"], more = _residents({name: given.pop(name) for name in list(given) if _tenant_in(name)})
+    return Settings(**values, key_texts={source: value for value, source in given.values()}), mistakes + more
+
+
+def _tenant_in(name: str) -> str | None:
+    match = _TENANT_NAME.fullmatch(name)
+    return kid_in_name(match.group(2), whole=True) if match else None
+
+
+def _residents(given: dict[str, tuple[str, str]]) -> tuple[dict[str, Resident], list[str]]:
+    """Return tenant → Resident of the STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid> in ``given``, and mistakes."""
+    found: dict[str, Resident] = {}
+    mistakes = []
+    for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
+        tenant = _tenant_in(name)
+        try:
+            if name.startswith("STORAGE_TENANT_") and tenant not in found:
+                found[tenant] = Resident(source, urls.parse(value))
+            elif name.startswith("STORAGE_REGION_") and tenant in found:
+                found[tenant] = dataclasses.replace(found[tenant], region=options.label(value))
+            else:
+                raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
+        except ValueError as cause:
+            mistakes.append(f"{source}: {cause}")
+    return found, mistakes
 
 
 def _is_key(name: str) -> bool:
@@ -194,7 +251,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
         concerns = name in known or variable.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
         if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
             continue
-        if name not in known and not _is_key(name):
+        if name not in known and not _is_key(name) and not _tenant_in(name):
             mistakes.append(_unknown(variable))
             continue
         if name in given:
@@ -212,6 +269,8 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
 def _unknown(variable: str) -> str:
     if _KEY_NAME.fullmatch(variable):
         return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
+    if _TENANT_NAME.fullmatch(variable):
+        return f"{variable}: must end in a tenant's UUID (underscores may stand for its hyphens)"
     names = [field.metadata["name"] for field in declared()]
     nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]
     return f"{variable}: there is no such setting; the nearest is {nearest}"

@@ -1,6 +1,7 @@
 """What the tests share: keys, a store, the application, and the platform that calls it."""
 
 import json
+import os
 import time
 import uuid
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings
 from receiver.stores import open_store
+from tests import servers
 
 
 def pytest_configure(config):
@@ -72,6 +74,35 @@ def rows_of(path) -> dict[str, list]:
         }
     finally:
         connection.close()
+
+
+def needed(*names: str) -> None:
+    """Skip the test visibly when a program of ``names`` is not on this machine; under CI that is a failure."""
+    missing = [name for name in names if not servers.program(name)]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"not installed: {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    with servers.postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgresql):
+    needed("pgbouncer")
+    with servers.pgbouncer(postgresql) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    needed("mariadbd", "mariadb-install-db")
+    with servers.mariadb() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,9 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
         "STORAGE_GRACEFUL_TIMEOUT": "5",
         "STORAGE_TRUSTED_PROXIES": "10.0.0.1, 10.1.0.0/16,::1",
         "STORAGE_LOG_LEVEL": "debug",
+        "STORAGE_POOL_SIZE": "4",
+        "STORAGE_TENANTS": "0123ABCD-0000-0000-0000-000000000000, 0123abcd-0000-0000-0000-000000000001",
+        "STORAGE_REGION": "Frankfurt am Main",
     }
     found, mistakes = settings.read(given)
     assert mistakes == []

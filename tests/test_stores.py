@@ -1,5 +1,6 @@
 """The Store contract: one behavioural suite, parametrised over every backend."""
 
+import contextlib
 import dataclasses
 import itertools
 import random
@@ -15,7 +16,8 @@ from receiver.states import NANOSECONDS, Instant, State
 from receiver.stores import Effect, Receipt, open_store
 
 NOW = 1_800_000_000
-BACKENDS = ["sqlite"]
+SERVERS = {"postgresql": "postgresql", "pgbouncer": "postgresql", "mariadb": "mariadb"}  # and who makes databases
+BACKENDS = ["sqlite", *SERVERS]
 EDGES = ("0001-01-01T00:00:00+18:00", "9999-12-31T23:59:59.9999999-18:00", "1969-12-31T23:59:59.9Z")
 CONTENTS = ("", "\ufeff", "\u2028", "\U0010ffff", "e\u0301", "\x01", "'\"\\;--", "a" * 20_000_000)
 
@@ -53,7 +55,12 @@ def a_receipt(jti: str = "one", **changes) -> Receipt:
 @pytest.fixture(params=BACKENDS)
 def url(request, tmp_path):
     """The URL of an empty store of each backend."""
-    return {"sqlite": f"sqlite:///{tmp_path}/contract.db"}[request.param]
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/contract.db"
+    if request.param == "filesystem":
+        return f"file://{tmp_path}/contract"
+    server = request.getfixturevalue(request.param)
+    return server.url(request.getfixturevalue(SERVERS[request.param]).new_database())
 
 
 @pytest.fixture
@@ -342,4 +349,5 @@ def test_eight_processes_start_together_on_an_empty_store(url):
     ]
     outcomes = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
     assert outcomes == [("", 0)] * 8
-    assert [state.id for state in open_store(url, 5).scan()] == [uid(number) for number in range(8)]
+    with contextlib.closing(open_store(url, 5)) as store:
+        assert [state.id for state in store.scan()] == [uid(number) for number in range(8)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from receiver import app, settings
+from receiver import app, options, settings
+from receiver.stores import urls
 
 
 @click.command()
@@ -21,15 +22,19 @@ def config(markdown: bool) -> None:
     for field in settings.declared():
         value = getattr(in_force, field.name)
         shown = "********" if field.metadata["secret"] and value else shown_as(value)
+        if field.metadata["parse"] is options.database_url and value:
+            shown = urls.masked(value)
         rows.append((field.metadata["name"], shown, in_force.sources.get(field.name, "default")))
+    residents = in_force.tenant_stores.items()
+    rows += [(f"STORAGE_TENANT_{tenant}", str(resident.place), resident.variable) for tenant, resident in residents]
     rows += [(name, "********", name) for name in in_force.key_texts]
     click.echo(tabulate(rows, headers=("setting", "value", "from")))
 
 
 def shown_as(value: object) -> str:
     """Return ``value`` of a setting as one would write it in the environment."""
-    if isinstance(value, tuple):
-        return ",".join(value)
+    if isinstance(value, (tuple, frozenset)):
+        return ",".join(sorted(value))
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, int) and value >= 1 << 20 and value % (1 << 20) == 0:

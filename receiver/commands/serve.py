@@ -17,29 +17,36 @@ def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     settings, keyring = app.configure()
     logs.configure(settings.log_level)
-    _check_store(settings)
+    prepared = _prepare_stores(settings)
 
     def on_ready(addresses: list[str]) -> None:
         with contextlib.suppress(OSError):  # nobody may be reading
             click.echo(banner(settings, keyring, addresses))
 
-    Server(settings, keyring, on_ready).run()
+    Server(settings, keyring, on_ready, may_create=not prepared).run()
 
 
-def _check_store(settings: Settings) -> None:
-    """Prepare the store before any worker starts; a place that cannot hold it stops the start.
+def _prepare_stores(settings: Settings) -> bool:
+    """Prepare each store before any worker starts; a place that cannot hold one stops the start.
 
-    A store that is only busy or down does not: the service then answers 503 until it is there.
+    One that is only busy or down does not: the service then answers 503 until it is there. Returns whether
+    all are prepared.
     """
-    store = stores.open_store(settings.place, settings.store_timeout)
-    try:
-        store.prepare()
-    except StoreMisplaced as cause:
-        raise SettingsMistakes([f"{settings.store_variable}: {cause.cause}"]) from None
-    except Problem as cause:
-        logs.log.error("the store is not ready: %s", cause)
-    finally:
-        store.close()
+    prepared, mistakes = True, []
+    for resident in settings.residents.values():
+        store = stores.open_store(resident.place, settings.store_timeout)
+        try:
+            store.prepare()
+        except StoreMisplaced as cause:
+            mistakes.append(f"{resident.variable}: {cause.cause}")
+        except Problem as cause:
+            prepared = False
+            logs.log.error("the store of %s is not ready: %s", resident.variable, cause)
+        finally:
+            store.close()
+    if mistakes:
+        raise SettingsMistakes(mistakes)
+    return prepared
 
 
 def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
@@ -52,6 +59,7 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
         "External Storage receiver",
         f"  address   {', '.join(addresses)}",
         f"  database  {settings.place}",
+        *(f"  tenant    {tenant}: {one.place}" for tenant, one in settings.tenant_stores.items()),
         f"  workers   {settings.workers} processes of {settings.threads} threads",
         "  keys",
         *(f"    {line}" for line in key_table(keyring).splitlines()),

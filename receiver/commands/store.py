@@ -4,7 +4,7 @@ import time
 
 import click
 
-from receiver import app, stores
+from receiver import app
 
 
 @click.group()
@@ -16,7 +16,7 @@ def store() -> None:
 def purge() -> None:
     """Delete the states whose expiresAt has passed. Safe while the receiver runs."""
     settings, _ = app.configure()
-    opened = stores.open_store(settings.place, settings.store_timeout, create=False)
+    opened = app.open_configured(settings, create=False)
     try:
         click.echo(f"{opened.purge(time.time_ns())} expired states deleted")
     finally:

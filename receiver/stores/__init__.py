@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from receiver.problems import ReplayRefused
 from receiver.states import State, Summary
 from receiver.stores.urls import Place, parse
 
@@ -23,6 +24,19 @@ class Receipt:
     now: int
     expires: int
     enforce: bool = True
+
+    def compare(self, kept: tuple | None) -> str:
+        """Return how this ``jti`` stands to what is ``kept`` under it: (method, digest), or None for nothing.
+
+        "new", "repeated" or "conflicting". Raises ReplayRefused for a conflict under ``enforce``; without it, a
+        repetition counts as new.
+        """
+        same = kept is None or (kept[0], bytes(kept[1])) == (self.method, self.digest)
+        if self.enforce and not same:
+            raise ReplayRefused("jti: used before for another change")
+        if self.enforce and kept is not None:
+            return "repeated"
+        return "new" if same else "conflicting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +124,12 @@ class Store(ABC):
         """Close what this process holds open. The store can be used again afterwards."""
 
 
-def open_store(url: str | Place, timeout: float, create: bool = True) -> Store:
+def open_store(url: str | Place, timeout: float, create: bool = True, connections: int = 8) -> Store:
     """Return the store at ``url``; nothing is touched before its first use.
 
     ``timeout`` is in seconds: a store that does not answer, or stays locked, for longer is StoreUnavailable.
-    Unless ``create``, a store that does not exist is an outage. Raises ValueError for what no URL can be,
+    Unless ``create``, a store that does not exist is an outage. ``connections`` is the most that this process
+    holds to a database server. Raises ValueError for what no URL can be,
     StoreMisplaced when the driver that it needs is not installed.
     """
     place = parse(url) if isinstance(url, str) else url
@@ -129,4 +144,4 @@ def open_store(url: str | Place, timeout: float, create: bool = True) -> Store:
         return FilesystemStore(place.path, timeout, create)
     from receiver.stores.sql import SqlStore  # noqa: PLC0415
 
-    return SqlStore(place, timeout, create)
+    return SqlStore(place, timeout, create, connections)

@@ -17,7 +17,8 @@ from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a cur
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
-from receiver.stores.sqlite_rows import COLUMNS, SUMMARY, UPSERT, bind, jti_was, row_of, state_of, summary_of
+from receiver.stores.rows import row_of, state_of, summary_of
+from receiver.stores.sqlite_rows import COLUMNS, SUMMARY, UPSERT, bind, jti_was
 from receiver.stores.sqlite_schema import migrations
 
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint

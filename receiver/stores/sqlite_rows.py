@@ -1,12 +1,9 @@
-"""Rows of the SQLite store: states and receipts ↔ columns, and the statements of the hot path."""
-
-import zlib
+"""The statements of the SQLite store's hot path, and how it keeps receipts."""
 
 from sqlite_utils.utils import sqlite3
 
-from receiver.problems import ReplayRefused, StoreDamaged
-from receiver.states import NANOSECONDS, Instant, State, Summary
 from receiver.stores import Receipt
+from receiver.stores.rows import FIELDS
 
 _STALE_RECEIPTS_PER_CHANGE = 16  # more than one change adds, so the table shrinks back after a burst
 
@@ -28,26 +25,16 @@ def bind(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> str:
 
 
 def jti_was(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> str:
-    """Return how the jti of ``receipt`` was used: "new", "repeated" or "conflicting".
-
-    Raises ReplayRefused for a conflict under ``enforce``; without it, a repetition counts as new.
-    """
-    first = connection.execute(
-        "select method, digest from receipts where tenant = :tenant and jti = :jti",
-        {"tenant": tenant, "jti": receipt.jti},
-    ).fetchone()
-    same = first is None or tuple(first) == (receipt.method, receipt.digest)
-    if receipt.enforce and not same:
-        raise ReplayRefused("jti: used before for another change")
-    if receipt.enforce and first is not None:
-        return "repeated"
-    return "new" if same else "conflicting"
+    """Return how the jti of ``receipt`` was used (Receipt.compare); raises ReplayRefused."""
+    return receipt.compare(
+        connection.execute(
+            "select method, digest from receipts where tenant = :tenant and jti = :jti",
+            {"tenant": tenant, "jti": receipt.jti},
+        ).fetchone()
+    )
 
 
-COLUMNS = (
-    "id, tenant, parent, flow, flow_version, is_done, current_map_element, current_user,"
-    " created_at, updated_at, expires_at, content, content_crc32"
-)
+COLUMNS = ", ".join(FIELDS)
 # octet_length does not read the content to tell its size; SQLite has it since 3.43.
 _SIZE = "octet_length(content)" if sqlite3.sqlite_version_info >= (3, 43) else "length(cast(content as blob))"
 SUMMARY = f"tenant, id, updated_at, expires_at, {_SIZE}"
@@ -77,56 +64,3 @@ UPSERT = """
     where (excluded.updated_second, excluded.updated_nanosecond)
        >= (states.updated_second, states.updated_nanosecond)
 """
-
-
-def row_of(tenant: str, state: State) -> dict[str, object]:
-    """Return the named parameters of ``state``. An integer of SQLite has 64 bits, nanoseconds need two."""
-    second, nanosecond = divmod(state.updated_at.nanoseconds, NANOSECONDS)
-    expires = state.expires_at
-    return {
-        "id": state.id,
-        "tenant": tenant,
-        "parent": state.parent,
-        "flow": state.flow,
-        "flow_version": state.flow_version,
-        "is_done": int(state.is_done),
-        "current_map_element": state.current_map_element,
-        "current_user": state.current_user,
-        "created_at": state.created_at.text,
-        "updated_at": state.updated_at.text,
-        "updated_second": second,
-        "updated_nanosecond": nanosecond,
-        "expires_at": expires.text if expires else None,
-        "expires_second": expires.nanoseconds // NANOSECONDS if expires else None,
-        "content": state.content,
-        "content_crc32": zlib.crc32(state.content.encode("utf-8")),
-    }
-
-
-def state_of(row: tuple) -> State:
-    """Return the State in ``row`` (COLUMNS); raises StoreDamaged when it is not one."""
-    *ids, is_done, element, user, created, updated, expires, content, crc32 = row
-    try:
-        if zlib.crc32(content.encode("utf-8")) != crc32:
-            raise ValueError("the content is not what was saved")
-        return State(
-            *ids,
-            bool(is_done),
-            element,
-            user,
-            Instant.parse(created),
-            Instant.parse(updated),
-            Instant.parse(expires) if expires else None,
-            content,
-        )
-    except (AttributeError, TypeError, ValueError) as cause:
-        raise StoreDamaged(f"SQLite: state {ids[0]!s:.36} cannot be read back") from cause
-
-
-def summary_of(row: tuple) -> Summary:
-    """Return the Summary in ``row`` (SUMMARY); raises StoreDamaged when it is not one."""
-    tenant, id, updated, expires, size = row
-    try:
-        return Summary(tenant, id, Instant.parse(updated), Instant.parse(expires) if expires else None, size)
-    except (AttributeError, TypeError, ValueError) as cause:
-        raise StoreDamaged(f"SQLite: state {id!s:.36} cannot be read back") from cause

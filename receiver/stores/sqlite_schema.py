@@ -8,9 +8,7 @@ from sqlite_utils import Database, Migrations
 migrations = Migrations("receiver")
 
 
-# Times are kept as they came; the order is by whole seconds since 1970, UTC, and nanoseconds: years 1 to 9999 do
-# not fit into one 64-bit number of nanoseconds. SQLite has no checksums: without content_crc32 a flipped bit would
-# be served as content.
+# Why times are two integers and a text: rows.py.
 _IDS = {"tenant": str, "id": str, "parent": str, "flow": str, "flow_version": str}
 _STATUS = {"is_done": int, "current_map_element": str, "current_user": str}
 _TIMES = {"created_at": str, "updated_at": str, "updated_second": int, "updated_nanosecond": int}

@@ -1,0 +1,85 @@
+"""Per-tenant residency: one Store that puts some tenants' states into stores of their own.
+
+A tenant's calls reach its own store and no other, so that store's outage is that tenant's alone.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from receiver.problems import Problem
+from receiver.states import State, Summary
+from receiver.stores import Effect, Receipt, Store
+
+
+class Residency(Store):
+    """``own`` holds the stores of the tenants (UUIDs in lower case) that have one; ``others`` is for the rest."""
+
+    def __init__(self, others: Store, own: Mapping[str, Store]):
+        self.others = others
+        self.own = own
+        self._stores = list(dict.fromkeys([others, *own.values()]))
+
+    def of(self, tenant: str) -> Store:
+        """Return the store that ``tenant``'s states belong into."""
+        return self.own.get(tenant, self.others)
+
+    def prepare(self) -> None:
+        """Prepare every store, whatever becomes of the others; raises the first problem met."""
+        problems = []
+        for store in self._stores:
+            try:
+                store.prepare()
+            except Problem as problem:
+                problems.append(problem)
+        if problems:
+            raise problems[0]
+
+    def check_place(self) -> None:
+        for store in self._stores:
+            store.check_place()
+
+    def ping(self) -> None:
+        """Ask the store of the rest: one tenant's store that is down must not take the service from the others."""
+        self.others.ping()
+
+    def find(self, tenant: str, id: str) -> State | None:
+        return self.of(tenant).find(tenant, id)
+
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        return self.of(tenant).repeated(tenant, receipt)
+
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        return self.of(tenant).save(tenant, states, receipt)
+
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        return self.of(tenant).delete(tenant, ids, receipt)
+
+    def purge(self, before: int) -> int:
+        return sum(store.purge(before) for store in self._stores)
+
+    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+        if tenant is not None:
+            return self.of(tenant).summaries(tenant)
+        parts = (filter(self._at_home(store), store.summaries()) for store in self._stores)
+        return heapq.merge(*parts, key=_key)
+
+    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+        if tenant is not None:
+            return self.of(tenant).scan(tenant, wanted)
+        return heapq.merge(*(self._scan_home(store, wanted) for store in self._stores), key=_key)
+
+    def _scan_home(self, store: Store, wanted: Callable[[Summary], bool] | None) -> Iterator[State]:
+        home = self._at_home(store)
+        return store.scan(None, lambda one: home(one) and (wanted is None or wanted(one)))
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+    def _at_home(self, store: Store) -> Callable[[Summary], bool]:
+        """What a tenant left in another store, before it got its own, is not answered by any call."""
+        return lambda one: self.of(one.tenant) is store
+
+
+def _key(one: Summary | State) -> tuple[str, str]:
+    return one.tenant, one.id

@@ -1,0 +1,77 @@
+"""A state ↔ the values of a row, the same for every store that keeps rows: SQLite and the database servers.
+
+Times are kept as they came; the order is by whole seconds since 1970, UTC, and nanoseconds: years 1 to 9999 do
+not fit into one 64-bit number of nanoseconds. Without ``content_crc32`` a flipped bit, or a content that somebody
+changed, would be served as what was saved.
+"""
+
+import zlib
+
+from receiver.problems import StoreDamaged
+from receiver.states import NANOSECONDS, Instant, State, Summary
+
+FIELDS = (
+    *("id", "tenant", "parent", "flow", "flow_version", "is_done", "current_map_element", "current_user"),
+    *("created_at", "updated_at", "expires_at", "content", "content_crc32"),
+)
+# What a newer state replaces; the rest keeps its first value (PROTOCOL, "Newer wins").
+REPLACED = (
+    *("flow", "flow_version", "is_done", "current_map_element", "current_user", "updated_at"),
+    *("expires_at", "expires_second", "content", "content_crc32", "updated_nanosecond", "updated_second"),
+)
+
+
+def row_of(tenant: str, state: State) -> dict[str, object]:
+    """Return the values of ``state`` by the name of their field, for ``tenant``."""
+    second, nanosecond = divmod(state.updated_at.nanoseconds, NANOSECONDS)
+    expires = state.expires_at
+    return {
+        "id": state.id,
+        "tenant": tenant,
+        "parent": state.parent,
+        "flow": state.flow,
+        "flow_version": state.flow_version,
+        "is_done": state.is_done,
+        "current_map_element": state.current_map_element,
+        "current_user": state.current_user,
+        "created_at": state.created_at.text,
+        "updated_at": state.updated_at.text,
+        "updated_second": second,
+        "updated_nanosecond": nanosecond,
+        "expires_at": expires.text if expires else None,
+        "expires_second": expires.nanoseconds // NANOSECONDS if expires else None,
+        "content": state.content,
+        "content_crc32": zlib.crc32(state.content.encode("utf-8")),
+    }
+
+
+def state_of(row: tuple) -> State:
+    """Return the State in ``row`` (FIELDS); raises StoreDamaged when it is not one.
+
+    A row that was adopted from the Java service has no ``content_crc32``, and nothing to compare with.
+    """
+    *ids, is_done, element, user, created, updated, expires, content, crc32 = row
+    try:
+        if crc32 is not None and zlib.crc32(content.encode("utf-8")) != crc32:
+            raise ValueError("the content is not what was saved")
+        return State(
+            *ids,
+            bool(is_done),
+            element,
+            user,
+            Instant.parse(created),
+            Instant.parse(updated),
+            Instant.parse(expires) if expires else None,
+            content,
+        )
+    except (AttributeError, TypeError, ValueError) as cause:
+        raise StoreDamaged(f"state {ids[0]!s:.36} cannot be read back") from cause
+
+
+def summary_of(row: tuple) -> Summary:
+    """Return the Summary in ``row`` (its fields as texts, the size); raises StoreDamaged when it is not one."""
+    tenant, id, updated, expires, size = row
+    try:
+        return Summary(tenant, id, Instant.parse(updated), Instant.parse(expires) if expires else None, size)
+    except (AttributeError, TypeError, ValueError) as cause:
+        raise StoreDamaged(f"state {id!s:.36} cannot be read back") from cause

@@ -1,0 +1,241 @@
+"""States in a database server: PostgreSQL, MariaDB and MySQL; SQL Server (written, not run here).
+
+Each change is one transaction at READ COMMITTED whose statements touch rows in the order of their keys. What another
+transaction, or a connection that broke, got in the way of is done once more; what cannot be answered in time is
+an outage.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, delete, func, select
+from sqlalchemy.exc import DBAPIError
+
+from receiver.problems import Problem
+from receiver.states import NANOSECONDS, State, Summary
+from receiver.stores import Effect, Receipt, Store
+from receiver.stores.rows import FIELDS, row_of, state_of, summary_of
+from receiver.stores.sql import errors, upgrade
+from receiver.stores.sql.engine import driver_of, make_engine
+from receiver.stores.sql.schema import receipts, states
+from receiver.stores.sql.statements import upserts
+from receiver.stores.urls import Place
+
+_IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
+_PAGE = 500
+_BYTES_PER_READ = 4 << 20
+_RECEIPTS_KEPT = 60.0  # seconds between two deletions of those whose time has passed
+_ROW = [states.c[name] for name in FIELDS]
+_SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
+Result = TypeVar("Result")
+
+
+class SqlStore(Store):
+    """States in the database at ``place``; ``timeout`` in seconds bounds every wait for it.
+
+    ``connections`` is the most that this process holds open. Raises StoreMisplaced when the driver is missing.
+    """
+
+    def __init__(self, place: Place, timeout: float, create: bool = True, connections: int = 8):
+        driver_of(place)
+        self.place = place
+        self.timeout = timeout
+        self.create = create
+        self.connections = connections
+        self._upsert_state, self._upsert_receipt = upserts(place.kind)
+        size = func.datalength if place.kind == "sqlserver" else func.octet_length
+        self._summary = [*_SUMMARY, size(states.c.content)]
+        self._opened: tuple[int, Engine] | None = None
+        self._opening = threading.Lock()
+        self._prepared = False
+        self._tidied = time.monotonic()
+
+    def prepare(self) -> None:
+        with errors.driver_errors():
+            upgrade.prepare(self._engine(), self.place, self.timeout, self.create)
+            self._prepared = True
+
+    def check_place(self) -> None:
+        """Nothing can be told without asking the server, and one that is down is no reason not to start."""
+
+    def ping(self) -> None:
+        self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
+
+    def find(self, tenant: str, id: str) -> State | None:
+        query = select(*_ROW).where(states.c.tenant == tenant, states.c.id == id)
+        row = self._read(lambda connection: connection.execute(query).one_or_none())
+        return state_of(tuple(row)) if row else None
+
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        return self._read(lambda connection: _was(connection, tenant, receipt)) == "repeated"
+
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        # In the order of their ids, and those of one id as they came: two batches never wait for each other in turn.
+        rows = sorted((row_of(tenant, state) for state in states), key=lambda row: row["id"])
+
+        def work(connection: Connection) -> Effect:
+            was = self._bind(connection, tenant, receipt)
+            if was == "repeated":
+                return Effect(jti_was=was)
+            stored = sum(connection.execute(self._upsert_state, row).rowcount > 0 for row in rows)
+            return Effect(stored, len(rows) - stored, was)
+
+        return self._change(work, receipt)
+
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        distinct = sorted(set(ids))
+
+        def work(connection: Connection) -> Effect:
+            was = self._bind(connection, tenant, receipt)
+            if was == "repeated":
+                return Effect(jti_was=was)
+            return Effect(sum(_delete(connection, tenant, part) for part in _parts(distinct)), 0, was)
+
+        return self._change(work, receipt)
+
+    def purge(self, before: int) -> int:
+        # Whole seconds on both sides: a state goes a second late rather than early.
+        expired = states.c.expires_second < before // NANOSECONDS
+        some = select(states.c.tenant, states.c.id).where(expired).limit(_IDS_PER_STATEMENT)
+        count = 0
+        while found := self._read(lambda connection: connection.execute(some).all()):
+            for tenant in {row.tenant_id for row in found}:
+                ids = sorted(row.id for row in found if row.tenant_id == tenant)
+                # Asked again under the row's lock: it may have been saved with a later expiry meanwhile.
+                count += self._change(lambda connection, own=(tenant, ids): _delete(connection, *own, expired), None)
+        return count
+
+    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+        yield from self._walk(lambda query: self._read(lambda connection: connection.execute(query).all()), tenant)
+
+    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+        with errors.driver_errors():
+            self._make_ready()
+            with self._engine().connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+                found = self._walk(lambda query: connection.execute(query).all(), tenant)
+                for group in _groups(summary for summary in found if wanted is None or wanted(summary)):
+                    ids = [summary.id for summary in group]
+                    query = select(*_ROW).where(states.c.tenant == group[0].tenant, states.c.id.in_(ids))
+                    yield from [state_of(tuple(row)) for row in connection.execute(query.order_by(states.c.id))]
+
+    def close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened and opened[0] == os.getpid():
+            opened[1].dispose()
+
+    def _engine(self) -> Engine:
+        """Return this process's engine: connections must not be shared over a fork."""
+        with self._opening:
+            if self._opened is None or self._opened[0] != os.getpid():
+                if self._opened:
+                    self._opened[1].dispose(close=False)
+                self._opened = (os.getpid(), make_engine(self.place, self.timeout, self.connections))
+            return self._opened[1]
+
+    def _make_ready(self) -> None:
+        if not self._prepared:  # the server was down when this process started
+            self.prepare()
+
+    def _walk(self, ask: Callable[..., Sequence], only: str | None) -> Iterator[Summary]:
+        """Yield the summaries that ``ask`` answers to queries of a page each, tenant by tenant: all by index."""
+        tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
+        tenant = only or next(iter(ask(tenants)), [None])[0]
+        while tenant:
+            page = select(*self._summary).where(states.c.tenant == tenant).order_by(states.c.id).limit(_PAGE)
+            rows = ask(page)
+            yield from (summary_of(tuple(row)) for row in rows)
+            while len(rows) == _PAGE:
+                rows = ask(page.where(states.c.id > rows[-1].id))
+                yield from (summary_of(tuple(row)) for row in rows)
+            tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
+
+    def _read(self, work: Callable[[Connection], Result]) -> Result:
+        with errors.driver_errors():
+            self._make_ready()
+            return self._repeat(work, autocommit=self.place.kind == "postgresql")
+
+    def _change(self, work: Callable[[Connection], Result], receipt: Receipt | None) -> Result:
+        """Return what ``work`` answers in a transaction of its own, which is then durable."""
+        with errors.driver_errors():
+            self._make_ready()
+            result = self._repeat(work, autocommit=False)
+        if receipt and time.monotonic() - self._tidied > _RECEIPTS_KEPT:
+            self._tidied = time.monotonic()
+            self._forget(receipt.now)
+        return result
+
+    def _repeat(self, work: Callable[[Connection], Result], autocommit: bool) -> Result:
+        """Do ``work`` in a transaction, again while something that passes is in its way, until the time is over."""
+        deadline = time.monotonic() + self.timeout
+        options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+        while True:
+            # A connection that cannot be made is an outage now, and 503 tells the platform to come again.
+            with self._engine().connect().execution_options(**options) as connection:
+                try:
+                    with connection.begin():
+                        if not autocommit and (settings := connection.info.get("local_settings")):
+                            connection.exec_driver_sql(settings)
+                        return work(connection)
+                except DBAPIError as error:
+                    if errors.is_for_another_connection(error):
+                        connection.invalidate()
+                    if not errors.is_worth_another_try(error) or time.monotonic() > deadline:
+                        raise
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - so that two do not meet again
+
+    def _bind(self, connection: Connection, tenant: str, receipt: Receipt | None) -> str:
+        """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting"."""
+        if receipt is None:
+            return "new"
+        values = {"tenant": tenant, "jti": receipt.jti.encode(), "method": receipt.method, "digest": receipt.digest}
+        values |= {"expires": receipt.expires, "now": receipt.now}
+        added = connection.execute(self._upsert_receipt, values).rowcount > 0
+        return "new" if added else _was(connection, tenant, receipt)
+
+    def _forget(self, now: int) -> None:
+        """Delete the receipts whose time has passed; that this fails is no fault of the change before."""
+        try:
+            with errors.driver_errors():
+                self._repeat(
+                    lambda connection: connection.execute(delete(receipts).where(receipts.c.expires < now)), False
+                )
+        except Problem as problem:
+            logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
+
+
+def _was(connection: Connection, tenant: str, receipt: Receipt) -> str:
+    """Return how the jti of ``receipt`` was used (Receipt.compare); raises ReplayRefused."""
+    kept = select(receipts.c.method, receipts.c.digest).where(
+        receipts.c.tenant == tenant, receipts.c.jti == receipt.jti.encode(), receipts.c.expires >= receipt.now
+    )
+    return receipt.compare(connection.execute(kept).one_or_none())
+
+
+def _delete(connection: Connection, tenant: str, ids: Sequence[str], *conditions) -> int:
+    return connection.execute(
+        delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids), *conditions)
+    ).rowcount
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _IDS_PER_STATEMENT] for start in range(0, len(ids), _IDS_PER_STATEMENT))
+
+
+def _groups(summaries: Iterator[Summary]) -> Iterator[list[Summary]]:
+    """Yield ``summaries`` in groups of one tenant each whose contents are not too large to hold together."""
+    group: list[Summary] = []
+    size = 0
+    for summary in summaries:
+        other = group and (group[0].tenant != summary.tenant or len(group) == _PAGE)
+        if other or (group and size + summary.size > _BYTES_PER_READ):
+            yield group
+            group, size = [], 0
+        group.append(summary)
+        size += summary.size
+    if group:
+        yield group

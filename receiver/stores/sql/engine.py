@@ -1,0 +1,195 @@
+"""How a database server is reached: drivers, TLS, hosts in their order, and a bound for every wait.
+
+A server that is frozen, or a network that swallows packets, must not hold a thread: each wait ends on this side
+(``_BoundedConnection``, PyMySQL's read_timeout) a little after the server was asked to end it by itself.
+"""
+
+import importlib
+import ssl
+from functools import partial
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event
+
+from receiver.problems import StoreMisplaced
+from receiver.stores.urls import Place
+
+_DIALECTS = {
+    "postgresql": ("postgresql+psycopg", "psycopg"),
+    "mysql": ("mysql+pymysql", "pymysql"),
+    "sqlserver": ("mssql+mssqlpython", "mssql_python"),
+}
+_RECYCLE = 1800  # seconds: shorter than the idle time-out of common firewalls and proxies is not needed, since pings
+_KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+
+
+def driver_of(place: Place) -> Any:
+    """Return the driver's module for ``place``; raises StoreMisplaced, with the command that installs it."""
+    name = _DIALECTS[place.kind][1]
+    try:
+        return importlib.import_module(name)
+    except ImportError as cause:
+        raise StoreMisplaced(
+            f"the driver {name} is not installed: pip install 'external-storage-receiver[{place.kind}]'"
+        ) from cause
+
+
+def make_engine(place: Place, timeout: float, connections: int) -> Engine:
+    """Return an engine for ``place`` with at most ``connections``; nothing is connected yet.
+
+    ``timeout`` (seconds) bounds what a call waits before it gives up: a share for a free connection, one for
+    connecting, and half of it for each answer.
+    """
+    driver = driver_of(place)
+    engine = create_engine(
+        URL.create(_DIALECTS[place.kind][0]),
+        creator=_CREATORS[place.kind](driver, place, timeout),
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=timeout / 5,
+        pool_pre_ping=True,
+        pool_recycle=_RECYCLE,
+        pool_use_lifo=True,  # idle connections grow old and are closed rather than all kept busy in turn
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,  # they hold content, and errors reach the log
+        execution_options={
+            "schema_translate_map": {None: place.parameters.get("search_path")},
+            "preserve_rowcount": True,  # of an upsert
+        },
+    )
+    if place.kind == "postgresql":
+        event.listen(engine, "connect", partial(_prepare_postgresql, timeout=timeout))
+    if place.kind == "mysql":
+        event.listen(engine, "connect", partial(_prepare_mysql, timeout=timeout))
+    return engine
+
+
+def _postgresql(psycopg, place: Place, timeout: float):
+    class _BoundedConnection(psycopg.Connection):
+        """A connection whose waits end: libpq alone waits for a frozen server for ever."""
+
+        def wait(self, gen, interval=0.1, timeout=timeout / 2 + 0.2):
+            try:
+                return super().wait(gen, interval, timeout)
+            except psycopg.OperationalError:
+                if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                    self.pgconn.finish()  # an answer is still due: nothing else can be asked on it
+                raise
+
+    parameters = {name: value for name, value in place.parameters.items() if name != "search_path"}
+    wait = max(2, round(timeout / 4 / len(place.hosts)))  # seconds for each host; libpq makes 2 of 1
+    given = {"application_name": "receiver", "connect_timeout": str(wait), **_KEEPALIVE}
+    given |= {"tcp_user_timeout": str(round(1000 * timeout / 2))} | parameters
+    return partial(
+        _BoundedConnection.connect,
+        host=",".join(name for name, _ in place.hosts),
+        port=",".join(str(port) for _, port in place.hosts),
+        dbname=place.database,
+        user=place.username or None,
+        password=place.password or None,
+        prepare_threshold=None,  # PgBouncer hands each transaction to another server connection
+        **given,
+    )
+
+
+def _prepare_postgresql(connection, record, timeout: float) -> None:
+    """Ask the server to end a statement by itself, and make sure that a commit is durable.
+
+    The settings of a session hold for reads; a transaction that writes repeats them (``local_settings``), since
+    behind PgBouncer it may run on another server connection than the one that is set up here.
+    """
+    autocommit, connection.autocommit = connection.autocommit, True
+    limit = f"statement_timeout = {round(500 * timeout)}"
+    try:
+        commit = connection.execute("select current_setting('synchronous_commit', true)").fetchone()[0]
+        settings = [limit, "synchronous_commit = on"] if commit == "off" else [limit]
+        for setting in settings:
+            connection.execute(f"set {setting}")
+        record.info["local_settings"] = "; ".join(f"set local {setting}" for setting in settings)
+    finally:
+        connection.autocommit = autocommit
+
+
+def _mysql(pymysql, place: Place, timeout: float):
+    parameters = place.parameters
+    known = {
+        "user": place.username or None,
+        "password": place.password,
+        "database": place.database,
+        "charset": "utf8mb4",
+        "connect_timeout": int(parameters.get("connect-timeout", 0)) or max(1, round(timeout / 4 / len(place.hosts))),
+        "read_timeout": max(1, round(timeout / 2 + 0.2)),
+        "write_timeout": max(1, round(timeout / 2 + 0.2)),
+        **_mysql_tls(parameters),
+    }
+
+    def connect():
+        for name, port in place.hosts[:-1]:
+            try:
+                return pymysql.connect(**known, **_mysql_host(name, port))
+            except pymysql.OperationalError:
+                continue  # the next one may be there
+        return pymysql.connect(**known, **_mysql_host(*place.hosts[-1]))
+
+    return connect
+
+
+def _mysql_host(name: str, port: int) -> dict[str, Any]:
+    return {"unix_socket": name} if name.startswith("/") else {"host": name, "port": port}
+
+
+def _mysql_tls(parameters) -> dict[str, Any]:
+    """Return PyMySQL's arguments for ssl-mode and its companions, as the MySQL shell means them.
+
+    Without ssl-mode it is "preferred", and with ssl-ca it verifies. Raises StoreMisplaced for unusable files.
+    """
+    mode = parameters.get("ssl-mode") or ("verify-ca" if "ssl-ca" in parameters else "preferred")
+    if mode == "disabled":
+        return {"ssl_disabled": True}
+    if mode == "preferred" and "ssl-cert" not in parameters:
+        return {}
+    try:
+        context = ssl.create_default_context(cafile=parameters.get("ssl-ca"))
+        if "ssl-cert" in parameters:
+            context.load_cert_chain(parameters["ssl-cert"], parameters.get("ssl-key"))
+    except (OSError, ssl.SSLError) as cause:
+        raise StoreMisplaced(f"ssl-ca, ssl-cert or ssl-key cannot be read: {type(cause).__name__}") from cause
+    context.check_hostname = mode == "verify-identity"
+    if mode in ("preferred", "required"):
+        context.verify_mode = ssl.CERT_NONE
+    return {"ssl": context}
+
+
+def _prepare_mysql(connection, _record, timeout: float) -> None:
+    """Make the session strict, bounded, and on a Galera node wait until it has what other nodes acknowledged."""
+    seconds = max(1, round(timeout / 2))
+    settings = [
+        "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,NO_ZERO_IN_DATE'",
+        f"innodb_lock_wait_timeout = {seconds}",
+        f"lock_wait_timeout = {seconds}",
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute("show variables like 'wsrep_on'")
+        if (cursor.fetchone() or ("", "OFF"))[1] == "ON":
+            settings.append("wsrep_sync_wait = 7")  # reads, updates and deletes, inserts
+        cursor.execute("set session " + ", ".join(settings))
+
+
+def _sqlserver(mssql_python, place: Place, timeout: float):
+    parameters = place.parameters
+    words = {
+        "SERVER": ",".join(str(part) for part in place.hosts[0]),
+        "DATABASE": place.database,
+        "UID": place.username,
+        "PWD": place.password,
+        "Encrypt": parameters.get("encrypt", "yes"),
+        "TrustServerCertificate": parameters.get("trust-server-certificate", "no"),
+        "HostNameInCertificate": parameters.get("host-name-in-certificate", ""),
+        "MultiSubnetFailover": parameters.get("multi-subnet-failover", ""),
+        "ApplicationIntent": parameters.get("application-intent", ""),
+    }
+    text = ";".join(f"{name}={{{value.replace('}', '}}')}}}" for name, value in words.items() if value)
+    return partial(mssql_python.connect, text, timeout=max(1, round(timeout / 2)))
+
+
+_CREATORS = {"postgresql": _postgresql, "mysql": _mysql, "sqlserver": _sqlserver}

@@ -1,0 +1,97 @@
+"""What the drivers raise → the contract's errors, and what is worth trying again: the one place that knows them.
+
+| code                                          | means                                     |
+|-----------------------------------------------|-------------------------------------------|
+| 40001, 40P01 · 1205, 1213                      | another transaction was in the way: again |
+| 08*, 57P01, 57P02, 57P03, 25006 · 2006, 2013, … | the connection is of no use: another one  |
+| 53100 · 1021, 1114, 3675                       | no room                                   |
+| 28*, 3D000, 3F000, 42501 · 1044, 1045, 1049 …   | what the settings name cannot be          |
+| 1153                                          | larger than the server takes in one piece |
+
+Texts of a server may quote the content of a state, so only its codes and the first line of what it says about a
+connection go into a cause.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable, TooLarge
+
+_AGAIN = re.compile("40001|40P01|1205|1213")
+_ANOTHER = re.compile("08.*|57P0[1-3]|25006|1047|1053|1077|1290|1792|1836|1927|2006|2013|2055")
+_FULL = re.compile("53100|1021|1114|3675")
+_TOO_LARGE = re.compile("1153")
+_MISPLACED = re.compile("28.{3}|3D000|3F000|42501|1044|1045|1049|1142|1698|18456|4060")
+# libpq tells a refused login without a code, in the language of the server.
+_REFUSED = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry"
+    r"|(?:database|role) \"[^\"]*\" does not exist|certificate verify failed"
+    r"|root certificate file .* does not exist|server does not support SSL|permission denied for",
+    re.DOTALL,
+)
+
+
+def code_of(error: DBAPIError) -> str:
+    """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``; "" for none."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state:
+        return state
+    first = error.orig.args[0] if getattr(error.orig, "args", None) else ""
+    return str(first) if isinstance(first, int) else ""
+
+
+def is_worth_another_try(error: DBAPIError) -> bool:
+    """Tell whether the transaction of ``error``, done whole once more, may succeed.
+
+    That is safe after any outcome: a receipt that was kept makes it a repetition, and without one a save is
+    equal to itself and a delete finds nothing.
+    """
+    code = code_of(error)
+    return bool(error.connection_invalidated or _AGAIN.fullmatch(code) or _ANOTHER.fullmatch(code))
+
+
+def is_for_another_connection(error: DBAPIError) -> bool:
+    """Tell whether the connection of ``error`` still works, but to a server that cannot serve, such as a standby."""
+    return not error.connection_invalidated and bool(_ANOTHER.fullmatch(code_of(error)))
+
+
+@contextmanager
+def driver_errors() -> Iterator[None]:
+    """Turn what SQLAlchemy and the drivers raise into the contract's errors."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise problem_of(error) from error
+    except PoolTimeout as error:
+        raise StoreUnavailable("no connection was free in time") from error
+    except (SQLAlchemyError, OSError) as error:
+        raise StoreUnavailable(type(error).__name__) from error
+
+
+def problem_of(error: DBAPIError) -> Problem:
+    """Return the problem that ``error`` is to a caller, with its cause for the log."""
+    code = code_of(error)
+    said = _first_line(error)
+    cause = ": ".join(part for part in (type(error.orig).__name__, code, said) if part)
+    if _FULL.fullmatch(code):
+        return StoreFull(cause)
+    if _TOO_LARGE.fullmatch(code):
+        return TooLarge(f"{cause}: max_allowed_packet of the database server is too small for this state")
+    if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(said)):
+        return StoreMisplaced(cause)
+    return StoreUnavailable(cause)
+
+
+def _first_line(error: DBAPIError) -> str:
+    """Return what the server said of the connection; nothing where a statement failed, which may quote content."""
+    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
+    if primary:  # without DETAIL, which holds the row
+        return primary
+    if error.statement is not None:
+        return ""
+    lines = str(error.orig.args[-1] if error.orig.args else "").strip().splitlines()
+    return lines[0] if lines else ""

@@ -1,0 +1,113 @@
+"""The upserts of each dialect: everything else that a database server is asked is the same for all.
+
+Citus, CockroachDB and YugabyteDB take what PostgreSQL takes here: values come from us, the key is (tenant_id, id),
+and what is set is a value of the new row or a sum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Executable, Table, and_, bindparam, case, or_, text
+from sqlalchemy.dialects import mysql, postgresql
+
+from receiver.stores.rows import REPLACED
+from receiver.stores.sql.schema import receipts, states
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """What a new row does to the one with its key: when it replaces, and which columns.
+
+    ``condition`` takes the new row and returns when; ``condition_text`` is the same for SQL Server, whose names
+    of the rows are s (new) and t (kept). ``counted`` names a column that a replacement adds 1 to.
+    """
+
+    table: Table
+    replaced: tuple[str, ...]
+    condition: Callable[..., ColumnElement]
+    condition_text: str
+    counted: str | None = None
+
+    def values(self, new) -> dict[str, ColumnElement]:
+        """Return what each column becomes, in the order in which it must."""
+        counted = {self.counted: self.table.c[self.counted] + 1} if self.counted else {}
+        return counted | {name: getattr(new, name) for name in self.replaced}
+
+
+def _newer(new) -> ColumnElement:
+    second, nanosecond = states.c.updated_second, states.c.updated_nanosecond
+    return or_(
+        new.updated_second > second,
+        and_(new.updated_second == second, new.updated_nanosecond >= nanosecond),
+    )
+
+
+# "Newer wins" (PROTOCOL): equal or later than what is stored.
+_STATE = Upsert(
+    states,
+    REPLACED,
+    _newer,
+    "(s.updated_second > t.updated_second"
+    " or s.updated_second = t.updated_second and s.updated_nanosecond >= t.updated_nanosecond)",
+    counted="revision",
+)
+# A receipt gives way when its time has passed; its ``jti`` is then as good as new.
+_RECEIPT = Upsert(
+    receipts,
+    ("method", "digest", "expires"),
+    lambda _new: receipts.c.expires < bindparam("now"),
+    "t.expires < :now",
+)
+
+
+def _on_conflict(upsert: Upsert) -> Executable:
+    insert = postgresql.insert(upsert.table)
+    return insert.on_conflict_do_update(
+        index_elements=list(upsert.table.primary_key.columns),
+        set_=upsert.values(insert.excluded),
+        where=upsert.condition(insert.excluded),
+    )
+
+
+def _on_duplicate_key(upsert: Upsert) -> Executable:
+    # There is no WHERE: each column decides for itself, in this order, and sees what the ones before have become.
+    # So what the condition compares comes last, the nanosecond before the second.
+    insert = mysql.insert(upsert.table)
+    newer = upsert.condition(insert.inserted)
+    return insert.on_duplicate_key_update(
+        [
+            (name, case((newer, value), else_=upsert.table.c[name]))
+            for name, value in upsert.values(insert.inserted).items()
+        ]
+    )
+
+
+def _merge(upsert: Upsert) -> Executable:
+    """Return SQL Server's statement. Without HOLDLOCK two that insert the same key at once would collide."""
+    columns = [column for column in upsert.table.columns if column.key != upsert.counted]
+    names = ", ".join(column.name for column in columns)
+    new = ", ".join(f"s.{column.name}" for column in columns)
+    keys = " and ".join(f"t.{column.name} = s.{column.name}" for column in upsert.table.primary_key)
+    replaced = [upsert.table.c[name].name for name in upsert.replaced]
+    changes = [f"{name} = s.{name}" for name in replaced]
+    if upsert.counted:
+        changes.append(f"{upsert.counted} = t.{upsert.counted} + 1")
+    return text(f"""
+        merge into {upsert.table.name} with (holdlock) as t
+        using (values ({", ".join(f":{column.key}" for column in columns)})) as s ({names})
+           on {keys}
+         when matched and {upsert.condition_text} then update set {", ".join(changes)}
+         when not matched then insert ({names}) values ({new});
+    """)  # noqa: S608 - names of our own
+
+
+_BUILDERS = {"postgresql": _on_conflict, "mysql": _on_duplicate_key, "sqlserver": _merge}
+
+
+def upserts(kind: str) -> tuple[Executable, Executable]:
+    """Return the upserts of a state (values of ``rows.row_of``) and of a receipt for a ``Place.kind``.
+
+    The row count is 1 for a new row, 1 or 2 (MySQL) for a replaced one and 0 when the kept one stays.
+    """
+    build = _BUILDERS[kind]
+    return build(_STATE), build(_RECEIPT)

@@ -1,0 +1,115 @@
+"""The schema of a database server: made and upgraded by Alembic, by however many replicas start at once.
+
+PostgreSQL: one transaction under an advisory lock of that transaction, which passes through PgBouncer. Elsewhere
+the steps are made so that doing them twice does no harm; who comes second looks again.
+"""
+
+import random
+import time
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from receiver.problems import StoreMisplaced, StoreUnavailable
+from receiver.stores.sql.schema import VERSION_TABLE, receipts, states
+from receiver.stores.urls import Place
+
+HEAD = "0001"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
+
+
+def prepare(engine: Engine, place: Place, timeout: float, create: bool) -> None:
+    """Create or upgrade the tables, unless they are as this program wants them.
+
+    Raises StoreMisplaced for a schema newer than this program and for tables of somebody else, StoreUnavailable
+    for missing tables unless ``create``.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        with engine.connect() as connection:
+            found = revision_of(connection, place)
+            if found == HEAD:
+                return
+            check_revision(found)
+            if found is None:
+                _check_tables(connection, place)
+        if not create:
+            raise StoreUnavailable("the tables of the store are missing; a start of `receiver serve` makes them")
+        try:
+            _upgrade(engine, place)
+        except DBAPIError:  # another replica is at it, or has done it: look again
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.05, 0.3))  # noqa: S311
+
+
+def revision_of(connection: Connection, place: Place) -> str | None:
+    """Return the revision of the schema that the database holds, such as "0001"; None for none."""
+    schema = place.parameters.get("search_path")
+    if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
+        return None
+    name = f"{schema}.{VERSION_TABLE}" if schema else VERSION_TABLE
+    return connection.execute(text(f"select version_num from {name}")).scalar()  # noqa: S608 - a checked name
+
+
+def check_revision(found: str | None) -> None:
+    """Raise StoreMisplaced when the revision ``found`` is newer than this program knows."""
+    if found is not None and found > HEAD:
+        raise StoreMisplaced(
+            f"the schema of the database is {found}, newer than this program knows ({HEAD}):"
+            " run the version of the receiver that made it, or a later one"
+        )
+
+
+def is_of_the_java_service(connection: Connection, place: Place) -> bool:
+    """Tell whether the database holds a ``states`` table that the Java service made and nobody adopted."""
+    columns = _columns(connection, place, states.name)
+    return {"id", "tenant_id", "content", "updated_at"} <= columns and "updated_second" not in columns
+
+
+def _check_tables(connection: Connection, place: Place) -> None:
+    """Raise StoreMisplaced when tables of somebody else lie where ours would."""
+    if is_of_the_java_service(connection, place):
+        raise StoreMisplaced(
+            "the database holds the states of the Java service: stop that service, make a backup,"
+            " then run `receiver store adopt`, which shows first what it will do"
+        )
+    for table in (states, receipts):
+        found = _columns(connection, place, table.name)
+        if found and found != {column.name for column in table.columns}:
+            raise StoreMisplaced(
+                f"the database holds a table {table.name} that is not the receiver's:"
+                " give the receiver a database, or a schema (search_path), of its own"
+            )
+
+
+def _columns(connection: Connection, place: Place, table: str) -> set[str]:
+    look = inspect(connection)
+    schema = place.parameters.get("search_path")
+    return {one["name"] for one in look.get_columns(table, schema=schema)} if look.has_table(table, schema) else set()
+
+
+def _upgrade(engine: Engine, place: Place) -> None:
+    from alembic import command  # noqa: PLC0415 - half a second, needed once in the life of a schema
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    with engine.begin() as connection:
+        lock(connection, place)
+        config.attributes |= {"connection": connection, "schema": place.parameters.get("search_path")}
+        command.upgrade(config, "head")
+
+
+def lock(connection: Connection, place: Place) -> None:
+    """Keep other receivers from changing the schema until this transaction ends, where the engine can."""
+    if place.kind == "postgresql":
+        try:
+            with connection.begin_nested():
+                connection.execute(text("select pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+        except OperationalError:
+            raise
+        except DBAPIError:  # CockroachDB has none; there the steps collide and are tried again
+            return
