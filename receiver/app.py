@@ -21,19 +21,34 @@ from receiver.stores.urls import Place
 def configure() -> tuple[Settings, Keyring]:
     """Return settings and keys from the process's environment.
 
-    Raises SettingsMistakes with every mistake in either, and in the place that they name for the store.
+    Raises SettingsMistakes with every mistake in either, and in the places that they name for stores.
     """
     settings, mistakes = read_settings(os.environ)
     ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
-    mistakes += key_mistakes
+    _stop_at(mistakes + key_mistakes + _misplaced(settings))
+    return settings, ring
+
+
+def configure_stores() -> Settings:
+    """Return the settings of the process's environment for work on stores alone, which needs no key."""
+    settings, mistakes = read_settings(os.environ)
+    _stop_at(mistakes + _misplaced(settings))
+    return settings
+
+
+def _misplaced(settings: Settings) -> list[str]:
+    mistakes = []
     for resident in settings.residents.values():
         try:
             stores.open_store(resident.place, settings.store_timeout).check_place()
         except StoreMisplaced as fault:
             mistakes.append(f"{resident.variable}: {fault.cause}")
+    return mistakes
+
+
+def _stop_at(mistakes: list[str]) -> None:
     if mistakes:
         raise SettingsMistakes(mistakes)
-    return settings, ring
 
 
 def open_configured(settings: Settings, create: bool = True) -> Store:

@@ -1,10 +1,29 @@
-"""``receiver store``: look after what is stored."""
+"""``receiver store``: look after what is stored. The store is that of the settings, or the one of ``--url``."""
 
+import contextlib
+import dataclasses
+import json
+import sys
 import time
+from collections.abc import Iterable, Iterator
+from uuid import UUID
 
 import click
+from tabulate import tabulate
 
 from receiver import app
+from receiver.commands.store_adopt import adopt
+from receiver.commands.store_copy import StoreUrl, copy
+from receiver.problems import Problem
+from receiver.settings import Resident
+from receiver.states import State, Summary
+from receiver.stores import Store, open_store
+from receiver.stores.tally import tallies
+from receiver.stores.urls import Place
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_url = click.option("--url", type=StoreUrl(), help="URL of another store than that of the settings; @FILE reads it.")
+_tenant = click.option("--tenant", type=click.UUID, help="UUID of the one tenant that is meant.")
 
 
 @click.group()
@@ -12,12 +31,163 @@ def store() -> None:
     """Look after the stored states."""
 
 
+store.add_command(copy)
+store.add_command(adopt)
+
+
+@contextlib.contextmanager
+def _opened(place: Place | None) -> Iterator[Store]:
+    settings = app.configure_stores()
+    opened = (
+        open_store(place, settings.store_timeout, create=False)
+        if place
+        else app.open_configured(settings, create=False)
+    )
+    with contextlib.closing(opened):
+        yield opened
+
+
 @store.command()
-def purge() -> None:
+@_json
+def purge(as_json: bool) -> None:
     """Delete the states whose expiresAt has passed. Safe while the receiver runs."""
-    settings, _ = app.configure()
-    opened = app.open_configured(settings, create=False)
+    with _opened(None) as opened:
+        count = opened.purge(time.time_ns())
+    click.echo(json.dumps({"deleted": count}) if as_json else f"{count} expired states deleted")
+
+
+@store.command()
+@_tenant
+@_url
+@_json
+def stats(tenant: UUID | None, url: Place | None, as_json: bool) -> None:
+    """Count states, bytes and expired ones; oldest and newest updatedAt; tenant by tenant."""
+    with _opened(url) as opened:
+        rows = [dataclasses.asdict(tally) for tally in tallies(opened, time.time_ns(), tenant and str(tenant))]
+    click.echo(json.dumps(rows, indent=1) if as_json else tabulate(rows, headers="keys", intfmt=","))
+
+
+@store.command("list")
+@click.argument("tenant", type=click.UUID)
+@_url
+@_json
+def list_states(tenant: UUID, url: Place | None, as_json: bool) -> None:
+    """List the states of TENANT: id, updatedAt, expiresAt, bytes of content."""
+    with _opened(url) as opened:
+        rows = (_listed(summary) for summary in opened.summaries(str(tenant)))
+        _print_array(rows) if as_json else _print_lines(rows)
+
+
+def _listed(one: Summary) -> dict[str, object]:
+    expires = one.expires_at.text if one.expires_at else None
+    return {"id": one.id, "updatedAt": one.updated_at.text, "expiresAt": expires, "bytes": one.size}
+
+
+def _print_array(rows: Iterable[dict]) -> None:
+    """Print a JSON array, one item a line, as they come: there may be a million."""
+    before = "[\n"
+    for row in rows:
+        click.echo(before + json.dumps(row), nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
+
+
+def _print_lines(rows: Iterable[dict]) -> None:
+    for row in rows:
+        click.echo(f"{row['id']}  {row['updatedAt']:<35}  {row['expiresAt'] or '':<35}  {row['bytes']:>12,}")
+
+
+@store.command()
+@click.argument("tenant", type=click.UUID)
+@click.argument("id", type=click.UUID)
+@click.option("--content", "with_content", is_flag=True, help="Show the content too: it may be personal data.")
+@_url
+@_json
+def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json: bool) -> None:
+    """Show what is known of the state ID of TENANT."""
+    with _opened(url) as opened:
+        state = opened.find(str(tenant), str(id))
+    if state is None:
+        raise click.ClickException("there is no such state")
+    fields = _fields(state) | ({"content": state.content} if with_content else {})
+    if as_json:
+        click.echo(json.dumps(fields, indent=1))
+        return
+    content = fields.pop("content", None)
+    click.echo(tabulate(fields.items(), tablefmt="plain", disable_numparse=True))
+    if content is not None:
+        click.echo(f"\n{content}")
+
+
+def _fields(state: State) -> dict[str, object]:
+    return {
+        "id": state.id,
+        "tenant": state.tenant,
+        "parent": state.parent,
+        "flow": state.flow,
+        "flowVersion": state.flow_version,
+        "isDone": state.is_done,
+        "currentMapElement": state.current_map_element,
+        "currentUser": state.current_user,
+        "createdAt": state.created_at.text,
+        "updatedAt": state.updated_at.text,
+        "expiresAt": state.expires_at.text if state.expires_at else None,
+        "bytes": len(state.content.encode("utf-8")),
+    }
+
+
+@store.command()
+@click.argument("tenant", type=click.UUID)
+@click.argument("ids", type=click.UUID, nargs=-1)
+@click.option("--all", "all_of_it", is_flag=True, help="Every state of TENANT.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_url
+@_json
+def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url: Place | None, as_json: bool) -> None:
+    """Delete the states IDS of TENANT, or all of them."""
+    if bool(ids) == all_of_it:
+        raise click.UsageError("name the ids, or give --all")
+    with _opened(url) as opened:
+        doomed = [str(id) for id in ids] or [summary.id for summary in opened.summaries(str(tenant))]
+        if not yes:
+            click.confirm(f"Delete {len(doomed):,} states of {tenant} for good?", abort=True, err=True)
+        count = opened.delete(str(tenant), doomed, None).stored
+    click.echo(json.dumps({"deleted": count}) if as_json else f"{count} states deleted")
+
+
+@store.command()
+@_json
+def residency(as_json: bool) -> None:
+    """Print where each tenant's states lie. Ends with 1 when some lie where they should not, or a store is silent."""
+    settings = app.configure_stores()
+    rows = [row for resident in _stores_of(settings.residents) for row in _residency_of(settings, resident)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        click.echo(tabulate(rows, headers="keys", intfmt=","))
+    sys.exit(0 if all(row["verdict"] in ("at home", "empty") for row in rows) else 1)
+
+
+def _stores_of(residents: dict[str | None, Resident]) -> list[Resident]:
+    """Return each store once, though several tenants may share it."""
+    distinct: list[Resident] = []
+    for resident in residents.values():
+        if resident.place not in [one.place for one in distinct]:
+            distinct.append(resident)
+    return distinct
+
+
+def _residency_of(settings, resident: Resident) -> list[dict[str, object]]:
+    """Return a row for each tenant that has states in the store of ``resident``, or one that says there are none."""
+    where = {"region": resident.region, "store": str(resident.place)}
     try:
-        click.echo(f"{opened.purge(time.time_ns())} expired states deleted")
-    finally:
-        opened.close()
+        with contextlib.closing(open_store(resident.place, settings.store_timeout, create=False)) as opened:
+            found = list(tallies(opened, time.time_ns()))
+    except Problem as problem:
+        return [{"tenant": None, **where, "states": None, "bytes": None, "verdict": f"no answer: {problem.cause}"}]
+    rows = []
+    for tally in found:
+        home = settings.residents.get(tally.tenant, settings.residents[None])
+        verdict = "at home" if home.place == resident.place else f"belongs into {home.place}"
+        rows.append({"tenant": tally.tenant, **where, "states": tally.states, "bytes": tally.bytes, "verdict": verdict})
+    return rows or [{"tenant": None, **where, "states": 0, "bytes": 0, "verdict": "empty"}]

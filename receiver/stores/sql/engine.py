@@ -34,16 +34,17 @@ def driver_of(place: Place) -> Any:
         ) from cause
 
 
-def make_engine(place: Place, timeout: float, connections: int) -> Engine:
+def make_engine(place: Place, timeout: float, connections: int, answer: float | None = None) -> Engine:
     """Return an engine for ``place`` with at most ``connections``; nothing is connected yet.
 
     ``timeout`` (seconds) bounds what a call waits before it gives up: a share for a free connection, one for
-    connecting, and half of it for each answer.
+    connecting, and ``answer`` seconds, or half of it, for each answer. Raises StoreMisplaced.
     """
     driver = driver_of(place)
+    answer = answer or timeout / 2
     engine = create_engine(
         URL.create(_DIALECTS[place.kind][0]),
-        creator=_CREATORS[place.kind](driver, place, timeout),
+        creator=_CREATORS[place.kind](driver, place, timeout, answer),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout / 5,
@@ -58,17 +59,17 @@ def make_engine(place: Place, timeout: float, connections: int) -> Engine:
         },
     )
     if place.kind == "postgresql":
-        event.listen(engine, "connect", partial(_prepare_postgresql, timeout=timeout))
+        event.listen(engine, "connect", partial(_prepare_postgresql, answer=answer))
     if place.kind == "mysql":
-        event.listen(engine, "connect", partial(_prepare_mysql, timeout=timeout))
+        event.listen(engine, "connect", partial(_prepare_mysql, answer=answer))
     return engine
 
 
-def _postgresql(psycopg, place: Place, timeout: float):
+def _postgresql(psycopg, place: Place, timeout: float, answer: float):
     class _BoundedConnection(psycopg.Connection):
         """A connection whose waits end: libpq alone waits for a frozen server for ever."""
 
-        def wait(self, gen, interval=0.1, timeout=timeout / 2 + 0.2):
+        def wait(self, gen, interval=0.1, timeout=answer + 0.2):
             try:
                 return super().wait(gen, interval, timeout)
             except psycopg.OperationalError:
@@ -79,7 +80,7 @@ def _postgresql(psycopg, place: Place, timeout: float):
     parameters = {name: value for name, value in place.parameters.items() if name != "search_path"}
     wait = max(2, round(timeout / 4 / len(place.hosts)))  # seconds for each host; libpq makes 2 of 1
     given = {"application_name": "receiver", "connect_timeout": str(wait), **_KEEPALIVE}
-    given |= {"tcp_user_timeout": str(round(1000 * timeout / 2))} | parameters
+    given |= {"tcp_user_timeout": str(round(1000 * answer))} | parameters
     return partial(
         _BoundedConnection.connect,
         host=",".join(name for name, _ in place.hosts),
@@ -92,14 +93,14 @@ def _postgresql(psycopg, place: Place, timeout: float):
     )
 
 
-def _prepare_postgresql(connection, record, timeout: float) -> None:
+def _prepare_postgresql(connection, record, answer: float) -> None:
     """Ask the server to end a statement by itself, and make sure that a commit is durable.
 
     The settings of a session hold for reads; a transaction that writes repeats them (``local_settings``), since
     behind PgBouncer it may run on another server connection than the one that is set up here.
     """
     autocommit, connection.autocommit = connection.autocommit, True
-    limit = f"statement_timeout = {round(500 * timeout)}"
+    limit = f"statement_timeout = {round(1000 * answer)}"
     try:
         commit = connection.execute("select current_setting('synchronous_commit', true)").fetchone()[0]
         settings = [limit, "synchronous_commit = on"] if commit == "off" else [limit]
@@ -110,7 +111,7 @@ def _prepare_postgresql(connection, record, timeout: float) -> None:
         connection.autocommit = autocommit
 
 
-def _mysql(pymysql, place: Place, timeout: float):
+def _mysql(pymysql, place: Place, timeout: float, answer: float):
     parameters = place.parameters
     known = {
         "user": place.username or None,
@@ -118,8 +119,8 @@ def _mysql(pymysql, place: Place, timeout: float):
         "database": place.database,
         "charset": "utf8mb4",
         "connect_timeout": int(parameters.get("connect-timeout", 0)) or max(1, round(timeout / 4 / len(place.hosts))),
-        "read_timeout": max(1, round(timeout / 2 + 0.2)),
-        "write_timeout": max(1, round(timeout / 2 + 0.2)),
+        "read_timeout": max(1, round(answer + 0.2)),
+        "write_timeout": max(1, round(answer + 0.2)),
         **_mysql_tls(parameters),
     }
 
@@ -160,9 +161,9 @@ def _mysql_tls(parameters) -> dict[str, Any]:
     return {"ssl": context}
 
 
-def _prepare_mysql(connection, _record, timeout: float) -> None:
+def _prepare_mysql(connection, _record, answer: float) -> None:
     """Make the session strict, bounded, and on a Galera node wait until it has what other nodes acknowledged."""
-    seconds = max(1, round(timeout / 2))
+    seconds = max(1, round(answer))
     settings = [
         "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,NO_ZERO_IN_DATE'",
         f"innodb_lock_wait_timeout = {seconds}",
@@ -175,7 +176,7 @@ def _prepare_mysql(connection, _record, timeout: float) -> None:
         cursor.execute("set session " + ", ".join(settings))
 
 
-def _sqlserver(mssql_python, place: Place, timeout: float):
+def _sqlserver(mssql_python, place: Place, _timeout: float, answer: float):
     parameters = place.parameters
     words = {
         "SERVER": ",".join(str(part) for part in place.hosts[0]),
@@ -189,7 +190,7 @@ def _sqlserver(mssql_python, place: Place, timeout: float):
         "ApplicationIntent": parameters.get("application-intent", ""),
     }
     text = ";".join(f"{name}={{{value.replace('}', '}}')}}}" for name, value in words.items() if value)
-    return partial(mssql_python.connect, text, timeout=max(1, round(timeout / 2)))
+    return partial(mssql_python.connect, text, timeout=max(1, round(answer)))
 
 
 _CREATORS = {"postgresql": _postgresql, "mysql": _mysql, "sqlserver": _sqlserver}

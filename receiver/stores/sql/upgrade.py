@@ -38,7 +38,9 @@ def prepare(engine: Engine, place: Place, timeout: float, create: bool) -> None:
         if not create:
             raise StoreUnavailable("the tables of the store are missing; a start of `receiver serve` makes them")
         try:
-            _upgrade(engine, place)
+            with engine.begin() as connection:
+                _lock(connection, place)
+                upgrade(connection, place)
         except DBAPIError:  # another replica is at it, or has done it: look again
             if time.monotonic() > deadline:
                 raise
@@ -91,19 +93,18 @@ def _columns(connection: Connection, place: Place, table: str) -> set[str]:
     return {one["name"] for one in look.get_columns(table, schema=schema)} if look.has_table(table, schema) else set()
 
 
-def _upgrade(engine: Engine, place: Place) -> None:
+def upgrade(connection: Connection, place: Place) -> None:
+    """Run the missing steps in the transaction of ``connection``."""
     from alembic import command  # noqa: PLC0415 - half a second, needed once in the life of a schema
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection:
-        lock(connection, place)
-        config.attributes |= {"connection": connection, "schema": place.parameters.get("search_path")}
-        command.upgrade(config, "head")
+    config.attributes |= {"connection": connection, "schema": place.parameters.get("search_path")}
+    command.upgrade(config, "head")
 
 
-def lock(connection: Connection, place: Place) -> None:
+def _lock(connection: Connection, place: Place) -> None:
     """Keep other receivers from changing the schema until this transaction ends, where the engine can."""
     if place.kind == "postgresql":
         try:

@@ -1,0 +1,52 @@
+"""``receiver store adopt``: take over the database that the Java service filled."""
+
+import json
+
+import click
+
+from receiver import app
+from receiver.stores.urls import Place
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def adopt(yes: bool, only_plan: bool, as_json: bool) -> None:
+    """Take over the states table that the Java service made in the database of DATABASE_URL.
+
+    Shows the statements that it will run and those of the way back, then asks. Stop the Java service and make a
+    backup first.
+    """
+    settings = app.configure_stores()
+    place = settings.place
+    if place.path:
+        raise click.ClickException(f"{place}: the Java service kept its states in a database server")
+    from receiver.stores.sql import adoption  # noqa: PLC0415 - an extra, which only servers need
+
+    engine = adoption.open_engine(place, settings.store_timeout)
+    try:
+        found = adoption.plan(engine, place)
+        if as_json:
+            click.echo(json.dumps(adoption.summary_of(found, place), indent=1))
+        else:
+            _show(found, place)
+        if only_plan:
+            return
+        if not yes:
+            click.confirm("Is the Java service stopped, and is there a backup? Adopt", abort=True, err=True)
+        adoption.adopt(engine, place, found)
+    finally:
+        engine.dispose()
+    click.echo(f"{found.states:,} states adopted; `receiver serve` answers them now", err=as_json)
+
+
+def _show(found, place: Place) -> None:
+    click.echo(f"{place}\n\nThe states table of the Java service holds {found.states:,} states. To adopt it:\n")
+    for statement in found.forth:
+        click.echo(f"    {statement};")
+    in_place = "in one transaction" if place.kind != "mysql" else "the last one in a single step"
+    click.echo(f"\nThat is done {in_place}; then the receiver's own tables are added. To go back, later:\n")
+    for statement in found.back:
+        click.echo(f"    {statement};")
+    click.echo("")

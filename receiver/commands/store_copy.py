@@ -1,0 +1,115 @@
+"""``receiver store copy``: any store into any other."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import click
+from tabulate import tabulate
+
+from receiver import app, files
+from receiver.stores import Store, open_store, transfer
+from receiver.stores.urls import Place, parse
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class StoreUrl(click.ParamType):
+    """The URL of a store, or @FILE that holds it → Place. The list of processes shows what is typed here."""
+
+    name = "url"
+
+    def convert(self, value, param, ctx):
+        """Return the Place of ``value``, or fail as click does, without repeating it."""
+        if isinstance(value, Place):
+            return value
+        try:
+            return parse(files.read_text(value[1:]).strip() if value.startswith("@") else value)
+        except ValueError as cause:
+            return self.fail(str(cause), param, ctx)
+
+
+@click.command()
+@click.option("--from", "source", type=StoreUrl(), help="The store to read; that of DATABASE_URL by default.")
+@click.option("--to", "target", type=StoreUrl(), required=True, help="The store to fill; made where it is missing.")
+@click.option("--tenant", type=click.UUID, help="UUID of the one tenant whose states are copied.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool) -> None:
+    """Copy all states into another store, and compare both to the last byte.
+
+    The newer of two wins in the target. May be broken off and run again, and while either is in use. A URL may be
+    given as @FILE, the path of a file that holds it: nobody else sees its password then.
+    """
+    settings = app.configure_stores()
+    source = source or settings.place
+    if source == target:
+        raise click.UsageError("--from and --to name the same store")
+    with (
+        contextlib.closing(open_store(source, settings.store_timeout, create=False)) as here,
+        contextlib.closing(open_store(target, settings.store_timeout)) as there,
+    ):
+        here.ping()
+        there.prepare()
+        verdicts = _run(here, there, tenant and str(tenant))
+    _report(verdicts, str(source), str(target), as_json)
+    sys.exit(0 if all(one.is_complete for one in verdicts) else 1)
+
+
+def _run(source: Store, target: Store, tenant: str | None) -> list[transfer.Copied]:
+    total = sum(1 for _ in source.summaries(tenant))
+    with _progress("copying", total) as step:
+        copied = transfer.copy(source, target, tenant, step)
+    verdicts = []
+    with _progress("comparing", total) as step:
+        for verdict in transfer.compare(source, target, tenant, step):
+            verdict.copied = copied.get(verdict.tenant, 0)
+            verdicts.append(verdict)
+    return verdicts
+
+
+@contextlib.contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """Yield what is called for each state: it moves a bar on a terminal, and writes a line now and then elsewhere."""
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label=label, file=sys.stderr, update_min_steps=100) as bar:
+            yield lambda: bar.update(1)
+        return
+    done, said = 0, time.monotonic()
+
+    def step() -> None:
+        nonlocal done, said
+        done += 1
+        if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            click.echo(f"{label}: {done:,} of {total:,} states", err=True)
+
+    yield step
+    click.echo(f"{label}: {done:,} states", err=True)
+
+
+def _report(verdicts: list[transfer.Copied], source: str, target: str, as_json: bool) -> None:
+    rows = [
+        {
+            "tenant": one.tenant,
+            "states": one.states,
+            "copied": one.copied,
+            "newer there": one.newer,
+            "only there": one.only,
+            "behind": one.behind,
+            "differing": one.differing,
+            "digest": one.source.hexdigest() if as_json else one.source.hexdigest()[:16],
+            "digest there": one.target.hexdigest() if as_json else one.target.hexdigest()[:16],
+            "verdict": "complete" if one.is_complete else "NOT COMPLETE",
+        }
+        for one in verdicts
+    ]
+    if as_json:
+        click.echo(json.dumps({"from": source, "to": target, "tenants": rows}, indent=1))
+        return
+    click.echo(f"from  {source}\nto    {target}\n")
+    click.echo(tabulate(rows, headers="keys", intfmt=","))
+    if any(one.behind for one in verdicts):
+        click.echo("\nThe source went on while it was copied: run the same command again.")

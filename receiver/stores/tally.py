@@ -1,0 +1,42 @@
+"""What a store holds, tenant by tenant: for people, for auditors, for metrics."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from receiver.states import Summary
+from receiver.stores import Store
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a store holds of ``tenant``: ``states``, the ``bytes`` of their contents, how many have ``expired``.
+
+    ``oldest`` and ``newest`` are the least and the greatest updatedAt, as the platform sent them.
+    """
+
+    tenant: str
+    states: int
+    bytes: int
+    expired: int
+    oldest: str
+    newest: str
+
+
+def tallies(store: Store, now: int, tenant: str | None = None) -> Iterator[Tally]:
+    """Yield a Tally of each tenant in ``store``, or of ``tenant`` alone; ``now`` in nanoseconds since the epoch."""
+    for name, summaries in groupby(store.summaries(tenant), key=lambda one: one.tenant):
+        yield _tally(name, summaries, now)
+
+
+def _tally(tenant: str, summaries: Iterator[Summary], now: int) -> Tally:
+    states, size, expired = 0, 0, 0
+    for one in summaries:
+        if not states:
+            oldest = newest = one.updated_at
+        states += 1
+        size += one.size
+        expired += one.expires_at is not None and one.expires_at.nanoseconds < now
+        oldest = min(oldest, one.updated_at, key=lambda instant: instant.nanoseconds)
+        newest = max(newest, one.updated_at, key=lambda instant: instant.nanoseconds)
+    return Tally(tenant, states, size, expired, oldest.text, newest.text)

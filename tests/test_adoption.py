@@ -1,0 +1,267 @@
+"""Switching over from the Java service: its table, filled by its statements, is adopted, used, and given back."""
+
+import json
+import uuid
+
+import psycopg
+import pymysql
+import pytest
+
+from receiver.app import create_app
+from receiver.settings import Settings
+from receiver.stores import open_store
+from tests.conftest import InProcess, loaded
+from tests.test_commands import receiver
+from tests.test_stores import a_state, uid
+
+TENANT, OTHER = uid(1), uid(2)
+COUNT = 40
+CREATE = {
+    "postgresql": """
+        create table states (
+            id uuid not null constraint states_pk primary key, tenant_id uuid not null, parent_id uuid,
+            flow_id uuid not null, flow_version_id uuid not null, is_done boolean not null,
+            current_map_element_id uuid, current_user_id uuid, created_at timestamp with time zone not null,
+            updated_at timestamp with time zone not null, expires_at timestamp with time zone, content jsonb not null
+        )
+    """,
+    "mariadb": """
+        create table states (
+            id char(36) not null primary key, tenant_id char(36) not null, parent_id char(36),
+            flow_id char(36) not null, flow_version_id char(36) not null, is_done bit not null,
+            current_map_element_id char(36), current_user_id char(36), created_at datetime(6) not null,
+            updated_at datetime(6) not null, expires_at datetime(6), content json not null
+        )
+    """,
+}
+UPSERT = {
+    "postgresql": """
+        insert into states (id, tenant_id, parent_id, flow_id, flow_version_id, is_done, current_map_element_id,
+                            current_user_id, created_at, updated_at, expires_at, content)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz, %s::jsonb)
+        on conflict (id) do update
+           set flow_id = excluded.flow_id, flow_version_id = excluded.flow_version_id, is_done = excluded.is_done,
+               updated_at = excluded.updated_at, expires_at = excluded.expires_at, content = excluded.content
+         where states.updated_at <= excluded.updated_at
+    """,
+    "mariadb": """
+        insert into states (id, tenant_id, parent_id, flow_id, flow_version_id, is_done, current_map_element_id,
+                            current_user_id, created_at, updated_at, expires_at, content)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        on duplicate key update content = if(updated_at <= values(updated_at), values(content), content)
+    """,
+}
+SELECT = "select content from states where id = %s and tenant_id = %s"
+DELETE = "delete from states where id = %s and tenant_id = %s"
+
+
+class Java:
+    """The statements of the Java service, on ``engine`` ("postgresql" or "mariadb")."""
+
+    def __init__(self, engine, server, database):
+        self.engine, self.server, self.database = engine, server, database
+
+    def run(self, sql, values=()):
+        if self.engine == "postgresql":
+            connection = psycopg.connect(self.server.url(self.database), autocommit=True)
+        else:
+            connection = pymysql.connect(
+                host="127.0.0.1", port=self.server.port, user="receiver", password=self.server.password,
+                database=self.database, autocommit=True,
+            )  # fmt: skip
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql, values or None)
+            return cursor.fetchall() if cursor.description else cursor.rowcount
+        finally:
+            connection.close()
+
+    def make(self):
+        self.run(CREATE[self.engine])
+        self.run("create table flyway_schema_history (installed_rank int primary key, description varchar(200))")
+        self.run("insert into flyway_schema_history values (1, 'create states')")
+
+    def save(self, number, content, minute=0):
+        stamp = f"2026-03-01 10:{minute:02d}:00.123456" + ("+00" if self.engine == "postgresql" else "")
+        parent = uid(500) if number % 2 else None
+        return self.run(
+            UPSERT[self.engine],
+            (uid(number), TENANT if number % 3 else OTHER, parent, uid(100), uid(101), number % 2 == 0, None, uid(7),
+             stamp, stamp, stamp if number % 5 == 0 else None, json.dumps(content)),
+        )  # fmt: skip
+
+    def load(self, number, tenant=None):
+        rows = self.run(SELECT, (uid(number), tenant or (TENANT if number % 3 else OTHER)))
+        return [json.loads(value) if isinstance(value, str) else value for (value,) in rows]
+
+
+def content_of(number):
+    return {"number": number, "text": "größe \U0001f469 'quoted' 100% \\", "nested": [1, None, {"a": "b"}]}
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def java(request):
+    server = request.getfixturevalue(request.param)
+    made = Java(request.param, server, server.new_database())
+    made.make()
+    for number in range(COUNT):
+        made.save(number, content_of(number))
+    return made
+
+
+@pytest.fixture
+def url(java):
+    return java.server.url(java.database)
+
+
+@pytest.fixture
+def calls(url, ring, clock, app, keys):
+    """A function from a tenant to its client of a receiver on the adopted database."""
+    opened = open_store(url, 10)
+    application = create_app(Settings(), ring, opened, clock)
+    yield lambda tenant: InProcess(application.test_client(), tenant, keys)
+    opened.close()
+
+
+def test_a_start_without_adopting_stops_with_the_hint_and_changes_nothing(java, url, tmp_path):
+    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
+    ran = receiver("serve", cwd=tmp_path, DATABASE_URL=url)
+    assert (ran.returncode, ran.stdout) == (78, "")
+    assert "DATABASE_URL: the database holds the states of the Java service" in ran.stderr
+    assert "receiver store adopt" in ran.stderr
+    java.save(1, {"still": "works"}, minute=1)
+    assert java.load(1) == [{"still": "works"}]
+
+
+def test_the_plan_is_shown_and_nothing_is_done_without_a_yes(java, url, tmp_path):
+    for words in (["--plan"], []):
+        ran = receiver("store", "adopt", *words, cwd=tmp_path, DATABASE_URL=url)
+        assert ran.returncode == (0 if words else 1)
+        assert f"holds {COUNT} states" in ran.stdout
+        assert "To go back" in ran.stdout
+        assert java.server.password not in ran.stdout + ran.stderr
+    java.save(1, {"still": "works"}, minute=1)
+    assert java.load(1) == [{"still": "works"}]
+
+
+def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(java, url, tmp_path, calls, flow):
+    plan = json.loads(receiver("store", "adopt", "--plan", "--json", cwd=tmp_path, DATABASE_URL=url).stdout)
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    assert f"{COUNT} states adopted" in ran.stdout
+    for number in range(COUNT):
+        tenant = TENANT if number % 3 else OTHER
+        assert json.loads(loaded(calls(tenant), uid(number))) == content_of(number)
+        assert calls(OTHER if number % 3 else TENANT).load(uid(number)).status == 404
+    client = calls(TENANT)
+    known = flow.state() | {"id": uid(1), "tenant": TENANT}
+    assert client.save(known | {"updatedAt": "2026-03-01T10:00:00.1234559Z"}).status == 204
+    assert json.loads(loaded(client, uid(1))) == content_of(1)  # 100 ns older than what Java kept
+    assert client.save(known | {"updatedAt": "2026-03-01T10:00:00.123456Z", "content": '{"n":1}'}).status == 204
+    assert loaded(client, uid(1)) == '{"n":1}'
+    stored = open_store(url, 5)
+    assert (stored.find(TENANT, uid(1)).parent, stored.find(TENANT, uid(2)).is_done) == (uid(500), True)
+    assert stored.find(TENANT, uid(5)).expires_at.text == "2026-03-01T10:00:00.123456Z"
+    assert stored.find(TENANT, uid(1)).created_at.text == "2026-03-01T10:00:00.123456Z"
+    stored.close()
+    new = flow.state() | {"tenant": TENANT, "createdAt": "2026-03-02T01:00:00.1234567+02:00"}
+    assert client.save(new).status == 204
+    assert client.delete([uid(2)]).status == 204
+    assert client.load(uid(2)).status == 404
+    again = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    assert again.returncode == 1
+    assert "nothing to adopt" in again.stderr
+
+    give_back(java, plan["back"])
+    assert java.load(1) == [{"n": 1}]
+    assert java.load(2) == []
+    assert java.load(4) == [content_of(4)]
+    rows = java.run("select created_at, content from states where id = %s", (new["id"],))
+    assert str(rows[0][0])[:26] == "2026-03-01 23:00:00.123457" or str(rows[0][0])[:19] == "2026-03-01 23:00:00"
+    java.save(4, {"java": "saves again"}, minute=59)
+    assert java.load(4) == [{"java": "saves again"}]
+    assert java.run("select description from flyway_schema_history")[0][0] == "create states"
+
+
+def give_back(java, statements):
+    """Run ``statements`` in one session, as an administrator would paste them."""
+    if java.engine == "postgresql":
+        with psycopg.connect(java.server.url(java.database), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+    connection = pymysql.connect(
+        host="127.0.0.1", port=java.server.port, user="receiver", password=java.server.password, database=java.database
+    )
+    with connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def test_what_the_java_service_can_still_do_afterwards(java, url, tmp_path):
+    assert receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url).returncode == 0
+    assert java.run("select 1")[0][0] == 1
+    assert java.load(1) == [content_of(1)]
+    assert java.run(DELETE, (uid(1), TENANT)) == 1
+    assert java.load(1) == []
+    before = java.load(4)
+    with pytest.raises((psycopg.Error, pymysql.Error)):
+        java.save(4, {"java": "cannot save"}, minute=59)
+    assert java.load(4) == before
+
+
+def test_an_adoption_that_cannot_be_done_says_why_and_changes_nothing(postgresql, tmp_path):
+    java = Java("postgresql", postgresql, postgresql.new_database())
+    java.make()
+    java.run("alter table states alter flow_id drop not null")
+    java.save(1, content_of(1))
+    java.run("update states set flow_id = null")
+    url = postgresql.url(java.database)
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    assert (ran.returncode, ran.stderr) == (
+        1,
+        "receiver: 1 states have no flow_id: look at them, or delete them, first\n",
+    )
+    java.run("update states set flow_id = id")
+    java.run("create view report as select updated_at from states")
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    java.run("alter table states add extra int not null default 1")
+    java.save(1, {"still": "works"}, minute=1)
+    assert java.load(1) == [{"still": "works"}]
+
+
+def test_a_stranger_table_of_the_same_name_is_left_alone(postgresql, tmp_path):
+    name = postgresql.new_database()
+    postgresql.execute("create table receipts (number int primary key)", name)
+    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
+    ran = receiver("serve", cwd=tmp_path, DATABASE_URL=postgresql.url(name))
+    assert ran.returncode == 78
+    assert "a table receipts that is not the receiver's" in ran.stderr
+    assert postgresql.execute("select count(*) from pg_tables where schemaname = 'public'", name) == [(1,)]
+
+
+def test_a_store_that_never_was_the_java_services_is_not_adopted(postgresql, tmp_path):
+    url = postgresql.url(postgresql.new_database())
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    assert (ran.returncode, "nothing to adopt" in ran.stderr) == (1, True)
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path)
+    assert (ran.returncode, "kept its states in a database server" in ran.stderr) == (1, True)
+
+
+def test_an_adopted_state_is_as_good_as_one_that_was_saved(postgresql, tmp_path):
+    java = Java("postgresql", postgresql, postgresql.new_database())
+    java.make()
+    java.save(1, content_of(1))
+    url = postgresql.url(java.database)
+    assert receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url).returncode == 0
+    store = open_store(url, 5)
+    try:
+        newer = a_state(1, "2026-03-01T10:00:00.1234561Z")
+        assert store.save(OTHER, [a_state(1)], None).stored == 1  # the same id in another tenant
+        assert store.save(TENANT, [newer], None).stored == 1
+        assert store.find(TENANT, uid(1)).content == newer.content
+        assert uuid.UUID(store.find(TENANT, uid(1)).parent).int == 500
+    finally:
+        store.close()
