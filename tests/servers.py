@@ -68,6 +68,13 @@ class Server:
     def check(self) -> None:
         socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
 
+    def signal_all(self, sign: int) -> None:
+        """Send ``sign`` to the server and to the processes that it started: SIGSTOP freezes, SIGCONT thaws."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
+            for pid in (self.process.pid, *map(int, file.read().split())):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+
     def stop(self, sign: int = signal.SIGTERM) -> None:
         if self.process and self.process.poll() is None:
             self.process.send_signal(sign)

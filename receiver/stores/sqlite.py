@@ -17,6 +17,7 @@ from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a cur
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
+from receiver.stores.mounts import network_type
 from receiver.stores.rows import row_of, state_of, summary_of
 from receiver.stores.sqlite_rows import COLUMNS, SUMMARY, UPSERT, bind, jti_was
 from receiver.stores.sqlite_schema import migrations
@@ -171,6 +172,11 @@ class SqliteStore(Store):
             raise StoreMisplaced(f"{path}: is not a file")
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             raise StoreMisplaced(f"{path}: the folder {folder} is missing (is the volume mounted?)")
+        if kind := network_type(path):
+            raise StoreMisplaced(
+                f"{path}: lies on {kind}, a file system of the network, where SQLite would lose data:"
+                " use a local disk, or file:// or a database server instead"
+            )
         for needed in (path, folder):  # the write-ahead log is made beside the file
             if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
                 raise StoreMisplaced(f"{needed}: must be readable and writable for this user")

@@ -8,6 +8,9 @@
 | mysql      | ``mysql://user:password@host:3306/database``, ``mariadb://…``                    |
 | sqlserver  | ``sqlserver://user:password@host:1433/database`` (written, not run here)         |
 
+A Unix socket is ``postgresql://user@/database?host=/folder`` or ``mysql://user@/database?unix-socket=/path``; no
+host at all is localhost. Where a URL's own signs stand in a user, a password or a name they are written %XX.
+
 A ``jdbc:`` URL of each kind but ``file`` is translated first (``jdbc.py``). A message says what is valid and
 repeats nothing of a URL but the names of parameters: the rest may be a secret.
 """
@@ -17,7 +20,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from receiver.stores import jdbc
 
@@ -45,11 +47,11 @@ _POSTGRESQL = """
     application_name channel_binding gssencmode keepalives keepalives_count keepalives_idle keepalives_interval
     krbsrvname load_balance_hosts options passfile require_auth search_path sslcert sslcrl sslcrldir sslkey sslmode
     sslnegotiation sslrootcert ssl_max_protocol_version ssl_min_protocol_version target_session_attrs
-    connect_timeout tcp_user_timeout
+    connect_timeout tcp_user_timeout host
 """
 PARAMETERS = {
     "postgresql": frozenset(_POSTGRESQL.split()),
-    "mysql": frozenset({"ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "connect-timeout"}),
+    "mysql": frozenset({"ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "connect-timeout", "unix-socket"}),
     "sqlserver": frozenset(
         {
             "encrypt",
@@ -70,10 +72,11 @@ _VALUES = {
     ("sqlserver", "multi-subnet-failover"): ("yes", "no"),
     ("sqlserver", "application-intent"): ("readwrite",),
 }
+_SOCKETS = {"postgresql": "host", "mysql": "unix-socket"}  # the parameter that becomes the one of ``hosts``
 _NUMBERS = re.compile("|".join(("connect.timeout", "tcp_user_timeout", "keepalives.*")))
-_HOST = re.compile(
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+|(?:%2F|/)[^:,]+)?)(?::(?P<port>\d{1,5}))?", re.ASCII
-)
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+|%2[Ff][^:,]+)?)(?::(?P<port>\d{1,5}))?", re.ASCII)
+_URL = re.compile(r"\w+://(?P<authority>[^/?#]*)/(?P<database>[^?#]*)(?:\?(?P<query>[^#]*))?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 
@@ -81,8 +84,8 @@ _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 class Place:
     """Where a store lies. ``path`` is that of a file or folder; the rest is that of a database server.
 
-    ``hosts`` are (name, port) in the order in which they are tried; a name that begins with "/" is the folder of
-    a Unix socket. ``parameters`` are those of PARAMETERS.
+    ``hosts`` are (name, port) in the order in which they are tried; a name that begins with "/" is that
+    of a Unix socket: of its folder to PostgreSQL, of itself to MySQL. ``parameters`` are those of PARAMETERS.
     """
 
     kind: str
@@ -109,6 +112,8 @@ class Place:
 
 def parse(url: str) -> Place:
     """Return the Place that ``url`` names; raises ValueError, which says what is valid."""
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", url):  # the last are what Python makes of other than UTF-8
+        raise ValueError("must be one line in UTF-8, without control characters")
     url = jdbc.translate(url) if url.startswith("jdbc:") else url
     scheme = url.partition(":")[0]
     if scheme == "sqlite" and url.startswith("sqlite:///"):
@@ -131,33 +136,47 @@ def _sqlite_path(path: str) -> str:
 def _folder(path: str) -> str:
     if set(path) & set("?#;"):
         raise ValueError("takes no parameters for a folder")
-    folder = unquote(path)
-    if not folder.strip("/") or "\0" in folder:
+    folder = jdbc.decoded(path)
+    if not folder.strip("/"):
         raise ValueError("must name a folder of its own, such as file:///var/lib/receiver")
     return folder
 
 
 def _server(kind: str, url: str) -> Place:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError("must name a host and a database, such as postgresql://host:5432/database") from None
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    username, _, password = credentials.partition(":")
-    database = unquote(parts.path.removeprefix("/"))
-    if not database or "/" in database or "\0" in database:
-        raise ValueError("must end in the name of a database, such as postgresql://host:5432/database")
-    if parts.fragment:
+    if "#" in url:
         raise ValueError("holds a '#'; in a user, a password or a name it is written %23")
-    parameters = _parameters(kind, parts.query)
+    match = _URL.fullmatch(url)
+    database = jdbc.decoded(match["database"]) if match else ""
+    if not database or "/" in database or not database.isprintable():
+        raise ValueError("must end in the name of a database, such as postgresql://host:5432/database")
+    credentials, _, hosts = match["authority"].rpartition("@")
+    if "@" in credentials or "@" in match["database"]:
+        raise ValueError("holds more than one @; in a user, a password or a name it is written %40")
+    username, _, password = credentials.partition(":")
+    parameters = _parameters(kind, match["query"] or "")
     return Place(
         kind,
-        hosts=tuple(_host(kind, one) for one in hosts.split(",")),
+        hosts=_hosts(kind, hosts, parameters.pop(_SOCKETS.get(kind), "")),
         database=database,
-        username=unquote(username),
-        password=unquote(password),
+        username=jdbc.decoded(username),
+        password=jdbc.decoded(password),
         parameters=parameters,
     )
+
+
+def _hosts(kind: str, text: str, socket: str) -> tuple[tuple[str, int], ...]:
+    """Return name and port of each host in ``text``, or of the Unix ``socket``; raises ValueError."""
+    unnamed = text.startswith(":") or not text
+    if socket and not unnamed:
+        raise ValueError(f"has a parameter {_SOCKETS[kind]}, beside which no host can be named, only :port")
+    if unnamed and "," not in text:
+        return ((socket or "localhost", _host(kind, text)[1]),)
+    if kind == "sqlserver" and "," in text:
+        raise ValueError("must name one host; the listener of an availability group takes multi-subnet-failover=yes")
+    found = tuple(_host(kind, one) for one in text.split(","))
+    if not all(name for name, _ in found):
+        raise ValueError("must name each of its hosts")
+    return found
 
 
 def _host(kind: str, text: str) -> tuple[str, int]:
@@ -167,22 +186,46 @@ def _host(kind: str, text: str) -> tuple[str, int]:
             "must name its hosts as name:port, separated by commas;"
             " in a user or password, @ / : , are written %40 %2F %3A %2C"
         )
-    name = match["ipv6"] or unquote(match["name"] or "") or "localhost"
+    name = match["ipv6"] or jdbc.decoded(match["name"] or "")
+    if name.startswith("/"):
+        _check_socket(kind, name)
     return name, int(match["port"] or _PORTS[kind])
 
 
 def _parameters(kind: str, query: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, given, value in (one.partition("=") for one in query.split("&") if one):
         known = name.replace("_", "-") if kind != "postgresql" else name
         if known not in PARAMETERS[kind]:
-            shown = name if name.isprintable() and len(name) <= 40 else "(unprintable)"
-            raise ValueError(f"has a parameter that is not known for {TITLES[kind]}: {shown}")
+            # What follows a stray "&" or "?" may be the end of a password.
+            shown = f": {name}" if given and _NAME.fullmatch(name) else "; in a value, & is written %26"
+            raise ValueError(f"has a parameter that is not known for {TITLES[kind]}{shown}")
         if known in found:
             raise ValueError(f"has the parameter {known} twice")
-        _check_value(kind, known, value)
-        found[known] = value
+        found[known] = jdbc.decoded(value)
+        _check_value(kind, known, found[known])
+    if kind == "mysql":
+        _check_files_of_mysql(found)
     return found
+
+
+def _check_files_of_mysql(parameters: Mapping[str, str]) -> None:
+    """Raise ValueError for a certificate that would not be looked at: whoever names it relies on it."""
+    mode = parameters.get("ssl-mode")
+    needs = {
+        "ssl-ca": (mode in (None, "verify-ca", "verify-identity"), "ssl-mode=verify-identity or verify-ca"),
+        "ssl-cert": (mode != "disabled", "another ssl-mode"),
+        "ssl-key": ("ssl-cert" in parameters, "ssl-cert"),
+    }
+    for name, (looked_at, need) in needs.items():
+        if name in parameters and not looked_at:
+            raise ValueError(f"has a parameter {name}, which needs {need}")
+
+
+def _check_socket(kind: str, path: str) -> None:
+    # To libpq a comma begins another host, and what is no absolute path is no socket.
+    if kind not in _SOCKETS or not re.fullmatch(r"/[^,]+", path) or not path.isprintable():
+        raise ValueError("must name a host, or a Unix socket by its absolute path, without commas")
 
 
 def _check_value(kind: str, name: str, value: str) -> None:
@@ -193,12 +236,13 @@ def _check_value(kind: str, name: str, value: str) -> None:
         raise ValueError(f"has a parameter {name}, which must be a whole number")
     if name == "search_path" and not _SCHEMA.fullmatch(value):
         raise ValueError("has a parameter search_path, which must be the name of one schema")
+    if name == _SOCKETS.get(kind):
+        _check_socket(kind, value)
     if not value:
         raise ValueError(f"has a parameter {name} without a value")
 
 
-def query_of(parameters: Mapping[str, str]) -> str:
-    """Return ``parameters`` as the end of a URL: "?name=value&…", or "" when there are none."""
-    return (
-        "?" + "&".join(f"{name}={quote(value, safe='/')}" for name, value in parameters.items()) if parameters else ""
-    )
+def masked(url: str) -> str:
+    """Return ``url`` as it may be shown: that of a server without user, password and parameters."""
+    place = parse(url)
+    return url if place.path else str(place)

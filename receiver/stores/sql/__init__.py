@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
-from receiver.problems import Problem
+from receiver.problems import Problem, TooLarge
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
 from receiver.stores.rows import FIELDS, row_of, state_of, summary_of
@@ -29,6 +29,7 @@ from receiver.stores.urls import Place
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
 _PAGE = 500
 _BYTES_PER_READ = 4 << 20
+_STATEMENT_OVERHEAD = 8192  # bytes around a content
 _RECEIPTS_KEPT = 60.0  # seconds between two deletions of those whose time has passed
 _ROW = [states.c[name] for name in FIELDS]
 _SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
@@ -82,6 +83,7 @@ class SqlStore(Store):
             was = self._bind(connection, tenant, receipt)
             if was == "repeated":
                 return Effect(jti_was=was)
+            _check_size(connection, rows)
             stored = sum(connection.execute(self._upsert_state, row).rowcount > 0 for row in rows)
             return Effect(stored, len(rows) - stored, was)
 
@@ -206,6 +208,20 @@ class SqlStore(Store):
                 )
         except Problem as problem:
             logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
+
+
+def _check_size(connection: Connection, rows: Sequence[dict]) -> None:
+    """Raise TooLarge for a content that MariaDB or MySQL would not take: it ends the connection without a word."""
+    largest = connection.info.get("largest_statement")
+    for row in rows if largest else ():
+        content = row["content"].encode("utf-8")
+        escaped = sum(content.count(byte) for byte in (b'"', b"'", b"\\", b"\n", b"\r", b"\x1a"))  # as PyMySQL does
+        if len(content) + escaped + _STATEMENT_OVERHEAD > largest:
+            raise TooLarge(
+                f"state {row['id']}: {len(content)} bytes of content are more than max_allowed_packet of the database"
+                f" server lets through ({largest})",
+                "A state is larger than the database of this store accepts.",
+            )
 
 
 def _was(connection: Connection, tenant: str, receipt: Receipt) -> str:

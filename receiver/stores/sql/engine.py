@@ -38,10 +38,10 @@ def make_engine(place: Place, timeout: float, connections: int, answer: float | 
     """Return an engine for ``place`` with at most ``connections``; nothing is connected yet.
 
     ``timeout`` (seconds) bounds what a call waits before it gives up: a share for a free connection, one for
-    connecting, and ``answer`` seconds, or half of it, for each answer. Raises StoreMisplaced.
+    connecting, and ``answer`` seconds, or just under half of it, for each answer. Raises StoreMisplaced.
     """
     driver = driver_of(place)
-    answer = answer or timeout / 2
+    answer = answer or 0.45 * timeout  # a ping that is not answered, then a login that is not, make a whole
     engine = create_engine(
         URL.create(_DIALECTS[place.kind][0]),
         creator=_CREATORS[place.kind](driver, place, timeout, answer),
@@ -80,7 +80,10 @@ def _postgresql(psycopg, place: Place, timeout: float, answer: float):
     parameters = {name: value for name, value in place.parameters.items() if name != "search_path"}
     wait = max(2, round(timeout / 4 / len(place.hosts)))  # seconds for each host; libpq makes 2 of 1
     given = {"application_name": "receiver", "connect_timeout": str(wait), **_KEEPALIVE}
-    given |= {"tcp_user_timeout": str(round(1000 * answer))} | parameters
+    given |= {"tcp_user_timeout": str(round(1000 * answer))}
+    if len(place.hosts) > 1:
+        given["target_session_attrs"] = "read-write"  # a standby among them must not be taken for the primary
+    given |= parameters
     return partial(
         _BoundedConnection.connect,
         host=",".join(name for name, _ in place.hosts),
@@ -115,12 +118,12 @@ def _mysql(pymysql, place: Place, timeout: float, answer: float):
     parameters = place.parameters
     known = {
         "user": place.username or None,
-        "password": place.password,
+        "password": place.password.encode("utf-8"),  # PyMySQL would make Latin-1 of a text
         "database": place.database,
         "charset": "utf8mb4",
         "connect_timeout": int(parameters.get("connect-timeout", 0)) or max(1, round(timeout / 4 / len(place.hosts))),
-        "read_timeout": max(1, round(answer + 0.2)),
-        "write_timeout": max(1, round(answer + 0.2)),
+        "read_timeout": answer + 0.2,
+        "write_timeout": answer + 0.2,
         **_mysql_tls(parameters),
     }
 
@@ -161,7 +164,7 @@ def _mysql_tls(parameters) -> dict[str, Any]:
     return {"ssl": context}
 
 
-def _prepare_mysql(connection, _record, answer: float) -> None:
+def _prepare_mysql(connection, record, answer: float) -> None:
     """Make the session strict, bounded, and on a Galera node wait until it has what other nodes acknowledged."""
     seconds = max(1, round(answer))
     settings = [
@@ -170,8 +173,10 @@ def _prepare_mysql(connection, _record, answer: float) -> None:
         f"lock_wait_timeout = {seconds}",
     ]
     with connection.cursor() as cursor:
-        cursor.execute("show variables like 'wsrep_on'")
-        if (cursor.fetchone() or ("", "OFF"))[1] == "ON":
+        cursor.execute("show variables where variable_name in ('wsrep_on', 'max_allowed_packet')")
+        found = dict(cursor.fetchall())
+        record.info["largest_statement"] = int(found["max_allowed_packet"])
+        if found.get("wsrep_on") == "ON":
             settings.append("wsrep_sync_wait = 7")  # reads, updates and deletes, inserts
         cursor.execute("set session " + ", ".join(settings))
 

@@ -6,7 +6,6 @@
 | 08*, 57P01, 57P02, 57P03, 25006 · 2006, 2013, … | the connection is of no use: another one  |
 | 53100 · 1021, 1114, 3675                       | no room                                   |
 | 28*, 3D000, 3F000, 42501 · 1044, 1045, 1049 …   | what the settings name cannot be          |
-| 1153                                          | larger than the server takes in one piece |
 
 Texts of a server may quote the content of a state, so only its codes and the first line of what it says about a
 connection go into a cause.
@@ -19,12 +18,11 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable, TooLarge
+from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable
 
 _AGAIN = re.compile("40001|40P01|1205|1213")
 _ANOTHER = re.compile("08.*|57P0[1-3]|25006|1047|1053|1077|1290|1792|1836|1927|2006|2013|2055")
 _FULL = re.compile("53100|1021|1114|3675")
-_TOO_LARGE = re.compile("1153")
 _MISPLACED = re.compile("28.{3}|3D000|3F000|42501|1044|1045|1049|1142|1698|18456|4060")
 # libpq tells a refused login without a code, in the language of the server.
 _REFUSED = re.compile(
@@ -37,11 +35,8 @@ _REFUSED = re.compile(
 
 def code_of(error: DBAPIError) -> str:
     """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``; "" for none."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state:
-        return state
     first = error.orig.args[0] if getattr(error.orig, "args", None) else ""
-    return str(first) if isinstance(first, int) else ""
+    return str(first) if isinstance(first, int) else getattr(error.orig, "sqlstate", None) or ""
 
 
 def is_worth_another_try(error: DBAPIError) -> bool:
@@ -79,8 +74,6 @@ def problem_of(error: DBAPIError) -> Problem:
     cause = ": ".join(part for part in (type(error.orig).__name__, code, said) if part)
     if _FULL.fullmatch(code):
         return StoreFull(cause)
-    if _TOO_LARGE.fullmatch(code):
-        return TooLarge(f"{cause}: max_allowed_packet of the database server is too small for this state")
     if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(said)):
         return StoreMisplaced(cause)
     return StoreUnavailable(cause)
