@@ -28,7 +28,7 @@ run: setup  ## start the receiver on 127.0.0.1:8080 with SQLite under var/ and d
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
 
-demo: setup  ## play the platform against a receiver with a temporary store
+demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=… takes that store instead of a temporary one
 	@$(BIN)/receiver demo
 
 keys: setup  ## make a new set of demo keys under keys/

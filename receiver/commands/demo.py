@@ -22,18 +22,19 @@ from receiver.mock_platform.keys import StoreKeys, new_store
 
 _SAVES = 12
 _NOT_INHERITED = ("STORAGE_", "DATABASE_", "JDBC_", "PORT", "PLATFORM_KEY", "RECEIVER_KEY")
-_ADDRESS = re.compile(r"address\s+(http://\S+)")
+_BANNER = re.compile(r"address\s+(http://\S+).*\n\s+database\s+(.+)\n")
 
 
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Another number makes another flow.")
 def demo(seed: int) -> None:
-    """Start a receiver with a temporary store and play the platform against it."""
+    """Start a receiver and play the platform against it: with a temporary store, or with that of DATABASE_URL."""
+    given = {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-demo-") as folder:
         click.echo(f"a store is created: platform key {keys.platform.kid}, receiver key {keys.receiver.kid}")
-        with running_receiver(keys, Path(folder), STORAGE_LOG_LEVEL="warning") as running:
-            click.echo(f"a receiver with a temporary store answers at {running.url}\n")
+        with running_receiver(keys, Path(folder), STORAGE_LOG_LEVEL="warning", **given) as running:
+            click.echo(f"a receiver answers at {running.url}, its store is {running.store}\n")
             with contextlib.closing(Client(running.url, str(uuid.uuid4()), keys)) as client:
                 play = _Play(client, seed)
                 play.run()
@@ -45,9 +46,10 @@ def demo(seed: int) -> None:
 
 @dataclass
 class Running:
-    """A receiver that runs as a ``process`` of its own and answers at ``url``."""
+    """A receiver that runs as a ``process`` of its own, answers at ``url`` and keeps states in ``store``."""
 
     url: str
+    store: str
     process: subprocess.Popen
 
 
@@ -60,7 +62,7 @@ def running_receiver(keys: StoreKeys, folder: Path, stderr: IO | None = None, **
     ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     ours |= {
         "STORAGE_BIND": "127.0.0.1:0",
-        "DATABASE_URL": f"sqlite:///{folder}/states.db",
+        **({} if "JDBC_DATABASE_URL" in environment else {"DATABASE_URL": f"sqlite:///{folder}/states.db"}),
         "PLATFORM_KEY": json.dumps(keys.platform.public()),
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),
         "STORAGE_KEYS": str(folder / "keys"),
@@ -69,10 +71,14 @@ def running_receiver(keys: StoreKeys, folder: Path, stderr: IO | None = None, **
     command = [sys.executable, "-m", "receiver", "serve"]
     process = subprocess.Popen(command, env=ours | environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
-        found = next((found for line in process.stdout if (found := _ADDRESS.search(line))), None)
-        if found is None:
-            raise click.ClickException("the receiver did not start")
-        yield Running(found.group(1), process)
+        said, found = "", None
+        while found is None:
+            line = process.stdout.readline()
+            if not line:
+                raise click.ClickException("the receiver did not start")
+            said += line
+            found = _BANNER.search(said)
+        yield Running(*found.groups(), process)
     finally:
         process.terminate()
         process.communicate(timeout=60)

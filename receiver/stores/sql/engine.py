@@ -77,13 +77,13 @@ def _postgresql(psycopg, place: Place, timeout: float, answer: float):
                     self.pgconn.finish()  # an answer is still due: nothing else can be asked on it
                 raise
 
-    parameters = {name: value for name, value in place.parameters.items() if name != "search_path"}
-    wait = max(2, round(timeout / 4 / len(place.hosts)))  # seconds for each host; libpq makes 2 of 1
-    given = {"application_name": "receiver", "connect_timeout": str(wait), **_KEEPALIVE}
-    given |= {"tcp_user_timeout": str(round(1000 * answer))}
+    given = {"application_name": "receiver", **_KEEPALIVE}
     if len(place.hosts) > 1:
         given["target_session_attrs"] = "read-write"  # a standby among them must not be taken for the primary
-    given |= parameters
+    given |= {name: value for name, value in place.parameters.items() if name != "search_path"}
+    wait = max(2, round(timeout / 4 / len(place.hosts)))  # seconds for each host; libpq makes 2 of 1
+    given["connect_timeout"] = str(_least(wait, given.get("connect_timeout")))
+    given["tcp_user_timeout"] = str(_least(round(1000 * answer), given.get("tcp_user_timeout")))
     return partial(
         _BoundedConnection.connect,
         host=",".join(name for name, _ in place.hosts),
@@ -94,6 +94,11 @@ def _postgresql(psycopg, place: Place, timeout: float, answer: float):
         prepare_threshold=None,  # PgBouncer hands each transaction to another server connection
         **given,
     )
+
+
+def _least(ours: int, theirs: str | None) -> int:
+    """Return the shorter wait: STORAGE_STORE_TIMEOUT bounds all; 0 would be none at all."""
+    return min(ours, int(theirs or 0) or ours)
 
 
 def _prepare_postgresql(connection, record, answer: float) -> None:
@@ -121,7 +126,7 @@ def _mysql(pymysql, place: Place, timeout: float, answer: float):
         "password": place.password.encode("utf-8"),  # PyMySQL would make Latin-1 of a text
         "database": place.database,
         "charset": "utf8mb4",
-        "connect_timeout": int(parameters.get("connect-timeout", 0)) or max(1, round(timeout / 4 / len(place.hosts))),
+        "connect_timeout": _least(max(1, round(timeout / 4 / len(place.hosts))), parameters.get("connect-timeout")),
         "read_timeout": answer + 0.2,
         "write_timeout": answer + 0.2,
         **_mysql_tls(parameters),

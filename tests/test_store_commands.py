@@ -1,0 +1,327 @@
+"""``receiver store``: counting, listing, showing, deleting, copying; and where each tenant's states lie."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from receiver.app import create_app, open_configured
+from receiver.settings import Settings, read
+from receiver.states import Instant
+from receiver.stores import open_store, transfer
+from tests.conftest import InProcess, assert_problem, loaded, ring_of
+from tests.test_commands import receiver
+from tests.test_stores import OTHER, TENANT, a_receipt, a_state, uid
+
+BACKENDS = ["sqlite", "filesystem", "postgresql", "mariadb"]
+
+
+@pytest.fixture
+def new_url(request, tmp_path):
+    """A function from a backend to the URL of a new store of it."""
+    numbers = itertools.count(1)
+
+    def make(backend: str) -> str:
+        if backend == "sqlite":
+            return f"sqlite:///{tmp_path}/{next(numbers)}.db"
+        if backend == "filesystem":
+            return f"file://{tmp_path}/{next(numbers)}"
+        server = request.getfixturevalue(backend)
+        return server.url(server.new_database())
+
+    return make
+
+
+@contextlib.contextmanager
+def filled(url, *states):
+    with contextlib.closing(open_store(url, 10)) as store:
+        store.prepare()
+        for tenant, own in itertools.groupby(states, key=lambda state: state.tenant):
+            store.save(tenant, list(own), None)
+        yield store
+
+
+def some_states(count=30):
+    mine = [
+        a_state(number, expires_at=Instant.parse("2020-01-01T00:00:00Z") if number % 3 else None)
+        for number in range(count)
+    ]
+    theirs = [
+        a_state(number, "2026-05-05T05:05:05.1234567+02:00", tenant=OTHER, content="ü" * number) for number in range(5)
+    ]
+    return [*mine, *theirs]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_stats_list_show_and_delete_say_what_is_there(backend, new_url, tmp_path):
+    url = new_url(backend)
+    with filled(url, *some_states()) as store:
+        environ = {"cwd": tmp_path, "DATABASE_URL": url}
+        stats = json.loads(receiver("store", "stats", "--json", **environ).stdout)
+        assert [row["tenant"] for row in stats] == [TENANT, OTHER]
+        assert (stats[0]["states"], stats[0]["expired"], stats[1]["bytes"]) == (30, 20, 2 * sum(range(5)))
+        assert stats[1]["newest"] == "2026-05-05T05:05:05.1234567+02:00"
+        assert re.search(rf"{TENANT} +30 ", receiver("store", "stats", **environ).stdout)
+        assert receiver("store", "stats", "--tenant", OTHER, **environ).stdout.count("\n") == 3
+        listed = json.loads(receiver("store", "list", OTHER, "--json", **environ).stdout)
+        assert [row["id"] for row in listed] == [uid(number) for number in range(5)]
+        assert listed[4]["bytes"] == 8
+        assert receiver("store", "list", OTHER, **environ).stdout.splitlines()[0].startswith(uid(0))
+        assert json.loads(receiver("store", "list", uid(99), "--json", **environ).stdout) == []
+        shown = receiver("store", "show", OTHER, uid(3), **environ)
+        assert "2026-05-05T05:05:05.1234567+02:00" in shown.stdout
+        assert "ü" not in shown.stdout
+        assert (
+            json.loads(receiver("store", "show", OTHER, uid(3), "--content", "--json", **environ).stdout)["content"]
+            == "üüü"
+        )
+        assert receiver("store", "show", OTHER, uid(77), **environ).returncode == 1
+        asked = receiver("store", "delete", OTHER, uid(3), **environ)
+        assert asked.returncode == 1
+        assert store.find(OTHER, uid(3))
+        assert json.loads(receiver("store", "delete", OTHER, uid(3), uid(88), "--yes", "--json", **environ).stdout) == {
+            "deleted": 1
+        }
+        assert receiver("store", "delete", OTHER, "--all", "--yes", **environ).stdout == "4 states deleted\n"
+        assert receiver("store", "delete", OTHER, "--yes", **environ).returncode == 2
+        assert json.loads(receiver("store", "purge", "--json", **environ).stdout) == {"deleted": 20}
+        assert [state.id for state in store.scan()] == [uid(number) for number in range(0, 30, 3)]
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.permutations(BACKENDS, 2)))
+def test_any_store_is_copied_into_any_other_to_the_last_byte(source, target, new_url, tmp_path):
+    here, there = new_url(source), new_url(target)
+    odd = a_state(
+        50, "9999-12-31T23:59:59.9999999-18:00", parent=uid(3), is_done=True, current_user=uid(4), current_map_element=uid(5),
+        expires_at=Instant.parse("0001-01-01T00:00:00+18:00"), content="\u2028\U0010ffff\x01'\"\\%s",
+    )  # fmt: skip
+    with filled(here, *some_states(), odd) as first:
+        ran = receiver("store", "copy", "--to", there, "--json", cwd=tmp_path, DATABASE_URL=here)
+        assert ran.returncode == 0, ran.stderr
+        rows = json.loads(ran.stdout)["tenants"]
+        assert [(row["tenant"], row["states"], row["copied"]) for row in rows] == [(TENANT, 31, 31), (OTHER, 5, 5)]
+        assert all(row["digest"] == row["digest there"] for row in rows)
+        with contextlib.closing(open_store(there, 10)) as second:
+            assert list(second.scan()) == list(first.scan())
+        again = json.loads(receiver("store", "copy", "--to", there, "--json", cwd=tmp_path, DATABASE_URL=here).stdout)
+        assert [row["copied"] for row in again["tenants"]] == [0, 0]
+        assert [row["digest"] for row in again["tenants"]] == [row["digest"] for row in rows]
+
+
+def test_a_copy_keeps_what_is_newer_there_and_brings_what_is_newer_here(new_url, tmp_path):
+    here, there = new_url("sqlite"), new_url("sqlite")
+    older, newer = "2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
+    with (
+        filled(here, a_state(1, older), a_state(2, newer), a_state(3)),
+        filled(there, a_state(1, newer), a_state(2, older), a_state(4), a_state(5, tenant=OTHER)) as target,
+    ):
+        ran = receiver("store", "copy", "--from", here, "--to", there, "--json", cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        mine, theirs = json.loads(ran.stdout)["tenants"]
+        assert {name: mine[name] for name in ("states", "copied", "newer there", "only there", "verdict")} == {
+            "states": 3, "copied": 2, "newer there": 1, "only there": 1, "verdict": "complete",
+        }  # fmt: skip
+        assert (theirs["states"], theirs["only there"]) == (0, 1)
+        assert [state.updated_at.text for state in target.scan(TENANT)][:2] == [newer, newer]
+
+
+def test_a_copy_of_one_tenant_brings_no_other(new_url, tmp_path):
+    here, there = new_url("sqlite"), new_url("filesystem")
+    with filled(here, *some_states()):
+        ran = receiver("store", "copy", "--to", there, "--tenant", OTHER, cwd=tmp_path, DATABASE_URL=here)
+        assert ran.returncode == 0, ran.stderr
+        with contextlib.closing(open_store(there, 10)) as target:
+            assert {state.tenant for state in target.scan()} == {OTHER}
+
+
+def test_a_copy_that_did_not_arrive_is_not_called_complete(new_url):
+    with (
+        filled(new_url("sqlite"), a_state(1), a_state(2), a_state(3)) as source,
+        filled(new_url("sqlite"), a_state(1)) as target,
+    ):
+        target.save(TENANT, [a_state(2, content="another")], None)
+        (verdict,) = transfer.compare(source, target, None, lambda: None)
+        assert (verdict.equal, verdict.differing, verdict.behind, verdict.is_complete) == (1, 1, 1, False)
+        assert verdict.source.digest() != verdict.target.digest()
+
+
+def test_a_url_in_a_file_is_read_and_a_wrong_one_is_not_repeated(new_url, tmp_path):
+    here = new_url("sqlite")
+    with filled(here, a_state(1)):
+        (tmp_path / "to").write_text(f"sqlite:///{tmp_path}/copied.db\n")
+        ran = receiver("store", "copy", "--to", f"@{tmp_path}/to", cwd=tmp_path, DATABASE_URL=here)
+        assert ran.returncode == 0, ran.stderr
+        assert "complete" in ran.stdout
+    for url in ("postgresql://u:hunter2@h/d?sslmod=x", "oracle://hunter2"):
+        ran = receiver("store", "copy", "--to", url, cwd=tmp_path, DATABASE_URL=here)
+        assert ran.returncode == 2
+        assert "hunter2" not in ran.stderr
+    assert receiver("store", "copy", "--to", here, cwd=tmp_path, DATABASE_URL=here).returncode == 2
+
+
+def test_a_source_that_does_not_exist_is_told_and_nothing_is_made(new_url, tmp_path):
+    ran = receiver(
+        "store", "copy", "--from", f"sqlite:///{tmp_path}/typo.db", "--to", f"sqlite:///{tmp_path}/new.db", cwd=tmp_path
+    )
+    assert ran.returncode == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["sqlite", "filesystem", "postgresql"])
+def test_a_copy_killed_half_way_goes_on_where_it_was(new_url, tmp_path, target):
+    here, there = new_url("sqlite"), new_url(target)
+    with filled(here, *(a_state(number, content="x" * 3000) for number in range(6000))):
+        command = [sys.executable, "-m", "receiver", "store", "copy", "--from", here, "--to", there]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.closing(open_store(there, 10)) as store:
+            arrived = 0
+            while arrived < 1000 and process.poll() is None:
+                with contextlib.suppress(Exception):
+                    arrived = sum(1 for _ in store.summaries())
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            arrived = sum(1 for _ in store.summaries())
+            assert 1000 <= arrived < 6000
+            ran = receiver("store", "copy", "--from", here, "--to", there, "--json", cwd=tmp_path)
+            assert ran.returncode == 0, ran.stderr
+            (row,) = json.loads(ran.stdout)["tenants"]
+            assert (row["copied"], row["states"]) == (6000 - arrived, 6000)
+            assert row["digest"] == row["digest there"]
+
+
+def settings_of(**environ):
+    found, mistakes = read(environ)
+    assert mistakes == []
+    return found
+
+
+@pytest.fixture
+def homes(new_url, tmp_path):
+    """The environment of a receiver that keeps OTHER's states in a store of its own."""
+    return {
+        "DATABASE_URL": new_url("sqlite"),
+        f"STORAGE_TENANT_{OTHER.replace('-', '_')}": new_url("postgresql"),
+        f"STORAGE_REGION_{OTHER}": "Frankfurt",
+        "STORAGE_REGION": "Paris",
+    }
+
+
+def test_a_tenant_with_a_store_of_its_own_has_its_states_there_and_nowhere_else(homes, keys, clock, flow):
+    settings = settings_of(**homes)
+    with contextlib.closing(open_configured(settings)) as store:
+        application = create_app(settings, ring_of(keys), store, clock)
+        for tenant in (TENANT, OTHER):
+            client = InProcess(application.test_client(), tenant, keys)
+            state = flow.state() | {"tenant": tenant}
+            assert client.save(state).status == 204
+            assert loaded(client, state["id"]) == state["content"]
+            assert [one.tenant for one in store.of(tenant).scan()] == [tenant]
+        assert [one.tenant for one in store.summaries()] == [TENANT, OTHER]
+        assert [one.tenant for one in store.scan()] == [TENANT, OTHER]
+        assert client.delete([state["id"]]).status == 204
+        assert client.load(state["id"]).status == 404
+        assert (
+            store.save(
+                OTHER, [a_state(1, tenant=OTHER, expires_at=Instant.parse("2020-01-01T00:00:00Z"))], a_receipt()
+            ).stored
+            == 1
+        )
+        assert store.repeated(OTHER, a_receipt())
+        assert not store.repeated(TENANT, a_receipt())
+        assert store.purge(1_700_000_000 * 10**9) == 1
+
+
+def test_an_outage_of_one_tenants_store_is_that_tenants_alone(keys, clock, flow, new_url, tmp_path):
+    settings = settings_of(
+        DATABASE_URL=new_url("sqlite"),
+        STORAGE_STORE_TIMEOUT="1",
+        **{f"STORAGE_TENANT_{OTHER}": "postgresql://u:p@127.0.0.1:1/d"},
+    )
+    with contextlib.closing(open_configured(settings)) as store:
+        application = create_app(settings, ring_of(keys), store, clock)
+        for tenant in (TENANT, OTHER):
+            client = InProcess(application.test_client(), tenant, keys)
+            answer = client.save(flow.state() | {"tenant": tenant})
+            assert answer.status == (204 if tenant == TENANT else 503)
+            assert client.health().status == 200
+
+
+def test_residency_shows_where_each_tenant_lies_and_what_lies_elsewhere(homes, tmp_path):
+    own = next(value for name, value in homes.items() if name.startswith("STORAGE_TENANT_"))
+    with filled(homes["DATABASE_URL"], *some_states()), filled(own):
+        ran = receiver("store", "residency", "--json", cwd=tmp_path, **homes)
+        rows = json.loads(ran.stdout)
+        assert [(row["tenant"], row["region"], row["verdict"].split(",")[0]) for row in rows] == [
+            (TENANT, "Paris", "at home"), (OTHER, "Paris", "belongs into PostgreSQL"), (None, "Frankfurt", "empty"),
+        ]  # fmt: skip
+        assert ran.returncode == 1
+        assert receiver("store", "copy", "--tenant", OTHER, "--to", own, cwd=tmp_path, **homes).returncode == 0
+        url = ("--url", homes["DATABASE_URL"])
+        assert receiver("store", "delete", OTHER, "--all", "--yes", *url, cwd=tmp_path, **homes).returncode == 0
+        ran = receiver("store", "residency", cwd=tmp_path, **homes)
+        assert ran.returncode == 0, ran.stdout
+        assert re.search(rf"{OTHER} +Frankfurt +PostgreSQL, 127.0.0.1:\d+, database test_\d+ +5 ", ran.stdout)
+        shown = receiver("config", "--markdown", cwd=tmp_path, **homes)
+        assert shown.returncode == 0
+
+
+def test_residency_tells_of_a_store_that_is_silent(new_url, tmp_path):
+    environ = {"DATABASE_URL": new_url("sqlite"), f"STORAGE_TENANT_{OTHER}": "postgresql://u:p@127.0.0.1:1/d"}
+    with filled(environ["DATABASE_URL"], a_state()):
+        ran = receiver("store", "residency", cwd=tmp_path, **environ)
+        assert ran.returncode == 1
+        assert "no answer" in ran.stdout
+
+
+def test_two_tenants_may_share_a_store(new_url):
+    shared = new_url("sqlite")
+    settings = settings_of(
+        DATABASE_URL=new_url("sqlite"), **{f"STORAGE_TENANT_{uid(7)}": shared, f"STORAGE_TENANT_{uid(8)}": shared}
+    )
+    with contextlib.closing(open_configured(settings)) as store:
+        store.prepare()
+        assert store.of(uid(7)) is store.of(uid(8))
+        assert store.of(uid(7)) is not store.of(TENANT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("STORAGE_TENANT_x", "sqlite:///x.db", "must end in a tenant's UUID"),
+        (f"STORAGE_TENANT_{OTHER}", "oracle://hunter2", "must be sqlite:///path"),
+        (f"STORAGE_REGION_{OTHER}", "Paris", "names a tenant that no STORAGE_TENANT_"),
+        ("STORAGE_TENANTS", "x,y", "must be UUIDs separated by commas"),
+        ("STORAGE_REGION", "a\nb", "printable"),
+    ],
+)
+def test_a_wrong_name_or_value_of_a_tenants_store_is_told(name, value, told):
+    _, (mistake,) = read({name: value})
+    assert mistake.startswith(f"{name}: ")
+    assert told in mistake
+    assert "hunter2" not in mistake
+
+
+def test_a_tenants_store_that_cannot_be_stops_the_start(tmp_path):
+    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
+    ran = receiver("serve", cwd=tmp_path, **{f"STORAGE_TENANT_{OTHER}": "sqlite:////no/such/folder/x.db"})
+    assert ran.returncode == 78
+    assert f"STORAGE_TENANT_{OTHER}: /no/such/folder/x.db: the folder" in ran.stderr
+
+
+def test_only_the_tenants_of_the_list_are_served(keys, store, clock, flow):
+    application = create_app(Settings(tenants=frozenset({TENANT})), ring_of(keys), store, clock)
+    served, other = (InProcess(application.test_client(), tenant, keys) for tenant in (TENANT, OTHER))
+    assert served.save(flow.state() | {"tenant": TENANT}).status == 204
+    state = flow.state() | {"tenant": OTHER}
+    for answer in (other.save(state), other.load(state["id"]), other.delete([state["id"]])):
+        assert_problem(answer, 401, "The request signature is missing or not valid.")
+    assert [one.tenant for one in store.scan()] == [TENANT]
