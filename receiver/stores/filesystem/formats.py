@@ -1,0 +1,177 @@
+"""What the files hold: the mark of the store; a sealed line of JSON, and behind it, in a state file, the content.
+
+``head -1 FILE`` shows what is known of a state, ``tail -n +2 FILE`` is its content. A line ends in the CRC-32 of all
+that stands before it, that of the content included: so each bit of the file is covered, and what is known of a
+state can be trusted without reading its content.
+"""
+
+import dataclasses
+import errno
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+from receiver.problems import StoreDamaged, StoreMisplaced
+from receiver.states import Instant, State, Summary
+from receiver.stores.filesystem.durable import LOCK, read_only, write_file
+
+FORMAT = 1  # the version of the layout; a newer one is left alone
+MARK = "format"
+_NEW_MARK = ".format"
+_STORE = "external-storage-receiver"
+_NO_STRANGERS = {"lost+found", LOCK, _NEW_MARK}  # what an empty volume, or a start that failed, may hold
+_NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+_LONGEST_LINE = 8192  # bytes; that of a state has some 700
+_SEAL = b', "crc32": '
+
+
+def check_mark(folder: str) -> None:
+    """Raise StoreMisplaced unless ``folder`` is a store in a format that is known, or empty."""
+    mark = f"{folder}/{MARK}"
+    try:
+        names = set(os.listdir(folder))
+        if MARK not in names:
+            if names - _NO_STRANGERS:
+                text = "is not empty and has no file named format, so it is no store; name an empty folder"
+                raise StoreMisplaced(f"{folder}: {text}")
+            return
+        with open(mark, "rb", opener=read_only) as file:
+            found = json.loads(file.read(_LONGEST_LINE))
+        version = found["format"] if found["store"] == _STORE else None
+    except OSError as cause:
+        raise StoreMisplaced(f"{mark}: cannot be read: {os.strerror(cause.errno)}") from cause
+    except (KeyError, TypeError, ValueError):
+        version = None
+    if type(version) is not int or version < 1:
+        raise StoreMisplaced(f"{mark}: is not the mark of a store; restore it, or name an empty folder")
+    if version > FORMAT:
+        raise StoreMisplaced(f"{mark}: is of format {version}, newer than {FORMAT}; upgrade the receiver")
+
+
+def make_mark(folder: str) -> None:
+    """Mark ``folder`` as a store, unless it is; under its lock. It lasts once the folder is synced.
+
+    Raises StoreMisplaced where there are no hard links: every receipt needs one.
+    """
+    new, mark = f"{folder}/{_NEW_MARK}", f"{folder}/{MARK}"
+    with suppress(FileNotFoundError):  # left by a start that failed
+        os.unlink(new)
+    if os.path.lexists(mark):
+        return
+    write_file(new, json.dumps({"store": _STORE, "format": FORMAT}).encode("ascii"), b"\n")
+    try:
+        os.link(new, mark)
+    except OSError as cause:
+        if cause.errno not in _NO_LINKS:
+            raise
+        raise StoreMisplaced(f"{folder}: this file system makes no hard links; name a folder on another") from cause
+    finally:
+        os.unlink(new)
+
+
+def seal(fields: dict[str, object]) -> bytes:
+    """Return ``fields`` as one line of JSON in ASCII with a last one, ``crc32``, over all others."""
+    body = json.dumps(fields)[:-1].encode("ascii")
+    return b'%b%b"%08x"}\n' % (body, _SEAL, zlib.crc32(body))
+
+
+def unseal(line: bytes) -> dict[str, object]:
+    """Return the fields of ``line``; raises ValueError unless it is to the bit what ``seal`` made."""
+    body, _, rest = line.rpartition(_SEAL)
+    if rest != b'"%08x"}\n' % zlib.crc32(body):
+        raise ValueError("not what was written")
+    return json.loads(body + b"}")
+
+
+def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
+    """Return the two parts of the file of ``state`` of ``tenant``: its first line and its content."""
+    content = state.content.encode("utf-8")
+    fields = {
+        "id": state.id,
+        "tenant": tenant,
+        "parent": state.parent,
+        "flow": state.flow,
+        "flowVersion": state.flow_version,
+        "isDone": state.is_done,
+        "currentMapElement": state.current_map_element,
+        "currentUser": state.current_user,
+        "createdAt": state.created_at.text,
+        "updatedAt": state.updated_at.text,
+        "expiresAt": state.expires_at.text if state.expires_at else None,
+        "contentBytes": len(content),
+        "contentCrc32": f"{zlib.crc32(content):08x}",
+    }
+    return seal(fields), content
+
+
+class StateFile:
+    """The open file of the state ``id`` of ``tenant`` at ``path``: a context that closes it.
+
+    It stays what it was when it was opened, whatever replaces it meanwhile. ``line`` is its first line, ``state`` the
+    state without its content. Raises FileNotFoundError, and StoreDamaged when that line is not what was written there.
+    """
+
+    def __init__(self, path: str, tenant: str, id: str):
+        self._file = open(path, "rb", opener=read_only)  # noqa: SIM115
+        try:
+            with _damage(id):
+                self.line = self._file.readline(_LONGEST_LINE)
+                self._fields = unseal(self.line)
+                if (self._fields["tenant"], self._fields["id"]) != (tenant, id):
+                    raise ValueError("the file of another state")
+                self.state = _state_of(self._fields)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._file.close()
+
+    def summary(self) -> Summary:
+        """Return the Summary, without reading the content; raises StoreDamaged when its size is another one."""
+        state, size = self.state, self._fields["contentBytes"]
+        with _damage(state.id):
+            if os.fstat(self._file.fileno()).st_size != len(self.line) + size:
+                raise ValueError("the content has another size")
+        return Summary(state.tenant, state.id, state.updated_at, state.expires_at, size)
+
+    def whole(self) -> State:
+        """Return the state with its content; raises StoreDamaged when that is not what was written."""
+        self.summary()
+        with _damage(self.state.id):
+            content = self._file.read()
+            if f"{zlib.crc32(content):08x}" != self._fields["contentCrc32"]:
+                raise ValueError("the content is not what was saved")
+            return dataclasses.replace(self.state, content=content.decode("utf-8"))
+
+
+def _state_of(fields: dict) -> State:
+    expires = fields["expiresAt"]
+    return State(
+        fields["id"],
+        fields["tenant"],
+        fields["parent"],
+        fields["flow"],
+        fields["flowVersion"],
+        fields["isDone"],
+        fields["currentMapElement"],
+        fields["currentUser"],
+        Instant.parse(fields["createdAt"]),
+        Instant.parse(fields["updatedAt"]),
+        Instant.parse(expires) if expires else None,
+        content="",
+    )
+
+
+@contextmanager
+def _damage(id: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as cause:
+        raise StoreDamaged(f"files: state {id} cannot be read back") from cause

@@ -1,0 +1,97 @@
+"""The receipts of one tenant: which requests were done before. Each is the record of its change."""
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+
+from receiver.problems import ReplayRefused, StoreDamaged
+from receiver.stores import Receipt
+from receiver.stores.filesystem.durable import read_only, sync_folder
+from receiver.stores.filesystem.formats import unseal
+
+_TIDYING = 60  # seconds between two looks for expired ones
+_NAME = re.compile("[0-9a-f]{64}")
+
+
+class Receipts:
+    """The receipts in the folder ``path``, which need not be there."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._tidied: int | None = None
+
+    def file_of(self, jti: str) -> str:
+        """Return the path of the receipt of ``jti``, there or not."""
+        return f"{self.path}/{hashlib.sha256(jti.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+    def first_use(self, receipt: Receipt) -> dict | None:
+        """Return what the ``jti`` of ``receipt`` was first used for (``fields_of``), or None; raises StoreDamaged."""
+        try:
+            first = _read(self.file_of(receipt.jti))
+            if first["jti"] != receipt.jti:
+                raise ValueError("the receipt of another request")
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError, ValueError) as cause:
+            raise StoreDamaged("files: a receipt cannot be read back") from cause
+        return None if first["expires"] < receipt.now else first
+
+    def keep(self, record: str, jti: str) -> None:
+        """Keep the file ``record``, which stays where it is, as the receipt of ``jti``; return when that lasts."""
+        path = self.file_of(jti)
+        with suppress(FileNotFoundError):  # one that expired, or this very one
+            os.unlink(path)
+        os.link(record, path)
+        sync_folder(self.path)
+
+    def drop_expired(self, now: int) -> None:
+        """Remove those that expired before ``now``, once in a while; under the tenant's lock.
+
+        The time of a file is that of its expiry, so that only expired ones are read. What is in them counts: a copy
+        of the folder may bear other times.
+        """
+        if self._tidied is not None and abs(now - self._tidied) < _TIDYING:
+            return
+        with suppress(FileNotFoundError), os.scandir(self.path) as entries:
+            for entry in filter(lambda entry: _NAME.fullmatch(entry.name), entries):
+                if entry.stat(follow_symlinks=False).st_mtime < now and _has_expired(entry.path, now):
+                    os.unlink(entry.path)
+        self._tidied = now
+
+
+def fields_of(receipt: Receipt | None) -> dict | None:
+    """Return what is kept of ``receipt``."""
+    if receipt is None:
+        return None
+    return {
+        "jti": receipt.jti,
+        "method": receipt.method,
+        "digest": receipt.digest.hex(),
+        "expires": receipt.expires,
+    }
+
+
+def jti_was(first: dict | None, receipt: Receipt) -> str:
+    """Return how the jti of ``receipt`` was used ``first``: "new", "repeated" or "conflicting".
+
+    Raises ReplayRefused for a conflict under ``enforce``; without it, a repetition counts as new.
+    """
+    same = first is None or (first["method"], first["digest"]) == (receipt.method, receipt.digest.hex())
+    if receipt.enforce and not same:
+        raise ReplayRefused("jti: used before for another change")
+    if receipt.enforce and first is not None:
+        return "repeated"
+    return "new" if same else "conflicting"
+
+
+def _read(path: str) -> dict:
+    with open(path, "rb", opener=read_only) as file:
+        return unseal(file.read())["receipt"]
+
+
+def _has_expired(path: str, now: int) -> bool:
+    try:
+        return _read(path)["expires"] < now
+    except (KeyError, TypeError, ValueError):
+        return True  # damaged, and its time is over
