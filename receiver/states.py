@@ -64,6 +64,23 @@ class State:
     content: str = field(repr=False)
 
 
+def metadata_of(state: State) -> dict[str, object]:
+    """Return all of ``state`` but its content, by the names of the wire contract and in its order."""
+    return {
+        "id": state.id,
+        "tenant": state.tenant,
+        "parent": state.parent,
+        "flow": state.flow,
+        "flowVersion": state.flow_version,
+        "isDone": state.is_done,
+        "currentMapElement": state.current_map_element,
+        "currentUser": state.current_user,
+        "createdAt": state.created_at.text,
+        "updatedAt": state.updated_at.text,
+        "expiresAt": state.expires_at.text if state.expires_at else None,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What is known of a stored state without its content; ``size`` is that of the content, bytes of UTF-8."""

@@ -41,10 +41,13 @@ class Patroni:
             time.sleep(0.5)
 
     def switch(self) -> None:
-        """Hand the lead to another node, as an administrator does."""
+        """Hand the lead to another node, as an administrator does; return when another one leads."""
         command = [servers.program("patronictl"), "-c", self.config, "switchover", "--force"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
+        before, until = self.leader(), time.monotonic() + 60
+        while self.leader() in (None, before):
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            assert time.monotonic() < until, done.stdout + done.stderr
+            time.sleep(1)
 
     def kill_leader(self) -> servers.Server:
         """Kill the leading node, Patroni and PostgreSQL alike, and return it."""

@@ -159,50 +159,29 @@ def folder_for(user: str | None):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _make(command: list[str], folder: Path, user: str | None) -> None:
+    """Run what makes the data directory of a server."""
+    made = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr + made.stdout
+
+
 @contextlib.contextmanager
 def postgresql(*settings: str, embedded: bool = False):
     """A new PostgreSQL server with the superuser "receiver"; ``settings`` are written as name=value."""
     user = unprivileged_user()
     with folder_for(user) as folder:
         port = free_port()
-        command = [
-            postgresql_program("postgres", embedded),
-            "-D",
-            str(folder / "data"),
-            "-p",
-            str(port),
-            "-k",
-            str(folder),
-        ]
-        for setting in (
-            "listen_addresses=127.0.0.1",
-            "fsync=off",
-            "max_connections=200",
-            "shared_buffers=64MB",
-            *settings,
-        ):
-            command += ["-c", setting]
+        words = (
+            f"-D {folder}/data -p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
+        )
+        command = [postgresql_program("postgres", embedded), *words.split(), "-c", "shared_buffers=64MB"]
+        command += [word for setting in settings for word in ("-c", setting)]
         server = Postgres(command, folder, port, user)
         (folder / "password").write_text(server.password)
-        words = [
-            "-D",
-            str(folder / "data"),
-            "-U",
-            "receiver",
-            "-A",
-            "scram-sha-256",
-            "--pwfile",
-            str(folder / "password"),
-        ]
-        made = subprocess.run(
-            [postgresql_program("initdb", embedded), *words, "-E", "UTF8", "--no-locale", "--no-sync"],
-            user=user,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
+        words = (
+            f"-D {folder}/data -U receiver -A scram-sha-256 --pwfile {folder}/password -E UTF8 --no-locale --no-sync"
         )
-        assert made.returncode == 0, made.stderr
+        _make([postgresql_program("initdb", embedded), *words.split()], folder, user)
         server.start()
         try:
             yield server
@@ -216,34 +195,19 @@ def mariadb(*settings: str):
     user = unprivileged_user()
     with folder_for(user) as folder:
         port = free_port()
-        data = ["--no-defaults", f"--datadir={folder}/data"]
-        made = subprocess.run(
-            [program("mariadb-install-db"), *data, "--auth-root-authentication-method=normal", "--skip-test-db"],
-            user=user,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert made.returncode == 0, made.stderr + made.stdout
+        data = f"--no-defaults --datadir={folder}/data"
+        words = f"{data} --tmpdir={folder} --auth-root-authentication-method=normal --skip-test-db"
+        _make([program("mariadb-install-db"), *words.split()], folder, user)
         server = Maria([], folder, port, user)
         (folder / "init.sql").write_text(
             f"create user if not exists receiver@'127.0.0.1' identified by '{server.password}';\n"
             "grant all on *.* to receiver@'127.0.0.1' with grant option;\n"
         )
-        server.command = [
-            program("mariadbd"),
-            *data,
-            f"--socket={folder}/s",
-            f"--port={port}",
-            "--bind-address=127.0.0.1",
-            f"--init-file={folder}/init.sql",
-            f"--pid-file={folder}/pid",
-            "--skip-name-resolve",
-            "--max-allowed-packet=64M",
-            "--innodb-log-file-size=256M",
-            *settings,
-        ]
+        words = (
+            f"{data} --socket={folder}/s --port={port} --bind-address=127.0.0.1 --pid-file={folder}/pid --skip-name-resolve"
+            f" --tmpdir={folder} --init-file={folder}/init.sql --max-allowed-packet=64M --innodb-log-file-size=256M"
+        )
+        server.command = [program("mariadbd"), *words.split(), *settings]
         server.start()
         try:
             yield server

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -30,12 +31,14 @@ def copied(source, target, kill_at=None):
                 time.sleep(0.2)
         assert process.poll() is None, "it was done before it could be killed"
         process.send_signal(signal.SIGKILL)
-    with process.stdout, process.stderr:
-        said, complained = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    peak = 0
+    while process.poll() is None:
+        with contextlib.suppress(OSError, AttributeError), open(f"/proc/{process.pid}/status") as file:
+            peak = int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))
+        time.sleep(0.02)
+    said, complained = process.communicate()
     assert process.returncode == (-signal.SIGKILL if kill_at else 0), complained
-    return json.loads(said or "null"), usage.ru_maxrss / 1024
+    return json.loads(said or "null"), peak / 1024
 
 
 def test_a_large_store_goes_round_through_all_kinds_and_comes_back_the_same(postgresql, tmp_path):

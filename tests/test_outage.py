@@ -44,6 +44,30 @@ class Client(threading.Thread):
             self.flow.entries.clear()
 
 
+@contextlib.contextmanager
+def load(platform_at, url):
+    """Let clients save as long as the context lasts; yields them."""
+    done = threading.Event()
+    clients = [Client(platform_at(url), seed, done) for seed in range(WRITERS)]
+    for client in clients:
+        client.start()
+    try:
+        yield clients
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
+
+
+def assert_all_there(clients, reader) -> int:
+    """Assert that every state that was acknowledged loads as it was; return how many there are."""
+    for client in clients:
+        reader.tenant = client.client.tenant
+        for id, content in client.acknowledged.items():
+            assert loaded(reader, id) == content
+    return len({id for client in clients for id in client.acknowledged})
+
+
 def restarted(server, kill) -> tuple[float, float]:
     """Stop or kill ``server`` and start it again; returns when it went and when it was back."""
     went = time.monotonic()
@@ -69,18 +93,12 @@ def test_a_server_that_stops_and_dies_under_load_costs_503_and_nothing_that_was_
         server = stack.enter_context(start())
         url = server.url(server.new_database())
         running = stack.enter_context(serving(keys, tmp_path, DATABASE_URL=url, **environment))
-        done = threading.Event()
-        clients = [Client(platform_at(running.url), seed, done) for seed in range(WRITERS)]
-        for client in clients:
-            client.start()
-        outages = []
-        for kill in (False, True, True):
+        with load(platform_at, running.url) as clients:
+            outages = []
+            for kill in (False, True, True):
+                time.sleep(3)
+                outages.append(restarted(server, kill))
             time.sleep(3)
-            outages.append(restarted(server, kill))
-        time.sleep(3)
-        done.set()
-        for client in clients:
-            client.join()
         answers = sorted(answer for client in clients for answer in client.answers)
         assert {status for _, _, status in answers} == {204, 503}
         assert max(seconds for _, seconds, _ in answers) < TIMEOUT + 1
@@ -92,14 +110,8 @@ def test_a_server_that_stops_and_dies_under_load_costs_503_and_nothing_that_was_
             assert between[-1][1] == 204
             assert max([back, *failed]) - back < 10
             assert len(between) > WRITERS
-        reader = platform_at(running.url)
-        acknowledged = {}
-        for client in clients:
-            reader.tenant = client.client.tenant
-            for id, content in client.acknowledged.items():
-                assert loaded(reader, id) == content
-            acknowledged |= client.acknowledged
-        print(f"{len(answers)} saves, {len(acknowledged)} states acknowledged, all there")
+        there = assert_all_there(clients, platform_at(running.url))
+        print(f"{len(answers)} saves, {there} states acknowledged, all there")
         assert running.process.poll() is None
 
 
@@ -128,27 +140,19 @@ def test_a_failover_costs_503_for_a_while_and_nothing_that_was_acknowledged(keys
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(clusters.patroni())
         running = stack.enter_context(serving(keys, tmp_path, DATABASE_URL=cluster.url("postgres"), **environment))
-        done = threading.Event()
-        clients = [Client(platform_at(running.url), seed, done) for seed in range(WRITERS)]
-        for client in clients:
-            client.start()
-        time.sleep(3)
-        leader = cluster.leader()
-        cluster.switch()
-        cluster.wait()
-        assert cluster.leader() is not leader
-        time.sleep(3)
-        killed = cluster.kill_leader()
-        began = time.monotonic()
-        while cluster.leader() is None:
-            assert time.monotonic() < began + 60
-            time.sleep(0.2)
-        killed.start()
-        cluster.wait()
-        time.sleep(5)
-        done.set()
-        for client in clients:
-            client.join()
+        with load(platform_at, running.url) as clients:
+            time.sleep(3)
+            cluster.switch()
+            cluster.wait()
+            time.sleep(3)
+            killed = cluster.kill_leader()
+            began = time.monotonic()
+            while cluster.leader() is None:
+                assert time.monotonic() < began + 60
+                time.sleep(0.2)
+            killed.start()
+            cluster.wait()
+            time.sleep(5)
         answers = sorted(answer for client in clients for answer in client.answers)
         saved = [moment + took for moment, took, status in answers if status == 204]
         longest = max(after - before for before, after in itertools.pairwise(sorted(saved)))
@@ -156,8 +160,4 @@ def test_a_failover_costs_503_for_a_while_and_nothing_that_was_acknowledged(keys
         assert {status for _, _, status in answers} <= {204, 503}
         assert answers[-1][2] == 204
         assert max(seconds for _, seconds, _ in answers) < TIMEOUT + 1
-        reader = platform_at(running.url)
-        for client in clients:
-            reader.tenant = client.client.tenant
-            for id, content in client.acknowledged.items():
-                assert loaded(reader, id) == content
+        assert assert_all_there(clients, platform_at(running.url)) > WRITERS

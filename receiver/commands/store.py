@@ -16,7 +16,7 @@ from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.problems import Problem
 from receiver.settings import Resident
-from receiver.states import State, Summary
+from receiver.states import Summary, metadata_of
 from receiver.stores import Store, open_store
 from receiver.stores.tally import tallies
 from receiver.stores.urls import Place
@@ -109,7 +109,9 @@ def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json:
         state = opened.find(str(tenant), str(id))
     if state is None:
         raise click.ClickException("there is no such state")
-    fields = _fields(state) | ({"content": state.content} if with_content else {})
+    fields = metadata_of(state) | {"bytes": len(state.content.encode("utf-8"))}
+    if with_content:
+        fields["content"] = state.content
     if as_json:
         click.echo(json.dumps(fields, indent=1))
         return
@@ -117,23 +119,6 @@ def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json:
     click.echo(tabulate(fields.items(), tablefmt="plain", disable_numparse=True))
     if content is not None:
         click.echo(f"\n{content}")
-
-
-def _fields(state: State) -> dict[str, object]:
-    return {
-        "id": state.id,
-        "tenant": state.tenant,
-        "parent": state.parent,
-        "flow": state.flow,
-        "flowVersion": state.flow_version,
-        "isDone": state.is_done,
-        "currentMapElement": state.current_map_element,
-        "currentUser": state.current_user,
-        "createdAt": state.created_at.text,
-        "updatedAt": state.updated_at.text,
-        "expiresAt": state.expires_at.text if state.expires_at else None,
-        "bytes": len(state.content.encode("utf-8")),
-    }
 
 
 @store.command()
