@@ -51,14 +51,17 @@ def _stop_at(mistakes: list[str]) -> None:
         raise SettingsMistakes(mistakes)
 
 
-def open_configured(settings: Settings, create: bool = True) -> Store:
-    """Return the store that ``settings`` name, with the tenants that have one of their own in theirs."""
+def open_configured(settings: Settings, may_create: Callable[[Place], bool] = lambda _place: True) -> Store:
+    """Return the store that ``settings`` name, with the tenants that have one of their own in theirs.
+
+    ``may_create`` tells which of them may be made where they are missing.
+    """
     opened: list[tuple[Place, Store]] = []
 
     def once(place: Place) -> Store:
         found = [store for known, store in opened if known == place]
         if not found:
-            found = [stores.open_store(place, settings.store_timeout, create, settings.pool_size)]
+            found = [stores.open_store(place, settings.store_timeout, may_create(place), settings.pool_size)]
             opened.append((place, found[0]))
         return found[0]
 

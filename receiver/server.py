@@ -1,7 +1,7 @@
 """gunicorn, configured: what ``receiver serve`` runs."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
@@ -10,6 +10,7 @@ from receiver import logs, worker
 from receiver.app import create_app, open_configured
 from receiver.keyring import Keyring
 from receiver.settings import Settings
+from receiver.stores.urls import Place
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats on a busy disk would get healthy workers killed
 
@@ -27,7 +28,7 @@ class Logger(GunicornLogger):
 class Server(BaseApplication):
     """The receiver under gunicorn. ``on_ready`` is called with the addresses once it listens.
 
-    ``may_create`` tells whether workers may create the store.
+    ``unprepared`` are the places whose stores workers may create.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class Server(BaseApplication):
         settings: Settings,
         keyring: Keyring,
         on_ready: Callable[[list[str]], None],
-        may_create: bool = False,
+        unprepared: Sequence[Place] = (),
     ):
-        self.may_create = may_create
+        self.unprepared = unprepared
         self.settings = settings
         self.keyring = keyring
         self.on_ready = on_ready
@@ -76,4 +77,4 @@ class Server(BaseApplication):
         Only the master, before, may create the store: a worker that starts later and finds none must not
         replace it by an empty one. Where the master could not, because a server was down, workers may.
         """
-        return create_app(self.settings, self.keyring, open_configured(self.settings, self.may_create))
+        return create_app(self.settings, self.keyring, open_configured(self.settings, self.unprepared.__contains__))

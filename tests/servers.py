@@ -42,6 +42,10 @@ def postgresql_program(name: str, embedded: bool = False) -> str:
     return str(package) if embedded else program(name) or str(package)
 
 
+def _is_stopped(pid: int) -> bool:
+    return "T (stopped)" in Path(f"/proc/{pid}/status").read_text()
+
+
 @dataclass
 class Server:
     """A server that runs ``command`` as ``user`` in ``folder`` and answers at 127.0.0.1:``port``."""
@@ -75,8 +79,10 @@ class Server:
         """Send ``sign`` to the server and to the processes that it started: SIGSTOP freezes, SIGCONT thaws."""
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
             for pid in (self.process.pid, *map(int, file.read().split())):
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                     os.kill(pid, sign)
+                    while sign == signal.SIGSTOP and not _is_stopped(pid):
+                        time.sleep(0.01)
 
     def stop(self, sign: int = signal.SIGTERM) -> None:
         if self.process and self.process.poll() is None:

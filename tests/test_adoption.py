@@ -1,6 +1,8 @@
 """Switching over from the Java service: its table, filled by its statements, is adopted, used, and given back."""
 
+import contextlib
 import json
+import threading
 import uuid
 
 import psycopg
@@ -48,7 +50,8 @@ UPSERT = {
         insert into states (id, tenant_id, parent_id, flow_id, flow_version_id, is_done, current_map_element_id,
                             current_user_id, created_at, updated_at, expires_at, content)
         values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        on duplicate key update content = if(updated_at <= values(updated_at), values(content), content)
+        on duplicate key update content = if(updated_at <= values(updated_at), values(content), content),
+                                updated_at = if(updated_at <= values(updated_at), values(updated_at), updated_at)
     """,
 }
 SELECT = "select content from states where id = %s and tenant_id = %s"
@@ -61,7 +64,8 @@ class Java:
     def __init__(self, engine, server, database):
         self.engine, self.server, self.database = engine, server, database
 
-    def run(self, sql, values=()):
+    @contextlib.contextmanager
+    def cursor(self):
         if self.engine == "postgresql":
             connection = psycopg.connect(self.server.url(self.database), autocommit=True)
         else:
@@ -69,12 +73,13 @@ class Java:
                 host="127.0.0.1", port=self.server.port, user="receiver", password=self.server.password,
                 database=self.database, autocommit=True,
             )  # fmt: skip
-        try:
-            cursor = connection.cursor()
+        with contextlib.closing(connection):
+            yield connection.cursor()
+
+    def run(self, sql, values=()):
+        with self.cursor() as cursor:
             cursor.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else cursor.rowcount
-        finally:
-            connection.close()
 
     def make(self):
         self.run(CREATE[self.engine])
@@ -82,12 +87,14 @@ class Java:
         self.run("insert into flyway_schema_history values (1, 'create states')")
 
     def save(self, number, content, minute=0):
+        return self.run(UPSERT[self.engine], self.row(number, content, minute))
+
+    def row(self, number, content, minute=0):
         stamp = f"2026-03-01 10:{minute:02d}:00.123456" + ("+00" if self.engine == "postgresql" else "")
         parent = uid(500) if number % 2 else None
-        return self.run(
-            UPSERT[self.engine],
-            (uid(number), TENANT if number % 3 else OTHER, parent, uid(100), uid(101), number % 2 == 0, None, uid(7),
-             stamp, stamp, stamp if number % 5 == 0 else None, json.dumps(content)),
+        return (
+            uid(number), TENANT if number % 3 else OTHER, parent, uid(100), uid(101), number % 2 == 0, None, uid(7),
+            stamp, stamp, stamp if number % 5 == 0 else None, json.dumps(content),
         )  # fmt: skip
 
     def load(self, number, tenant=None):
@@ -185,15 +192,7 @@ def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(jav
 
 def give_back(java, statements):
     """Run ``statements`` in one session, as an administrator would paste them."""
-    if java.engine == "postgresql":
-        with psycopg.connect(java.server.url(java.database), autocommit=True) as connection:
-            for statement in statements:
-                connection.execute(statement)
-        return
-    connection = pymysql.connect(
-        host="127.0.0.1", port=java.server.port, user="receiver", password=java.server.password, database=java.database
-    )
-    with connection, connection.cursor() as cursor:
+    with java.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
 
@@ -230,6 +229,86 @@ def test_an_adoption_that_cannot_be_done_says_why_and_changes_nothing(postgresql
     java.run("alter table states add extra int not null default 1")
     java.save(1, {"still": "works"}, minute=1)
     assert java.load(1) == [{"still": "works"}]
+
+
+def test_a_java_service_that_was_left_running_loses_nothing(java, url, tmp_path):
+    """It writes until its statements are refused; what it wrote before is there."""
+    acknowledged, stop = {}, threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                if java.save(number % COUNT, {"late": number}, minute=1 + number % 58):
+                    acknowledged.setdefault(number % COUNT, []).append(number)
+            except (psycopg.Error, pymysql.Error):
+                return
+
+    with java.cursor() as cursor:
+        cursor.executemany(UPSERT[java.engine], [java.row(number, "x" * 2000) for number in range(COUNT, 3000)])
+    writer = threading.Thread(target=write)
+    writer.start()
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    stop.set()
+    writer.join()
+    assert ran.returncode == 0, ran.stderr
+    assert len(acknowledged) > 10
+    with contextlib.closing(open_store(url, 10)) as store:
+        kept = {state.id: state for state in store.scan()}
+    for number in range(COUNT):
+        theirs = java.load(number)
+        assert json.loads(kept[uid(number)].content) == theirs[0]
+        if number in acknowledged:
+            assert theirs[0]["late"] in acknowledged[number]
+    assert len(kept) == 3000
+
+
+def test_a_schema_that_the_url_names_is_the_one_that_is_adopted(postgresql, tmp_path):
+    name = postgresql.new_database()
+    postgresql.execute('create schema "Order"; create table public.states (id int)', name)
+    java = Java("postgresql", postgresql, name)
+    java.run('set search_path to "Order"; ' + CREATE["postgresql"])
+    java.run(UPSERT["postgresql"].replace("into states", 'into "Order".states'), java.row(1, {}))
+    url = postgresql.url(name) + "?search_path=Order"
+    plan = json.loads(receiver("store", "adopt", "--plan", "--json", cwd=tmp_path, DATABASE_URL=url).stdout)
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
+    assert (ran.stderr, ran.returncode) == ("", 0)
+    with contextlib.closing(open_store(url, 5)) as store:
+        assert [state.content for state in store.scan()] == ["{}"]
+    give_back(java, plan["back"])
+    assert java.run('select content from "Order".states') == [({},)]
+    assert java.run("select count(*) from public.states") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("update states set expires_at = '12024-01-01'", "have expires_at outside the years 1 to 9999"),
+        ("update states set created_at = '0044-03-15 BC'", "have created_at outside the years 1 to 9999"),
+        ("alter table states drop constraint states_pk", "has no primary key"),
+        ("alter table states add more int not null", "a column more that a new row would have to fill"),
+    ],
+)
+def test_states_that_could_not_be_served_are_not_adopted(postgresql, tmp_path, change, told):
+    java = Java("postgresql", postgresql, postgresql.new_database())
+    java.make()
+    if "add more" not in change:
+        java.save(1, content_of(1))
+    java.run(change)
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=postgresql.url(java.database))
+    assert ran.returncode == 1
+    assert told in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_an_id_that_is_no_uuid_is_not_adopted(mariadb, tmp_path):
+    java = Java("mariadb", mariadb, mariadb.new_database())
+    java.make()
+    java.save(1, content_of(1))
+    java.run("update states set id = 'hello'")
+    ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=mariadb.url(java.database))
+    assert (ran.returncode, "1 states have id that is no UUID" in ran.stderr) == (1, True)
 
 
 def test_a_stranger_table_of_the_same_name_is_left_alone(postgresql, tmp_path):

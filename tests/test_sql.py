@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 
 from receiver.problems import StoreFull, StoreMisplaced, StoreUnavailable, TooLarge
 from receiver.stores import Effect, open_store
-from receiver.stores.sql import upgrade
+from receiver.stores.sql import _RECEIPTS_KEPT, upgrade
 from receiver.stores.sql.schema import VERSION_TABLE, metadata
 from receiver.stores.urls import parse
 from tests import servers
@@ -460,9 +460,11 @@ def test_no_content_reaches_a_cause_or_a_log(store, server, database, caplog):
 def test_old_receipts_are_forgotten_now_and_then(store, server, database):
     for number in range(50):
         store.save(TENANT, [], a_receipt(str(number), expires=a_receipt().now + 1))
-    store._tidied -= 100
-    store.save(TENANT, [], a_receipt("later", now=a_receipt().now + 100, expires=a_receipt().now + 500))
-    assert server.execute("select count(*) from receipts", database)[0] == (1,)
+    later = a_receipt().now + 100
+    for number in range(_RECEIPTS_KEPT + 1):
+        store.save(TENANT, [], a_receipt(f"later {number}", now=later, expires=later + 500))
+    assert server.execute(f"select count(*) from receipts where expires < {later}", database)[0] == (0,)
+    assert server.execute("select count(*) from receipts", database)[0] == (_RECEIPTS_KEPT + 1,)
 
 
 @pytest.mark.case("F01")
@@ -488,3 +490,106 @@ def test_pgbouncer_bounds_a_wait_for_a_lock_too(pgbouncer, postgresql):
         with holding(postgresql, name, "lock table states in access exclusive mode"), unavailable():
             store.save(TENANT, [a_state(11)], None)
         assert store.save(TENANT, [a_state(11)], None).stored == 1
+
+
+def test_many_threads_that_meet_an_empty_database_at_once_prepare_it_together(server):
+    """As when a server comes back that was down at the start: several tenants' stores, all threads of a process."""
+    stores = [open_store(server.url(server.new_database()), 10.0) for _ in range(3)]
+    failures = []
+
+    def ask(store):
+        try:
+            store.ping()
+        except Exception as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=ask, args=(stores[number % 3],)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in stores:
+        assert store.save(TENANT, [a_state()], a_receipt()).stored == 1
+        store.close()
+    assert failures == []
+
+
+def test_the_time_of_a_call_is_bounded_and_not_that_of_each_answer_alone(postgresql):
+    name = postgresql.new_database()
+    with contextlib.closing(open_store(postgresql.url(name), TIMEOUT)) as store:
+        store.prepare()
+        postgresql.execute(
+            """create function slowly() returns trigger language plpgsql as
+                   $$ begin perform pg_sleep(0.3); return new; end $$;
+               create trigger slow before insert on states for each row execute function slowly()""",
+            name,
+        )
+        with unavailable():
+            store.save(TENANT, [a_state(number) for number in range(20)], a_receipt())
+        time.sleep(0.5)
+        assert list(store.summaries()) == []
+        assert store.save(TENANT, [a_state()], a_receipt()).stored == 1
+
+
+def test_a_database_that_lacks_characters_is_refused_and_one_that_has_none_keeps_all(postgresql):
+    postgresql.execute("create database latin encoding 'LATIN1' template template0")
+    store = open_store(postgresql.url("latin"), TIMEOUT)
+    with contextlib.closing(store), pytest.raises(StoreMisplaced, match="LATIN1"):
+        store.prepare()
+    postgresql.execute("create database plain encoding 'SQL_ASCII' template template0")
+    with contextlib.closing(open_store(postgresql.url("plain"), TIMEOUT)) as store:
+        store.prepare()
+        odd = a_state(content="größe \U0001f469 \u2028")
+        store.save(TENANT, [odd], a_receipt())
+        assert store.find(TENANT, uid(10)) == odd
+
+
+@pytest.mark.parametrize(
+    "mode", ["ANSI_QUOTES", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH"]
+)
+def test_the_mode_that_a_server_is_used_to_does_not_matter(mariadb, mode):
+    before = mariadb.execute("select @@global.sql_mode")[0][0]
+    mariadb.execute(f"set global sql_mode = '{mode}'")
+    try:
+        with contextlib.closing(open_store(mariadb.url(mariadb.new_database()), TIMEOUT)) as store:
+            store.prepare()
+            odd = a_state(content="\\ ' \" \n % \\'")
+            assert store.save(TENANT, [odd], a_receipt()).stored == 1
+            assert store.find(TENANT, uid(10)) == odd
+    finally:
+        mariadb.execute(f"set global sql_mode = '{before}'")
+
+
+def test_behind_pgbouncer_no_setting_is_left_for_others(pgbouncer, postgresql):
+    name = postgresql.new_database()
+    with contextlib.closing(open_store(pgbouncer.url(name), TIMEOUT)) as store:
+        store.prepare()
+        store.ping()
+        store.save(TENANT, [a_state()], a_receipt())
+        assert pgbouncer.execute("show statement_timeout", name) == [("0",)]
+    with contextlib.closing(open_store(postgresql.url(name), TIMEOUT)) as store:
+        seen = store._read(lambda connection: connection.exec_driver_sql("show statement_timeout").scalar())
+        assert seen == "900ms"
+
+
+@pytest.mark.parametrize("schema", ["MySchema", "user", "order"])
+def test_the_name_of_a_schema_may_be_any(postgresql, schema):
+    name = postgresql.new_database()
+    postgresql.execute(f'create schema "{schema}"', name)
+    for _ in range(2):
+        with contextlib.closing(open_store(f"{postgresql.url(name)}?search_path={schema}", TIMEOUT)) as store:
+            store.prepare()
+            assert store.save(TENANT, [a_state()], None).stored == 1
+
+
+def test_a_role_that_may_make_no_tables_is_told_at_once(postgresql):
+    name = postgresql.new_database()
+    postgresql.execute("create role poor login password 'poor'")
+    postgresql.execute("revoke create on schema public from public", name)
+    url = postgresql.url(name).replace(f"receiver:{postgresql.password}", "poor:poor")
+    try:
+        with contextlib.closing(open_store(url, 8.0)) as store, unavailable(within=2, kind=StoreMisplaced) as told:
+            store.prepare()
+        assert "permission denied" in told.value.cause
+    finally:
+        postgresql.execute("drop role poor")

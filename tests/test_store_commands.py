@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from http.client import HTTPException
 
 import pytest
 
 from receiver.app import create_app, open_configured
+from receiver.mock_platform.client import Client
+from receiver.problems import StoreUnavailable
 from receiver.settings import Settings, read
 from receiver.states import Instant
 from receiver.stores import open_store, transfer
 from tests.conftest import InProcess, assert_problem, loaded, ring_of
 from tests.test_commands import receiver
+from tests.test_serving import children_of, serving
 from tests.test_stores import OTHER, TENANT, a_receipt, a_state, uid
 
 BACKENDS = ["sqlite", "filesystem", "postgresql", "mariadb"]
@@ -325,3 +329,55 @@ def test_only_the_tenants_of_the_list_are_served(keys, store, clock, flow):
     for answer in (other.save(state), other.load(state["id"]), other.delete([state["id"]])):
         assert_problem(answer, 401, "The request signature is missing or not valid.")
     assert [one.tenant for one in store.scan()] == [TENANT]
+
+
+def test_a_purge_reaches_every_store_that_answers(new_url):
+    settings = settings_of(
+        DATABASE_URL="postgresql://u:p@127.0.0.1:1/d",
+        STORAGE_STORE_TIMEOUT="1",
+        **{f"STORAGE_TENANT_{OTHER}": new_url("sqlite")},
+    )
+    with contextlib.closing(open_configured(settings)) as store:
+        with pytest.raises(StoreUnavailable):
+            store.prepare()
+        store.save(OTHER, [a_state(1, tenant=OTHER, expires_at=Instant.parse("2020-01-01T00:00:00Z"))], None)
+        with pytest.raises(StoreUnavailable):
+            store.purge(1_700_000_000 * 10**9)
+        assert list(store.summaries(OTHER)) == []
+
+
+def test_only_a_store_that_could_not_be_prepared_may_be_made_by_workers(keys, new_url, tmp_path):
+    """A tenant's server is down at the start; the file of the others vanishes later: that must stay an outage."""
+    here = new_url("sqlite")
+    down = {f"STORAGE_TENANT_{OTHER}": "postgresql://u:p@127.0.0.1:1/d", "STORAGE_STORE_TIMEOUT": "1"}
+    with serving(keys, tmp_path, DATABASE_URL=here, STORAGE_WORKERS="1", **down) as running:
+        (worker,) = children_of(running.process.pid)
+        path = here.removeprefix("sqlite:///")
+        for name in (path, f"{path}-wal", f"{path}-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        os.kill(worker, signal.SIGKILL)
+        client = Client(running.url, TENANT, keys)
+        until = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(OSError, HTTPException):
+                if children_of(running.process.pid) not in ([], [worker]):
+                    assert client.health().status == 503
+                    break
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        client.close()
+        assert not os.path.exists(path)
+
+
+def test_a_copy_without_any_terminal_works_and_a_full_one_is_told(new_url, tmp_path):
+    here = new_url("sqlite")
+    with filled(here, *some_states()):
+        command = f"{sys.executable} -m receiver store copy --from {here} --to sqlite:///{tmp_path}/a.db"
+        assert subprocess.run(f"{command} >&- 2>&-", shell=True, check=False).returncode == 0
+        full = subprocess.run(f"{command} >/dev/full", shell=True, check=False, capture_output=True, text=True)
+        assert full.returncode == 1
+        assert "Traceback" not in full.stderr
+        command = f"{sys.executable} -m receiver store delete --url {here} {OTHER} --all <&-"
+        asked = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
+        assert (asked.returncode, "give --yes" in asked.stderr) == (2, True)

@@ -1,5 +1,7 @@
 """The ``receiver`` command line, a file per group. Exit status: 0 done, 1 failed, 2 wrong words, 78 wrong settings."""
 
+import contextlib
+import os
 import sys
 
 import click
@@ -38,3 +40,7 @@ def main() -> None:
     except Problem as problem:
         click.echo(f"receiver: {problem.cause}", err=True)
         sys.exit(1)
+    except OSError as cause:  # such as a full disk under what is printed
+        with contextlib.suppress(OSError):
+            click.echo(f"receiver: {cause}", err=True)
+        os._exit(1)  # what is still to be flushed would fail again, with a traceback

@@ -10,6 +10,7 @@ from receiver.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
 from receiver.server import Server
 from receiver.settings import Settings, SettingsMistakes
+from receiver.stores.urls import Place
 
 
 @click.command()
@@ -17,22 +18,22 @@ def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     settings, keyring = app.configure()
     logs.configure(settings.log_level)
-    prepared = _prepare_stores(settings)
+    unprepared = _prepare_stores(settings)
 
     def on_ready(addresses: list[str]) -> None:
         with contextlib.suppress(OSError):  # nobody may be reading
             click.echo(banner(settings, keyring, addresses))
 
-    Server(settings, keyring, on_ready, may_create=not prepared).run()
+    Server(settings, keyring, on_ready, unprepared=unprepared).run()
 
 
-def _prepare_stores(settings: Settings) -> bool:
+def _prepare_stores(settings: Settings) -> list[Place]:
     """Prepare each store before any worker starts; a place that cannot hold one stops the start.
 
-    One that is only busy or down does not: the service then answers 503 until it is there. Returns whether
-    all are prepared.
+    One that is only busy or down does not: the service then answers 503 until it is there. Returns the places
+    of those.
     """
-    prepared, mistakes = True, []
+    unprepared, mistakes = [], []
     for resident in settings.residents.values():
         store = stores.open_store(resident.place, settings.store_timeout)
         try:
@@ -40,13 +41,13 @@ def _prepare_stores(settings: Settings) -> bool:
         except StoreMisplaced as cause:
             mistakes.append(f"{resident.variable}: {cause.cause}")
         except Problem as cause:
-            prepared = False
+            unprepared.append(resident.place)
             logs.log.error("the store of %s is not ready: %s", resident.variable, cause)
         finally:
             store.close()
     if mistakes:
         raise SettingsMistakes(mistakes)
-    return prepared
+    return unprepared
 
 
 def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:

@@ -12,6 +12,7 @@ import click
 from tabulate import tabulate
 
 from receiver import app
+from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.problems import Problem
@@ -41,7 +42,7 @@ def _opened(place: Place | None) -> Iterator[Store]:
     opened = (
         open_store(place, settings.store_timeout, create=False)
         if place
-        else app.open_configured(settings, create=False)
+        else app.open_configured(settings, lambda _place: False)
     )
     with contextlib.closing(opened):
         yield opened
@@ -135,7 +136,7 @@ def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url:
     with _opened(url) as opened:
         doomed = [str(id) for id in ids] or [summary.id for summary in opened.summaries(str(tenant))]
         if not yes:
-            click.confirm(f"Delete {len(doomed):,} states of {tenant} for good?", abort=True, err=True)
+            confirm(f"Delete {len(doomed):,} states of {tenant} for good?")
         count = opened.delete(str(tenant), doomed, None).stored
     click.echo(json.dumps({"deleted": count}) if as_json else f"{count} states deleted")
 

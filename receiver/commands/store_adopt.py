@@ -5,6 +5,7 @@ import json
 import click
 
 from receiver import app
+from receiver.commands.asking import confirm
 from receiver.stores.urls import Place
 
 
@@ -34,7 +35,7 @@ def adopt(yes: bool, only_plan: bool, as_json: bool) -> None:
         if only_plan:
             return
         if not yes:
-            click.confirm("Is the Java service stopped, and is there a backup? Adopt", abort=True, err=True)
+            confirm("Is the Java service stopped, and is there a backup? Adopt")
         adoption.adopt(engine, place, found)
     finally:
         engine.dispose()
@@ -45,7 +46,7 @@ def _show(found, place: Place) -> None:
     click.echo(f"{place}\n\nThe states table of the Java service holds {found.states:,} states. To adopt it:\n")
     for statement in found.forth:
         click.echo(f"    {statement};")
-    in_place = "in one transaction" if place.kind != "mysql" else "the last one in a single step"
+    in_place = "in one transaction" if place.kind != "mysql" else "step by step; the states stay as states_java"
     click.echo(f"\nThat is done {in_place}; then the receiver's own tables are added. To go back, later:\n")
     for statement in found.back:
         click.echo(f"    {statement};")

@@ -73,7 +73,7 @@ def _run(source: Store, target: Store, tenant: str | None) -> list[transfer.Copi
 @contextlib.contextmanager
 def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     """Yield what is called for each state: it moves a bar on a terminal, and writes a line now and then elsewhere."""
-    if sys.stderr.isatty():
+    if sys.stderr and sys.stderr.isatty():
         with click.progressbar(length=total, label=label, file=sys.stderr, update_min_steps=100) as bar:
             yield lambda: bar.update(1)
         return

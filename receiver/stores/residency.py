@@ -24,15 +24,7 @@ class Residency(Store):
         return self.own.get(tenant, self.others)
 
     def prepare(self) -> None:
-        """Prepare every store, whatever becomes of the others; raises the first problem met."""
-        problems = []
-        for store in self._stores:
-            try:
-                store.prepare()
-            except Problem as problem:
-                problems.append(problem)
-        if problems:
-            raise problems[0]
+        self._each(lambda store: store.prepare())
 
     def check_place(self) -> None:
         for store in self._stores:
@@ -55,7 +47,7 @@ class Residency(Store):
         return self.of(tenant).delete(tenant, ids, receipt)
 
     def purge(self, before: int) -> int:
-        return sum(store.purge(before) for store in self._stores)
+        return sum(self._each(lambda store: store.purge(before)))
 
     def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
         if tenant is not None:
@@ -67,6 +59,18 @@ class Residency(Store):
         if tenant is not None:
             return self.of(tenant).scan(tenant, wanted)
         return heapq.merge(*(self._scan_home(store, wanted) for store in self._stores), key=_key)
+
+    def _each(self, do: Callable[[Store], object]) -> list:
+        """Return what ``do`` makes of every store, whatever becomes of the others; raises the first problem met."""
+        done, problems = [], []
+        for store in self._stores:
+            try:
+                done.append(do(store))
+            except Problem as problem:
+                problems.append(problem)
+        if problems:
+            raise problems[0]
+        return done
 
     def _scan_home(self, store: Store, wanted: Callable[[Summary], bool] | None) -> Iterator[State]:
         home = self._at_home(store)

@@ -20,7 +20,6 @@ from receiver.stores.filesystem import durable, formats
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
-from receiver.stores.filesystem.receipts import jti_was
 
 _PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
 
@@ -103,7 +102,7 @@ class FilesystemStore(Store):
         with file_errors():
             self._ready()
             folder.settle(self.timeout)
-            return jti_was(folder.receipts.first_use(receipt), receipt) == "repeated"
+            return receipt.compare(folder.receipts.first_use(receipt)) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         with self._changing(tenant, receipt) as (folder, was, unkept):
@@ -135,7 +134,7 @@ class FilesystemStore(Store):
 
     def purge(self, before: int) -> int:
         purged = 0
-        with file_errors():
+        with file_errors(full=StoreFull):
             self._ready()
             for tenant in self._names(str(self.path), _UUID):
                 folder = self._folder(tenant)
@@ -187,7 +186,7 @@ class FilesystemStore(Store):
                 if receipt:
                     folder.receipts.drop_expired(receipt.now)
                     first = folder.receipts.first_use(receipt)
-                yield folder, jti_was(first, receipt) if receipt else "new", receipt if first is None else None
+                yield folder, receipt.compare(first) if receipt else "new", receipt if first is None else None
 
     def _each(self, tenant: str | None, read: Callable[[StateFile], T | None]) -> Iterator[T]:
         """Yield what ``read`` makes of each state's file, those of ``tenant`` or all, one shard's names in memory."""

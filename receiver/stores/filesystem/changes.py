@@ -24,13 +24,12 @@ made meanwhile, can leave a record without its files: nothing of that change was
 
 import os
 import secrets
-import threading
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from receiver.problems import StoreDamaged, StoreUnavailable
+from receiver.problems import StoreDamaged
 from receiver.states import State
 from receiver.stores import Receipt
 from receiver.stores.filesystem import durable
@@ -48,7 +47,7 @@ class TenantFolder:
         self.receipts = Receipts(f"{self.path}/.receipts")
         self._change = f"{self.path}/.change"
         self._record = f"{self._change}/record"
-        self._queue = threading.Lock()
+        self._queue = durable.Queue()
 
     def open(self, id: str) -> StateFile:
         """Return the open StateFile of ``id``; raises FileNotFoundError, StoreDamaged."""
@@ -88,16 +87,12 @@ class TenantFolder:
         """
         deadline = time.monotonic() + timeout
         # Threads of one process queue here; only processes meet in the polling of the file's lock.
-        if not self._queue.acquire(timeout=timeout):
-            raise StoreUnavailable("files: other changes were not finished in time")
-        try:
+        with self._queue.turn(deadline):
             if durable.identity(f"{self.path}/{durable.LOCK}") is None:
                 self._make()
             with durable.locked(self.path, deadline):
                 self._recover()
                 yield
-        finally:
-            self._queue.release()
 
     def commit(self, states: Mapping[str, State], deleted: Collection[str], receipt: Receipt | None) -> None:
         """Store ``states``, by id, delete those of the ids ``deleted`` and keep ``receipt``, durably; under the lock.

@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -94,6 +96,33 @@ def make_lock(folder: str) -> None:
             os.fchmod(descriptor, FILE_MODE)
     finally:
         os.close(descriptor)
+
+
+class Queue:
+    """A lock that threads get in the order in which they asked for it."""
+
+    def __init__(self):
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()  # the first of them is whose turn it is
+
+    @contextmanager
+    def turn(self, deadline: float) -> Iterator[None]:
+        """Hold the lock; raises StoreUnavailable when it is not free by ``deadline`` (time.monotonic)."""
+        mine = threading.Lock()
+        with self._guard:
+            if self._waiting:
+                mine.acquire()
+            self._waiting.append(mine)
+        try:
+            if not mine.acquire(timeout=max(0, deadline - time.monotonic())):
+                raise StoreUnavailable("files: other changes were not finished in time")
+            yield
+        finally:
+            with self._guard:
+                had_turn = self._waiting[0] is mine
+                self._waiting.remove(mine)
+                if had_turn and self._waiting:
+                    self._waiting[0].release()
 
 
 @contextmanager

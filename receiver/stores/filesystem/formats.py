@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Self
 
 from receiver.problems import StoreDamaged, StoreMisplaced
-from receiver.states import Instant, State, Summary
+from receiver.states import Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
 
 FORMAT = 1  # the version of the layout; a newer one is left alone
@@ -89,21 +89,8 @@ def unseal(line: bytes) -> dict[str, object]:
 def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
     """Return the two parts of the file of ``state`` of ``tenant``: its first line and its content."""
     content = state.content.encode("utf-8")
-    fields = {
-        "id": state.id,
-        "tenant": tenant,
-        "parent": state.parent,
-        "flow": state.flow,
-        "flowVersion": state.flow_version,
-        "isDone": state.is_done,
-        "currentMapElement": state.current_map_element,
-        "currentUser": state.current_user,
-        "createdAt": state.created_at.text,
-        "updatedAt": state.updated_at.text,
-        "expiresAt": state.expires_at.text if state.expires_at else None,
-        "contentBytes": len(content),
-        "contentCrc32": f"{zlib.crc32(content):08x}",
-    }
+    fields = metadata_of(state) | {"tenant": tenant}
+    fields |= {"contentBytes": len(content), "contentCrc32": f"{zlib.crc32(content):08x}"}
     return seal(fields), content
 
 

@@ -5,7 +5,7 @@ import os
 import re
 from contextlib import suppress
 
-from receiver.problems import ReplayRefused, StoreDamaged
+from receiver.problems import StoreDamaged
 from receiver.stores import Receipt
 from receiver.stores.filesystem.durable import read_only, sync_folder
 from receiver.stores.filesystem.formats import unseal
@@ -25,17 +25,17 @@ class Receipts:
         """Return the path of the receipt of ``jti``, there or not."""
         return f"{self.path}/{hashlib.sha256(jti.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
-    def first_use(self, receipt: Receipt) -> dict | None:
-        """Return what the ``jti`` of ``receipt`` was first used for (``fields_of``), or None; raises StoreDamaged."""
+    def first_use(self, receipt: Receipt) -> tuple[str, bytes] | None:
+        """Return method and digest that the ``jti`` of ``receipt`` was first used for, or None; raises StoreDamaged."""
         try:
             first = _read(self.file_of(receipt.jti))
             if first["jti"] != receipt.jti:
                 raise ValueError("the receipt of another request")
+            return None if first["expires"] < receipt.now else (first["method"], bytes.fromhex(first["digest"]))
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError) as cause:
             raise StoreDamaged("files: a receipt cannot be read back") from cause
-        return None if first["expires"] < receipt.now else first
 
     def keep(self, record: str, jti: str) -> None:
         """Keep the file ``record``, which stays where it is, as the receipt of ``jti``; return when that lasts."""
@@ -61,7 +61,7 @@ class Receipts:
 
 
 def fields_of(receipt: Receipt | None) -> dict | None:
-    """Return what is kept of ``receipt``."""
+    """Return what a record keeps of ``receipt``."""
     if receipt is None:
         return None
     return {
@@ -70,19 +70,6 @@ def fields_of(receipt: Receipt | None) -> dict | None:
         "digest": receipt.digest.hex(),
         "expires": receipt.expires,
     }
-
-
-def jti_was(first: dict | None, receipt: Receipt) -> str:
-    """Return how the jti of ``receipt`` was used ``first``: "new", "repeated" or "conflicting".
-
-    Raises ReplayRefused for a conflict under ``enforce``; without it, a repetition counts as new.
-    """
-    same = first is None or (first["method"], first["digest"]) == (receipt.method, receipt.digest.hex())
-    if receipt.enforce and not same:
-        raise ReplayRefused("jti: used before for another change")
-    if receipt.enforce and first is not None:
-        return "repeated"
-    return "new" if same else "conflicting"
 
 
 def _read(path: str) -> dict:

@@ -5,6 +5,7 @@ transaction, or a connection that broke, got in the way of is done once more; wh
 an outage.
 """
 
+import itertools
 import logging
 import os
 import random
@@ -16,12 +17,12 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
-from receiver.problems import Problem, TooLarge
+from receiver.problems import Problem, StoreUnavailable, TooLarge
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
 from receiver.stores.rows import FIELDS, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import driver_of, make_engine
+from receiver.stores.sql.engine import bounded, driver_of, left, make_engine
 from receiver.stores.sql.schema import receipts, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls import Place
@@ -30,7 +31,9 @@ _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,53
 _PAGE = 500
 _BYTES_PER_READ = 4 << 20
 _STATEMENT_OVERHEAD = 8192  # bytes around a content
-_RECEIPTS_KEPT = 60.0  # seconds between two deletions of those whose time has passed
+_RECEIPTS_KEPT = 256  # changes between two deletions of those whose time has passed
+_RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as were added meanwhile
+_LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
 _ROW = [states.c[name] for name in FIELDS]
 _SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
 Result = TypeVar("Result")
@@ -53,12 +56,13 @@ class SqlStore(Store):
         self._summary = [*_SUMMARY, size(states.c.content)]
         self._opened: tuple[int, Engine] | None = None
         self._opening = threading.Lock()
+        self._preparing = threading.Lock()
         self._prepared = False
-        self._tidied = time.monotonic()
+        self._changes = itertools.count(random.randrange(_RECEIPTS_KEPT))  # noqa: S311 - not all processes at once
 
     def prepare(self) -> None:
-        with errors.driver_errors():
-            upgrade.prepare(self._engine(), self.place, self.timeout, self.create)
+        with errors.driver_errors(), bounded(self.timeout):
+            upgrade.prepare(self._engine(), self.place, 0.8 * self.timeout, self.create)
             self._prepared = True
 
     def check_place(self) -> None:
@@ -140,8 +144,15 @@ class SqlStore(Store):
             return self._opened[1]
 
     def _make_ready(self) -> None:
-        if not self._prepared:  # the server was down when this process started
-            self.prepare()
+        if self._prepared:
+            return
+        if not self._preparing.acquire(timeout=self.timeout):  # the server was down when this process started
+            raise StoreUnavailable("the schema was not looked at in time")
+        try:
+            if not self._prepared:
+                self.prepare()
+        finally:
+            self._preparing.release()
 
     def _walk(self, ask: Callable[..., Sequence], only: str | None) -> Iterator[Summary]:
         """Yield the summaries that ``ask`` answers to queries of a page each, tenant by tenant: all by index."""
@@ -157,24 +168,23 @@ class SqlStore(Store):
             tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
-        with errors.driver_errors():
+        with errors.driver_errors(), bounded(self.timeout):
             self._make_ready()
             return self._repeat(work, autocommit=self.place.kind == "postgresql")
 
     def _change(self, work: Callable[[Connection], Result], receipt: Receipt | None) -> Result:
         """Return what ``work`` answers in a transaction of its own, which is then durable."""
-        with errors.driver_errors():
+        with errors.driver_errors(), bounded(self.timeout):
             self._make_ready()
             result = self._repeat(work, autocommit=False)
-        if receipt and time.monotonic() - self._tidied > _RECEIPTS_KEPT:
-            self._tidied = time.monotonic()
+        if receipt and next(self._changes) % _RECEIPTS_KEPT == 0:
             self._forget(receipt.now)
         return result
 
     def _repeat(self, work: Callable[[Connection], Result], autocommit: bool) -> Result:
         """Do ``work`` in a transaction, again while something that passes is in its way, until the time is over."""
-        deadline = time.monotonic() + self.timeout
         options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+        pause = 0.01
         while True:
             # A connection that cannot be made is an outage now, and 503 tells the platform to come again.
             with self._engine().connect().execution_options(**options) as connection:
@@ -186,9 +196,11 @@ class SqlStore(Store):
                 except DBAPIError as error:
                     if errors.is_for_another_connection(error):
                         connection.invalidate()
-                    if not errors.is_worth_another_try(error) or time.monotonic() > deadline:
+                        pause = max(0.1, pause)  # so that a failover does not become a storm of logins
+                    if not errors.is_worth_another_try(error) or left(pause + _LEAST_TRY) < pause + _LEAST_TRY:
                         raise
-            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - so that two do not meet again
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - so that two do not meet again
+            pause = min(2 * pause, 1.0)
 
     def _bind(self, connection: Connection, tenant: str, receipt: Receipt | None) -> str:
         """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting"."""
@@ -200,12 +212,17 @@ class SqlStore(Store):
         return "new" if added else _was(connection, tenant, receipt)
 
     def _forget(self, now: int) -> None:
-        """Delete the receipts whose time has passed; that this fails is no fault of the change before."""
+        """Delete some receipts whose time has passed; that this fails is no fault of the change before."""
+        key = receipts.c.tenant, receipts.c.jti
+        some = select(*key).where(receipts.c.expires < now).order_by(*key).limit(_RECEIPTS_FORGOTTEN)
+
+        def work(connection: Connection) -> None:
+            for tenant, jti in connection.execute(some).all():
+                connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, receipts.c.expires < now))
+
         try:
-            with errors.driver_errors():
-                self._repeat(
-                    lambda connection: connection.execute(delete(receipts).where(receipts.c.expires < now)), False
-                )
+            with errors.driver_errors(), bounded(self.timeout):
+                self._repeat(work, autocommit=False)
         except Problem as problem:
             logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
 

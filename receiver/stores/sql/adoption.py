@@ -44,15 +44,14 @@ def plan(engine: Engine, place: Place) -> Plan:
     Raises StoreMisplaced when there is nothing to adopt, or something is in the way.
     """
     with driver_errors(), engine.connect() as connection:
-        if place.kind == "postgresql" and (schema := place.parameters.get("search_path")):
-            connection.exec_driver_sql(f"set search_path to {schema}")
+        _enter_schema(connection, place)
         if upgrade.revision_of(connection, place) is not None:
             raise StoreMisplaced("the database is the receiver's already: there is nothing to adopt")
         if not upgrade.is_of_the_java_service(connection, place):
             raise StoreMisplaced("the database holds no states table of the Java service: there is nothing to adopt")
         kinds, key = _columns(connection, place)
         forth, back = statements.of(place, kinds, key)
-        return Plan(_check_rows(connection), forth, back)
+        return Plan(_check_rows(connection, statements.doubts(place, kinds)), forth, back)
 
 
 def adopt(engine: Engine, place: Place, found: Plan) -> None:
@@ -62,13 +61,20 @@ def adopt(engine: Engine, place: Place, found: Plan) -> None:
     """
     with driver_errors():
         with engine.execution_options(no_parameters=True).begin() as connection:
-            for statement in found.forth[:-1]:
+            _enter_schema(connection, place)
+            for statement in found.forth:
+                if statement.startswith(statements.SWITCH[place.kind]):
+                    _check_count(connection, statements.FILLED[place.kind], found)
                 connection.exec_driver_sql(statement)
-            _check_count(connection, statements.FILLED[place.kind], found)
-            connection.exec_driver_sql(found.forth[-1])
             if place.kind != "mysql":
                 upgrade.upgrade(connection, place)
         upgrade.prepare(engine, place, _PATIENCE, create=True)
+
+
+def _enter_schema(connection: Connection, place: Place) -> None:
+    """Let the statements mean the tables of ``search_path`` as long as the transaction lasts."""
+    if schema := place.parameters.get("search_path"):
+        connection.exec_driver_sql(statements.enter_schema(schema))
 
 
 def _columns(connection: Connection, place: Place) -> tuple[dict[str, str], str]:
@@ -84,16 +90,24 @@ def _columns(connection: Connection, place: Place) -> tuple[dict[str, str], str]
         if not found[name]["nullable"] and found[name].get("default") is None:
             raise StoreMisplaced(f"the states table has a column {name} that a new row would have to fill")
     kinds = {name: found[name]["type"].compile(dialect=connection.dialect) for name in _COLUMNS}
-    return kinds, look.get_pk_constraint("states", schema=schema).get("name") or "PRIMARY"
+    key = look.get_pk_constraint("states", schema=schema)
+    if not key["constrained_columns"]:
+        raise StoreMisplaced("the states table has no primary key, so it is not quite the Java service's")
+    return kinds, key["name"] or "PRIMARY"
 
 
-def _check_rows(connection: Connection) -> int:
-    """Return the number of states; raises StoreMisplaced when some lack what every state has."""
-    lacking = [f"sum(case when {name} is null then 1 else 0 end)" for name in sorted(_COLUMNS - _NULLABLE)]
-    count, *nulls = connection.exec_driver_sql(f"select count(*), {', '.join(lacking)} from states").one()  # noqa: S608
-    for name, number in zip(sorted(_COLUMNS - _NULLABLE), nulls, strict=True):
+def _check_rows(connection: Connection, doubts: Mapping[str, str]) -> int:
+    """Return the number of states; raises StoreMisplaced when some are not what every state is.
+
+    ``doubts`` are texts by the condition of a row that they tell of.
+    """
+    doubts = {f"{name} is null": f"have no {name}" for name in sorted(_COLUMNS - _NULLABLE)} | dict(doubts)
+    counts = [f"sum(case when {condition} then 1 else 0 end)" for condition in doubts]
+    with connection.execution_options(no_parameters=True):
+        count, *found = connection.exec_driver_sql(f"select count(*), {', '.join(counts)} from states").one()  # noqa: S608
+    for text, number in zip(doubts.values(), found, strict=True):
         if number:
-            raise StoreMisplaced(f"{number} states have no {name}: look at them, or delete them, first")
+            raise StoreMisplaced(f"{number} states {text}: look at them, or delete them, first")
     return count
 
 

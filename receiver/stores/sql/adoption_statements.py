@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from receiver.stores.sql.schema import VERSION_TABLE
 from receiver.stores.urls import Place
 
-FILLED = {"postgresql": "states", "mysql": "states_adopted", "sqlserver": "states"}  # counted before the last step
+# The table that holds the states when the step is to come from which on they are the receiver's: it is counted then.
+FILLED = {"postgresql": "states", "mysql": "states_adopted", "sqlserver": "states"}
+SWITCH = {
+    "postgresql": "alter table states drop constraint",
+    "mysql": "rename table",
+    "sqlserver": "alter table states drop constraint",
+}
 _IDS = ("id", "tenant_id", "parent_id", "flow_id", "flow_version_id", "current_map_element_id", "current_user_id")
 _TIMES = ("created_at", "updated_at", "expires_at")
 _ADDED = {
@@ -23,7 +29,28 @@ _ADDED = {
 
 def of(place: Place, kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str]]:
     """Return the statements forth and back; ``kinds`` are the types of the columns, ``key`` names the primary key."""
-    return {"postgresql": _postgresql, "mysql": _mysql, "sqlserver": _sqlserver}[place.kind](kinds, key)
+    forth, back = {"postgresql": _postgresql, "mysql": _mysql, "sqlserver": _sqlserver}[place.kind](kinds, key)
+    if schema := place.parameters.get("search_path"):
+        back.insert(1, enter_schema(schema))
+    return forth, back
+
+
+def enter_schema(schema: str) -> str:
+    """Return what lets the names of tables mean those of ``schema`` until the transaction ends."""
+    return f'set local search_path to "{schema}"'
+
+
+def doubts(place: Place, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return what a row may be that could not be served: what to tell of it, by its condition."""
+    found = {
+        f"{name} < '0001-01-01' or {name} > '9999-12-31 23:59:59'": f"have {name} outside the years 1 to 9999"
+        for name in _TIMES
+    }
+    if place.kind == "mysql":
+        pattern = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+        texts = [name for name in _IDS if "CHAR" in kinds[name].upper()]
+        found |= {f"{name} not regexp '{pattern}'": f"have {name} that is no UUID" for name in texts}
+    return found
 
 
 def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str]]:
@@ -42,6 +69,7 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
         "updated_nanosecond": ("integer", f"({micros} * 1000)::integer"),
         "expires_second": ("bigint", second("expires_at")),
     }
+    key = key.replace('"', '""')
     forth = [
         "lock table states in access exclusive mode",
         "alter table states " + ", ".join(f"add column {name} {kind}" for name, kind in _ADDED.items()),
@@ -68,34 +96,60 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
 
 
 def _mysql(kinds: Mapping[str, str], _key: str) -> tuple[list[str], list[str]]:
-    def id_(name: str) -> str:
-        if not kinds[name].upper().startswith(("BINARY", "VARBINARY")):
-            return f"lower(cast({name} as char(36)))"
-        hexed = f"lower(hex({name}))"
-        for position in (21, 17, 13, 9):
-            hexed = f"insert({hexed}, {position}, 0, '-')"
-        return hexed
-
-    def second(name: str) -> str:
-        return f"timestampdiff(second, '1970-01-01', {name})"
-
-    values = {name: id_(name) for name in _IDS}
+    values = {name: _mysql_id(name, kinds) for name in _IDS}
     values |= {name: f"date_format({name}, '%Y-%m-%dT%H:%i:%s.%fZ')" for name in _TIMES}
     values |= {"is_done": "is_done + 0", "content": "convert(content using utf8mb4)"}
-    values |= {"updated_second": second("updated_at"), "updated_nanosecond": "1000 * microsecond(updated_at)"}
-    values |= {"expires_second": second("expires_at")}
+    values |= {"updated_second": _second("updated_at"), "updated_nanosecond": "1000 * microsecond(updated_at)"}
+    values |= {"expires_second": _second("expires_at")}
     forth = [
         "set time_zone = '+00:00'",
         "drop table if exists states_adopted",
         _MYSQL_TABLE,
-        _insert("states_adopted", "states", values),
+        _insert("insert", "states_adopted", "states", values),
         "rename table states to states_java, states_adopted to states",
+        *_mysql_late(kinds, values),
     ]
     return forth, _mysql_back(kinds)
 
 
-def _insert(table: str, source: str, values: Mapping[str, str]) -> str:
-    return f"insert into {table} ({', '.join(values)}) select {', '.join(values.values())} from {source}"  # noqa: S608
+def _mysql_late(kinds: Mapping[str, str], values: Mapping[str, str]) -> list[str]:
+    """What the Java service changed or deleted while its states were copied, if somebody let it run."""
+    theirs = f"select 1 from states_java as j where j.id = {_mysql_id_back('states.id', kinds)}"  # noqa: S608
+    ours = (
+        f"select 1 from states as s where s.tenant_id = {_mysql_id('states_java.tenant_id', kinds)}"  # noqa: S608
+        f" and s.id = {_mysql_id('states_java.id', kinds)} and s.updated_second = {_second('states_java.updated_at')}"
+        " and s.updated_nanosecond = 1000 * microsecond(states_java.updated_at)"
+        " and s.content = convert(states_java.content using utf8mb4)"
+    )
+    return [
+        f"delete from states where not exists ({theirs})",  # noqa: S608
+        _insert("replace", "states", "states_java", values) + f" where not exists ({ours})",
+    ]
+
+
+def _is_binary(name: str, kinds: Mapping[str, str]) -> bool:
+    return kinds[name.rpartition(".")[2]].upper().startswith(("BINARY", "VARBINARY"))
+
+
+def _mysql_id(name: str, kinds: Mapping[str, str]) -> str:
+    if not _is_binary(name, kinds):
+        return f"lower(cast({name} as char(36)))"
+    hexed = f"lower(hex({name}))"
+    for position in (21, 17, 13, 9):
+        hexed = f"insert({hexed}, {position}, 0, '-')"
+    return hexed
+
+
+def _mysql_id_back(name: str, kinds: Mapping[str, str]) -> str:
+    return f"unhex(replace({name}, '-', ''))" if _is_binary(name, kinds) else name
+
+
+def _second(name: str) -> str:
+    return f"timestampdiff(second, '1970-01-01', {name})"
+
+
+def _insert(how: str, table: str, source: str, values: Mapping[str, str]) -> str:
+    return f"{how} into {table} ({', '.join(values)}) select {', '.join(values.values())} from {source}"  # noqa: S608
 
 
 _MYSQL_ID = "char(36) character set ascii collate ascii_bin"
@@ -107,27 +161,24 @@ _MYSQL_TABLE = f"""create table states_adopted (
     expires_second bigint, content longtext character set utf8mb4 collate utf8mb4_bin not null,
     content_crc32 bigint, revision integer not null default 0,
     primary key (tenant_id, id)
-) engine = InnoDB, character set utf8mb4, collate utf8mb4_bin"""
+) engine = InnoDB, row_format = dynamic, character set utf8mb4, collate utf8mb4_bin"""
 
 
 def _mysql_back(kinds: Mapping[str, str]) -> list[str]:
-    def id_(name: str) -> str:
-        binary = kinds[name].upper().startswith(("BINARY", "VARBINARY"))
-        return f"unhex(replace({name}, '-', ''))" if binary else name
-
     def moment(second: str, micros: str = "0") -> str:
         return f"timestampadd(microsecond, {micros}, timestampadd(second, {second}, '1970-01-01'))"
 
     # Only the text tells when a state was created, and it may have any offset.
     offset = "if(right(created_at, 1) = 'Z', '+00:00', right(created_at, 6))"
     created = f"convert_tz(cast(replace(left(created_at, 19), 'T', ' ') as datetime), {offset}, '+00:00')"
-    values = {name: id_(name) for name in _IDS} | {"is_done": "is_done", "content": "content", "created_at": created}
+    values = {name: _mysql_id_back(name, kinds) for name in _IDS}
+    values |= {"is_done": "is_done", "content": "content", "created_at": created}
     values |= {"updated_at": moment("updated_second", "updated_nanosecond div 1000")}
     values |= {"expires_at": moment("expires_second")}
     return [
         "set time_zone = '+00:00'",
         "delete from states_java",
-        _insert("states_java", "states", values),
+        _insert("insert", "states_java", "states", values),
         "rename table states to states_receiver, states_java to states",
         f"drop table states_receiver, receipts, {VERSION_TABLE}",
     ]

@@ -1,11 +1,16 @@
 """How a database server is reached: drivers, TLS, hosts in their order, and a bound for every wait.
 
 A server that is frozen, or a network that swallows packets, must not hold a thread: each wait ends on this side
-(``_BoundedConnection``, PyMySQL's read_timeout) a little after the server was asked to end it by itself.
+(the ``Bounded`` connections) a little after the server was asked to end it by itself, and at the latest when the time
+of the whole call is over (``bounded``).
 """
 
 import importlib
 import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,6 +26,27 @@ _DIALECTS = {
 }
 _RECYCLE = 1800  # seconds: shorter than the idle time-out of common firewalls and proxies is not needed, since pings
 _KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+
+
+_bound = threading.local()  # until: time.monotonic() by when this thread's call must have ended
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Let no wait of this thread for a server last longer than ``seconds`` from now, nor than a bound around it."""
+    outer = getattr(_bound, "until", None)
+    until = time.monotonic() + seconds
+    _bound.until = until if outer is None else min(outer, until)
+    try:
+        yield
+    finally:
+        _bound.until = outer
+
+
+def left(most: float) -> float:
+    """Return how many seconds, ``most`` at most, the next wait of this thread may last."""
+    until = getattr(_bound, "until", None)
+    return most if until is None else max(0.01, min(most, until - time.monotonic()))
 
 
 def driver_of(place: Place) -> Any:
@@ -58,26 +84,25 @@ def make_engine(place: Place, timeout: float, connections: int, answer: float | 
             "preserve_rowcount": True,  # of an upsert
         },
     )
-    if place.kind == "postgresql":
-        event.listen(engine, "connect", partial(_prepare_postgresql, answer=answer))
-    if place.kind == "mysql":
-        event.listen(engine, "connect", partial(_prepare_mysql, answer=answer))
+    prepare = {"postgresql": _prepare_postgresql, "mysql": _prepare_mysql}.get(place.kind)
+    if prepare:  # before SQLAlchemy looks at the session: it would take its quotes from the server's sql_mode
+        event.listen(engine, "connect", partial(prepare, answer=answer), insert=True)
     return engine
 
 
 def _postgresql(psycopg, place: Place, timeout: float, answer: float):
-    class _BoundedConnection(psycopg.Connection):
+    class Bounded(psycopg.Connection):
         """A connection whose waits end: libpq alone waits for a frozen server for ever."""
 
-        def wait(self, gen, interval=0.1, timeout=answer + 0.2):
+        def wait(self, gen, interval=0.1, timeout=None):
             try:
-                return super().wait(gen, interval, timeout)
+                return super().wait(gen, interval, left(timeout or answer + 0.2))
             except psycopg.OperationalError:
                 if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                     self.pgconn.finish()  # an answer is still due: nothing else can be asked on it
                 raise
 
-    given = {"application_name": "receiver", **_KEEPALIVE}
+    given = {"application_name": "receiver", "client_encoding": "UTF8", **_KEEPALIVE}
     if len(place.hosts) > 1:
         given["target_session_attrs"] = "read-write"  # a standby among them must not be taken for the primary
     given |= {name: value for name, value in place.parameters.items() if name != "search_path"}
@@ -85,7 +110,7 @@ def _postgresql(psycopg, place: Place, timeout: float, answer: float):
     given["connect_timeout"] = str(_least(wait, given.get("connect_timeout")))
     given["tcp_user_timeout"] = str(_least(round(1000 * answer), given.get("tcp_user_timeout")))
     return partial(
-        _BoundedConnection.connect,
+        Bounded.connect,
         host=",".join(name for name, _ in place.hosts),
         port=",".join(str(port) for _, port in place.hosts),
         dbname=place.database,
@@ -104,16 +129,16 @@ def _least(ours: int, theirs: str | None) -> int:
 def _prepare_postgresql(connection, record, answer: float) -> None:
     """Ask the server to end a statement by itself, and make sure that a commit is durable.
 
-    The settings of a session hold for reads; a transaction that writes repeats them (``local_settings``), since
-    behind PgBouncer it may run on another server connection than the one that is set up here.
+    A transaction that writes sets this for itself (``local_settings``). Reads need it of the session, but behind
+    PgBouncer, which tells another process id than the server's, a session is everybody's: there our own bound is all.
     """
     autocommit, connection.autocommit = connection.autocommit, True
     limit = f"statement_timeout = {round(1000 * answer)}"
     try:
-        commit = connection.execute("select current_setting('synchronous_commit', true)").fetchone()[0]
-        settings = [limit, "synchronous_commit = on"] if commit == "off" else [limit]
-        for setting in settings:
-            connection.execute(f"set {setting}")
+        row = connection.execute("select current_setting('synchronous_commit', true), pg_backend_pid()").fetchone()
+        settings = [limit, "synchronous_commit = on"] if row[0] == "off" else [limit]
+        if row[1] == connection.info.backend_pid:
+            connection.execute(f"set {limit}")
         record.info["local_settings"] = "; ".join(f"set local {setting}" for setting in settings)
     finally:
         connection.autocommit = autocommit
@@ -132,13 +157,26 @@ def _mysql(pymysql, place: Place, timeout: float, answer: float):
         **_mysql_tls(parameters),
     }
 
+    class Bounded(pymysql.connections.Connection):
+        """A connection that waits for no answer longer than the call that asked for it may last."""
+
+        @property
+        def _read_timeout(self):
+            return left(self._answer)
+
+        @_read_timeout.setter
+        def _read_timeout(self, seconds):
+            self._answer = seconds
+
     def connect():
         for name, port in place.hosts[:-1]:
             try:
-                return pymysql.connect(**known, **_mysql_host(name, port))
+                with bounded(timeout / 4 / len(place.hosts)):
+                    return Bounded(**known, **_mysql_host(name, port))
             except pymysql.OperationalError:
                 continue  # the next one may be there
-        return pymysql.connect(**known, **_mysql_host(*place.hosts[-1]))
+        with bounded(timeout / 4):
+            return Bounded(**known, **_mysql_host(*place.hosts[-1]))
 
     return connect
 

@@ -23,7 +23,7 @@ from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailab
 _AGAIN = re.compile("40001|40P01|1205|1213")
 _ANOTHER = re.compile("08.*|57P0[1-3]|25006|1047|1053|1077|1290|1792|1836|1927|2006|2013|2055")
 _FULL = re.compile("53100|1021|1114|3675")
-_MISPLACED = re.compile("28.{3}|3D000|3F000|42501|1044|1045|1049|1142|1698|18456|4060")
+_MISPLACED = re.compile("28.{3}|3D000|3F000|42501|22P05|1044|1045|1049|1142|1665|1698|18456|4060")
 # libpq tells a refused login without a code, in the language of the server.
 _REFUSED = re.compile(
     r"password authentication failed|no password supplied|no pg_hba\.conf entry"
@@ -54,6 +54,11 @@ def is_for_another_connection(error: DBAPIError) -> bool:
     return not error.connection_invalidated and bool(_ANOTHER.fullmatch(code_of(error)))
 
 
+def is_hopeless(error: DBAPIError) -> bool:
+    """Tell whether ``error`` says that what the settings name cannot be, so that waiting will not help."""
+    return bool(_MISPLACED.fullmatch(code_of(error)))
+
+
 @contextmanager
 def driver_errors() -> Iterator[None]:
     """Turn what SQLAlchemy and the drivers raise into the contract's errors."""
@@ -74,6 +79,8 @@ def problem_of(error: DBAPIError) -> Problem:
     cause = ": ".join(part for part in (type(error.orig).__name__, code, said) if part)
     if _FULL.fullmatch(code):
         return StoreFull(cause)
+    if code == "1665":
+        cause += ": the server's binlog_format must be ROW or MIXED"
     if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(said)):
         return StoreMisplaced(cause)
     return StoreUnavailable(cause)

@@ -23,7 +23,12 @@ CONTENT = (
 # Compared to the byte: a collation of text may take "a" and "a " for the same.
 JTI = LargeBinary().with_variant(mysql.VARBINARY(1020), "mysql", "mariadb").with_variant(mssql.VARBINARY(1020), "mssql")
 DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb").with_variant(mssql.BINARY(32), "mssql")
-OPTIONS = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+OPTIONS = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mysql_row_format": "DYNAMIC",  # keys as long as a jti fit into no other
+}
 
 metadata = MetaData()
 

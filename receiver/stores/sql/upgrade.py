@@ -5,18 +5,21 @@ the steps are made so that doing them twice does no harm; who comes second looks
 """
 
 import random
+import threading
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, column, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from receiver.problems import StoreMisplaced, StoreUnavailable
+from receiver.stores.sql.errors import is_hopeless
 from receiver.stores.sql.schema import VERSION_TABLE, receipts, states
 from receiver.stores.urls import Place
 
 HEAD = "0001"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
 _MIGRATIONS = Path(__file__).with_name("migrations")
+_ALEMBIC = threading.Lock()  # what it works on is known to the whole process
 _LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
 
 
@@ -27,24 +30,31 @@ def prepare(engine: Engine, place: Place, timeout: float, create: bool) -> None:
     for missing tables unless ``create``.
     """
     deadline = time.monotonic() + timeout
-    while True:
+    while not _is_at_head(engine, place, create, deadline):
+        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - another replica is at it
+
+
+def _is_at_head(engine: Engine, place: Place, create: bool, deadline: float) -> bool:
+    """Look at the schema and bring it up to date; False when another replica was in the way."""
+    try:
         with engine.connect() as connection:
             found = revision_of(connection, place)
             if found == HEAD:
-                return
+                return True
             check_revision(found)
+            _check_encoding(connection, place)
             if found is None:
                 _check_tables(connection, place)
         if not create:
             raise StoreUnavailable("the tables of the store are missing; a start of `receiver serve` makes them")
-        try:
-            with engine.begin() as connection:
-                _lock(connection, place)
-                upgrade(connection, place)
-        except DBAPIError:  # another replica is at it, or has done it: look again
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.05, 0.3))  # noqa: S311
+        with engine.begin() as connection:
+            _lock(connection, place)
+            upgrade(connection, place)
+    except DBAPIError as error:
+        if is_hopeless(error) or time.monotonic() > deadline:
+            raise
+        return False
+    return True
 
 
 def revision_of(connection: Connection, place: Place) -> str | None:
@@ -52,8 +62,7 @@ def revision_of(connection: Connection, place: Place) -> str | None:
     schema = place.parameters.get("search_path")
     if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
         return None
-    name = f"{schema}.{VERSION_TABLE}" if schema else VERSION_TABLE
-    return connection.execute(text(f"select version_num from {name}")).scalar()  # noqa: S608 - a checked name
+    return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE, schema=schema))).scalar()
 
 
 def check_revision(found: str | None) -> None:
@@ -78,12 +87,22 @@ def _check_tables(connection: Connection, place: Place) -> None:
             "the database holds the states of the Java service: stop that service, make a backup,"
             " then run `receiver store adopt`, which shows first what it will do"
         )
-    for table in (states, receipts):
-        found = _columns(connection, place, table.name)
-        if found and found != {column.name for column in table.columns}:
+    for ours in (states, receipts):
+        found = _columns(connection, place, ours.name)
+        if found and found != {one.name for one in ours.columns}:
             raise StoreMisplaced(
-                f"the database holds a table {table.name} that is not the receiver's:"
+                f"the database holds a table {ours.name} that is not the receiver's:"
                 " give the receiver a database, or a schema (search_path), of its own"
+            )
+
+
+def _check_encoding(connection: Connection, place: Place) -> None:
+    """Raise StoreMisplaced for a PostgreSQL database that cannot keep every character."""
+    if place.kind == "postgresql":
+        encoding = connection.execute(text("show server_encoding")).scalar()
+        if encoding not in ("UTF8", "SQL_ASCII"):
+            raise StoreMisplaced(
+                f"the database is in {encoding}, which lacks characters: make one with encoding 'UTF8'"
             )
 
 
@@ -101,7 +120,8 @@ def upgrade(connection: Connection, place: Place) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes |= {"connection": connection, "schema": place.parameters.get("search_path")}
-    command.upgrade(config, "head")
+    with _ALEMBIC:
+        command.upgrade(config, "head")
 
 
 def _lock(connection: Connection, place: Place) -> None:
