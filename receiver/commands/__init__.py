@@ -10,6 +10,7 @@ from receiver import __version__
 from receiver.commands.config import config
 from receiver.commands.demo import demo
 from receiver.commands.keys import keys
+from receiver.commands.platform import platform
 from receiver.commands.serve import serve
 from receiver.commands.store import store
 from receiver.problems import Problem
@@ -24,7 +25,7 @@ def cli() -> None:
     """Keeps the runtime states of Flow apps in your own data centre."""
 
 
-for command in (serve, keys, store, config, demo):
+for command in (serve, keys, store, config, demo, platform):
     cli.add_command(command)
 
 

@@ -1,6 +1,5 @@
 """``receiver keys``: make, list and check platform and receiver keys."""
 
-import json
 import os
 from pathlib import Path
 
@@ -10,10 +9,8 @@ from tabulate import tabulate
 from receiver import app, keyring, settings
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
+from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
-
-_FOLDER_MODE = 0o700
-_FILE_MODE = 0o600
 
 
 @click.group()
@@ -39,25 +36,11 @@ def generate(directory: Path | None, tenant: str | None, if_none: bool) -> None:
     folder = directory / canonical_uuid(tenant) if tenant else directory
     if if_none and not keyring.is_empty(declared.key_texts, directory):
         return
-    made = new_store()
-    files = {
-        f"platform-{made.platform.kid}.json": made.platform.public(),
-        f"receiver-{made.receiver.kid}.json": made.receiver.private(),
-        f"mock-platform-{made.platform.kid}.json": made.platform.private(),
-    }
     try:
-        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        for name, members in files.items():
-            _write_new(folder / name, members)
-            click.echo(f"wrote {folder / name}")
+        for path in keyfiles.write(folder, new_store()):
+            click.echo(f"wrote {path}")
     except OSError as cause:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
-
-
-def _write_new(path: Path, members: dict) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), "w") as file:
-        json.dump(members, file, indent=2)
-        file.write("\n")
 
 
 @keys.command("list")

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +32,16 @@ class Answer:
 class Client:
     """The platform's calls to the receiver at ``url`` (scheme, host, port) for ``tenant``; not for several threads."""
 
-    def __init__(self, url: str, tenant: str, keys: StoreKeys, timeout: float = 60):
+    def __init__(
+        self, url: str, tenant: str, keys: StoreKeys, timeout: float = 60, context: ssl.SSLContext | None = None
+    ):
         self.tenant = tenant
         self.keys = keys
         parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.connection = kind(parts.hostname, parts.port, timeout=timeout)
+        if parts.scheme == "https":
+            self.connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+        else:
+            self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
 
     def health(self) -> Answer:
         """Ask whether the store is well; unsigned."""

@@ -1,6 +1,7 @@
 """Made-up runs of a flow: a state whose content looks like the real thing and grows with every step.
 
-Everything follows from the seed, so that a run can be told again.
+Everything follows from the seed, so that a run can be told again. What several users do in one run, at times that
+a clock gives, is in live_runs.py.
 """
 
 import json
@@ -9,7 +10,7 @@ import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
 _START = datetime(2026, 1, 5, 8, 30, tzinfo=UTC)
-_ELEMENTS = (
+ELEMENTS = (
     "Welcome",
     "Your details",
     "Upload a document",
@@ -38,14 +39,17 @@ class FlowRun:
         self.random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
         self.tenant = tenant
         self.id, self.flow, self.flow_version, self.user = (self._id() for _ in range(4))
-        self.elements = {self._id(): name for name in _ELEMENTS}
+        self.elements = {self._id(): name for name in ELEMENTS}
+        self._begin()
         self.current = next(iter(self.elements))
-        self.moment = _START + timedelta(seconds=self.random.randrange(86_400 * 200))
         self.created_at = self.updated_at = self._now()
         self.entries: list[dict] = []
         self.values: dict[str, object] = {}
         for _ in range(6):
             self.step()
+
+    def _begin(self) -> None:
+        self.moment = _START + timedelta(seconds=self.random.randrange(86_400 * 200))
 
     def _id(self) -> str:
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
@@ -58,23 +62,27 @@ class FlowRun:
         self.moment += timedelta(seconds=self.random.randrange(2, 240))
         self.updated_at = self._now()
         self.current = self.random.choice(list(self.elements))
-        self.values[self._id()] = " ".join(self.random.choices(_WORDS, k=self.random.randrange(3, 12)))
-        self.entries.append(
-            {
-                "guid": self._id(),
-                "flowId": {
-                    "guid": self.flow,
-                    "versionId": self.flow_version,
-                    "isVersionless": False,
-                },
-                "mapElementId": {
-                    "guid": self.current,
-                    "typeElementPropertyId": str(uuid.UUID(int=0)),
-                },
-                "dateCommitted": self.updated_at,
-                "userInteractions": [self._interaction() for _ in range(self.random.randrange(1, 3))],
-            }
-        )
+        self.values[self._id()] = self._words(3, 12)
+        self.entries.append(self._entry())
+
+    def _words(self, least: int, below: int) -> str:
+        return " ".join(self.random.choices(_WORDS, k=self.random.randrange(least, below)))
+
+    def _entry(self) -> dict:
+        return {
+            "guid": self._id(),
+            "flowId": {
+                "guid": self.flow,
+                "versionId": self.flow_version,
+                "isVersionless": False,
+            },
+            "mapElementId": {
+                "guid": self.current,
+                "typeElementPropertyId": str(uuid.UUID(int=0)),
+            },
+            "dateCommitted": self.updated_at,
+            "userInteractions": [self._interaction() for _ in range(self.random.randrange(1, 3))],
+        }
 
     def _interaction(self) -> dict:
         places = dict.fromkeys(("speed", "heading", "accuracy", "altitude", "latitude", "longitude"), 0)
@@ -86,7 +94,11 @@ class FlowRun:
 
     def content(self) -> str:
         """Return the JSON text of the state as it is now."""
-        document = {
+        return json.dumps(self.document(), ensure_ascii=False)
+
+    def document(self) -> dict:
+        """Return what that text holds."""
+        return {
             "compositeId": {"guid": self.id, "versionId": str(uuid.UUID(int=0))},
             "isDone": self.is_done,
             "dateCreated": self.created_at,
@@ -107,12 +119,11 @@ class FlowRun:
                 "isEnabled": False,
             },
         }
-        return json.dumps(document, ensure_ascii=False)
 
     @property
     def is_done(self) -> bool:
         """Whether the run has come to its last page."""
-        return self.elements[self.current] == _ELEMENTS[-1]
+        return self.elements[self.current] == ELEMENTS[-1]
 
     def state(self) -> dict:
         """Return the claims of PROTOCOL's table for the state as it is now."""

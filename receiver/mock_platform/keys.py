@@ -3,7 +3,12 @@
 import uuid
 from dataclasses import dataclass
 
+from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
+
+
+class KeyFault(ValueError):
+    """What was given is not a key of the contract. The text holds nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,19 @@ class KeyPair:
     def of(cls, members: dict) -> "KeyPair":
         """Return the pair in ``members``, a JWK as a dict with a kid."""
         return cls(members["kid"], JWK(**members))
+
+    @classmethod
+    def parse(cls, members: object) -> "KeyPair":
+        """Return the pair in ``members``, which anybody may have written; raises KeyFault."""
+        if not isinstance(members, dict) or (members.get("kty"), members.get("crv")) != ("EC", "P-384"):
+            raise KeyFault('must be one JWK, an EC key on P-384 with a UUID as its "kid"')
+        try:
+            kid = uuid.UUID(members.get("kid"))
+            pair = cls.of(dict(members, kid=str(kid)))
+            pair.jwk.get_op_key("verify")  # only this looks whether the point lies on the curve
+            return pair
+        except (JWException, ValueError, TypeError, AttributeError):
+            raise KeyFault('is not a valid EC key on P-384 with a UUID as its "kid"') from None
 
     def public(self) -> dict:
         """Return the public half as a JWK dict."""

@@ -1,0 +1,260 @@
+"""What each call of the simulator does: an Asked comes in, a value to answer goes out. Nothing here knows HTTP's rest.
+
+The addresses are those of the product's guide; the fields beyond externalStorageSettings are ours.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver.mock_platform import bodies, keyfiles
+from receiver.mock_platform.crowd import Crowd
+from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys
+from receiver.mock_platform.migration import migrate
+from receiver.mock_platform.model import Refusal, StorageSettings, Tenant
+from receiver.mock_platform.platform import Platform
+from receiver.mock_platform.regions import REGIONS, Restriction
+from receiver.mock_platform.runtime import Runtime, Visitor
+
+
+class Simulator:
+    """What the calls share: the platform, its runtime, the crowd, and where a receiver reads its keys."""
+
+    def __init__(self, platform: Platform, keys_folder: Path | None = None):
+        self.platform, self.keys_folder = platform, keys_folder
+        self.runtime = Runtime(platform)
+        self.crowd: Crowd | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call: the ``simulator``, the tenant that the header ``named``, the checked ``body``, calls ``after`` which."""
+
+    simulator: Simulator
+    named: str | None
+    body: dict
+    after: int = 0
+
+    @property
+    def platform(self) -> Platform:
+        """The simulator's platform."""
+        return self.simulator.platform
+
+    @property
+    def tenant(self) -> Tenant:
+        """The tenant that is named, the first one if none is; raises Refusal."""
+        return self.platform.tenant(_uuid(self.named)) if self.named else next(iter(self.platform.tenants.values()))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What is answered: a ``value`` as JSON and a ``status``."""
+
+    value: object
+    status: int = 200
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise Refusal(404, "there is nothing of that id, which is no UUID") from None
+
+
+def list_stores(asked: Asked) -> Answered:
+    """GET /api/admin/1/stores."""
+    return Answered([store.as_json() for store in asked.platform.stores.values()])
+
+
+def register_store(asked: Asked) -> Answered:
+    """POST /api/admin/1/stores: the answer holds what the operator of the receiver must configure, this once."""
+    body = dict(asked.body)
+    given = [body.pop(name, None) for name in ("platformKey", "receiverKey")]
+    keys = None
+    if any(given):
+        try:
+            keys = StoreKeys(*(KeyPair.parse(members) for members in given))
+        except KeyFault as fault:
+            raise Refusal(400, f"platformKey and receiverKey: each {fault}") from None
+        if not keys.platform.jwk.has_private:
+            raise Refusal(400, "platformKey: must be private, the platform signs with it")
+    store = asked.platform.register(**body, keys=keys)
+    return Answered(store.as_json() | ({} if keys else _for_the_receiver(store.in_use)), 201)
+
+
+def _for_the_receiver(keys: StoreKeys) -> dict:
+    return {"platformKey": keys.platform.public(), "receiverKey": keys.receiver.private()}
+
+
+def show_store(asked: Asked, name: str) -> Answered:
+    """GET /api/admin/1/stores/{store}, by id or name; with whether it is well."""
+    store = asked.platform.store(name)
+    return Answered(store.as_json() | {"isWell": asked.platform.line(store.id, str(uuid.UUID(int=0))).is_well()})
+
+
+def make_keys(asked: Asked, name: str) -> Answered:
+    """POST /api/admin/1/stores/{store}/keys: new pairs, to be given to the receiver before they are used."""
+    store, folder = asked.platform.store(name), asked.simulator.keys_folder
+    if asked.body["export"] and folder is None:
+        raise Refusal(409, "the simulator was not told where the receiver reads its keys")
+    keys = store.make_keys()
+    if not asked.body["export"]:
+        return Answered(store.as_json() | _for_the_receiver(keys), 201)
+    try:
+        written = [path.name for path in keyfiles.write(folder, keys)]
+    except OSError as cause:
+        store.made = None
+        raise Refusal(507, f"the key files cannot be written: {cause.strerror}") from None
+    return Answered(store.as_json() | {"files": written}, 201)
+
+
+def use_keys(asked: Asked, name: str) -> Answered:
+    """POST /api/admin/1/stores/{store}/keys/use: the new pairs are used, replies to the old ones still accepted."""
+    store = asked.platform.store(name)
+    store.use_keys()
+    return Answered(store.as_json())
+
+
+def retire_keys(asked: Asked, name: str) -> Answered:
+    """POST /api/admin/1/stores/{store}/keys/retire: the old pairs are gone."""
+    store = asked.platform.store(name)
+    store.retire_keys()
+    return Answered(store.as_json())
+
+
+def show_tenant(asked: Asked) -> Answered:
+    """GET /api/admin/1/tenant."""
+    return Answered(asked.tenant.as_json())
+
+
+def change_tenant(asked: Asked) -> Answered:
+    """POST /api/admin/1/tenant: changes what is given; a new UUID in ManyWhoTenant makes a tenant."""
+    body, platform = asked.body, asked.platform
+    storage = _storage(platform, body.get("externalStorageSettings"))
+    named = asked.named
+    tenant = platform.add_tenant(_uuid(named), "A tenant") if named else asked.tenant
+    for name in (flows := body.get("flows", {})):
+        tenant.flow(name)
+    tenant.name = body.get("developerName", tenant.name)
+    tenant.storage = storage or tenant.storage
+    if "restrictions" in body:
+        tenant.restriction = _restriction(body["restrictions"])
+    tenant.flow_restrictions |= {name: _restriction(flow["restrictions"]) for name, flow in flows.items()}
+    return Answered(tenant.as_json())
+
+
+def _storage(platform: Platform, body: dict | None) -> StorageSettings | None:
+    if body is None:
+        return None
+    store = platform.store(body["globalStoreId"]).id if body["globalStoreId"] else None
+    settings = StorageSettings(body["enableStates"], body["enableReplication"], store)
+    settings.check()
+    return settings
+
+
+def _restriction(body: dict) -> Restriction:
+    return Restriction(frozenset(body["regions"]), frozenset(body["countries"]))
+
+
+def migrate_states(asked: Asked, name: str) -> Answered:
+    """POST /api/admin/1/{store}/migrate."""
+    body, platform = asked.body, asked.platform
+    store = platform.store(name)
+    return Answered(migrate(platform, asked.tenant, store, body["batchSize"], body["batches"]).as_json())
+
+
+def start_run(asked: Asked) -> Answered:
+    """POST /api/run/1/state."""
+    body, tenant = asked.body, asked.tenant
+    visitor = Visitor(body["country"], body["user"] and str(body["user"]))
+    for _ in range(body["runs"]):
+        last = asked.simulator.runtime.start(tenant, body["flow"], visitor, body["bytes"], body["drawn"])
+    return Answered(last | ({"started": body["runs"]} if body["runs"] > 1 else {}), 201)
+
+
+def act_in_run(asked: Asked, id: str) -> Answered:
+    """POST /api/run/1/state/{id}."""
+    body, tenant = asked.body, asked.tenant
+    visitor = Visitor(body["country"], body["user"] and str(body["user"]))
+    return Answered(asked.simulator.runtime.act(tenant, _uuid(id), body["action"], visitor, body["outcome"]))
+
+
+def show_run(asked: Asked, id: str) -> Answered:
+    """GET /api/run/1/state/{id}."""
+    return Answered(asked.simulator.runtime.look(asked.tenant, _uuid(id)))
+
+
+def delete_run(asked: Asked, id: str) -> Answered:
+    """DELETE /api/run/1/state/{id}."""
+    asked.simulator.runtime.delete(asked.tenant, _uuid(id))
+    return Answered(None, 204)
+
+
+def start_crowd(asked: Asked) -> Answered:
+    """POST /api/simulator/1/crowd."""
+    body, simulator = asked.body, asked.simulator
+    if simulator.crowd and simulator.crowd.is_running:
+        raise Refusal(409, "there is a crowd already")
+    simulator.crowd = Crowd(simulator.runtime, asked.tenant, body["users"], body["seconds"])
+    return Answered(simulator.crowd.report(), 202)
+
+
+def show_crowd(asked: Asked) -> Answered:
+    """GET /api/simulator/1/crowd."""
+    if asked.simulator.crowd is None:
+        raise Refusal(404, "there was no crowd yet")
+    return Answered(asked.simulator.crowd.report())
+
+
+def show_overview(asked: Asked) -> Answered:
+    """GET /api/simulator/1/overview?after=N: all that the page shows; calls with a number above N only."""
+    simulator, tenant = asked.simulator, asked.tenant
+    after = asked.after
+    counts, admitted = simulator.runtime.regions(tenant), tenant.restriction.regions or REGIONS
+    return Answered(
+        {
+            "regions": [
+                {"code": one.code, "host": one.host, "place": one.place, "runs": counts[one.code]}
+                | {"admitted": one.code in admitted}
+                for one in REGIONS.values()
+            ],
+            "tenant": tenant.as_json() | {"held": len(simulator.platform.held.ids(tenant.id))},
+            "tenants": [{"id": one.id, "developerName": one.name} for one in simulator.platform.tenants.values()],
+            "stores": [store.as_json() for store in simulator.platform.stores.values()],
+            "runs": simulator.runtime.latest(tenant, 10),
+            "calls": simulator.platform.traffic.after(after),
+            "counts": simulator.platform.traffic.counts(),
+            "crowd": simulator.crowd.report() if simulator.crowd else None,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Call:
+    """An address, what may stand in the body sent there, and what is done."""
+
+    method: str
+    rule: str
+    do: Callable[..., Answered]
+    body: type[bodies.Body] | None = None
+
+
+CALLS = (
+    Call("GET", "/api/admin/1/stores", list_stores),
+    Call("POST", "/api/admin/1/stores", register_store, bodies.StoreBody),
+    Call("GET", "/api/admin/1/stores/<name>", show_store),
+    Call("POST", "/api/admin/1/stores/<name>/keys", make_keys, bodies.KeysBody),
+    Call("POST", "/api/admin/1/stores/<name>/keys/use", use_keys, bodies.Body),
+    Call("POST", "/api/admin/1/stores/<name>/keys/retire", retire_keys, bodies.Body),
+    Call("GET", "/api/admin/1/tenant", show_tenant),
+    Call("POST", "/api/admin/1/tenant", change_tenant, bodies.TenantBody),
+    Call("POST", "/api/admin/1/<name>/migrate", migrate_states, bodies.MigrationBody),
+    Call("POST", "/api/run/1/state", start_run, bodies.StartBody),
+    Call("POST", "/api/run/1/state/<id>", act_in_run, bodies.ActionBody),
+    Call("GET", "/api/run/1/state/<id>", show_run),
+    Call("DELETE", "/api/run/1/state/<id>", delete_run),
+    Call("POST", "/api/simulator/1/crowd", start_crowd, bodies.CrowdBody),
+    Call("GET", "/api/simulator/1/crowd", show_crowd),
+    Call("GET", "/api/simulator/1/overview", show_overview),
+)

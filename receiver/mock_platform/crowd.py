@@ -1,0 +1,112 @@
+"""Many users at once, for a while: they start runs, step, vote, and join each other's from other regions.
+
+At the end every state is read back: what a store acknowledged and does not have is a lost save.
+"""
+
+import random
+import threading
+import time
+from datetime import datetime
+
+from receiver.mock_platform.model import Refusal, Tenant
+from receiver.mock_platform.runtime import Runtime, Visitor
+
+_COUNTRIES = ("US", "CA", "DE", "FR", "GB", "AU", "SG", "JP", "BR", "ZA")
+_PAUSE = 0.05  # seconds that a user thinks at most
+
+
+class Crowd:
+    """``users`` of ``tenant`` for ``seconds``; each is a thread. ``report`` tells how it goes, ``wait`` ends it."""
+
+    def __init__(self, runtime: Runtime, tenant: Tenant, users: int, seconds: float, seed: int = 0):
+        self.runtime, self.tenant, self.seconds, self.seed = runtime, tenant, seconds, seed
+        self._until = time.monotonic() + seconds
+        self._newest: dict[str, datetime] = {}
+        self._lock = threading.Lock()
+        self._saves, self._refused, self._reasons = 0, 0, {}
+        self._lost: list[str] | None = None
+        self._users = [threading.Thread(target=self._use, args=(number,), daemon=True) for number in range(users)]
+        self._judge = threading.Thread(target=self._read_back, daemon=True)
+        for thread in (*self._users, self._judge):
+            thread.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until all users are gone and every state was read back."""
+        self._judge.join(seconds)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any user is there still, or states are being read back."""
+        return self._judge.is_alive()
+
+    def report(self) -> dict[str, object]:
+        """Return the counts so far; ``lost`` and ``verdict`` are known when it is over."""
+        with self._lock:
+            lost = None if self._lost is None else len(self._lost)
+            verdict = "running" if self.is_running else "no save lost" if lost == 0 else "saves were lost"
+            return {
+                "users": len(self._users),
+                "runs": len(self._newest),
+                "saves": self._saves,
+                "refused": self._refused,
+                "reasons": dict(self._reasons),
+                "lost": lost,
+                "verdict": verdict,
+            }
+
+    def _use(self, number: int) -> None:
+        chance = random.Random(f"{self.seed}/{number}")  # noqa: S311 - made-up behaviour, not a secret
+        mine: str | None = None
+        while time.monotonic() < self._until:
+            visitor = Visitor(chance.choice(_COUNTRIES))
+            try:
+                if mine is None or chance.random() < 0.1:
+                    done = self.runtime.start(self.tenant, chance.choice(list(self.tenant.flows)), visitor)
+                    mine = done["stateId"]
+                else:
+                    done = self._act(chance, chance.choice([mine, mine, self._any(chance, mine)]), visitor)
+                self._note(done)
+                if done["isDone"]:
+                    mine = None
+            except Refusal as refusal:
+                mine = self._refuse(refusal, mine)
+            time.sleep(chance.random() * _PAUSE)
+
+    def _act(self, chance: random.Random, id: str, visitor: Visitor) -> dict:
+        action = chance.choices(("step", "join", "vote", "finish"), (12, 3, 3, 1))[0]
+        return self.runtime.act(self.tenant, id, action, visitor, chance.choice(("yes", "no")))
+
+    def _any(self, chance: random.Random, otherwise: str) -> str:
+        with self._lock:
+            return chance.choice(list(self._newest) or [otherwise])
+
+    def _note(self, done: dict) -> None:
+        moment = datetime.fromisoformat(done["updatedAt"])
+        with self._lock:
+            self._saves += 1
+            self._newest[done["stateId"]] = max(moment, self._newest.get(done["stateId"], moment))
+
+    def _refuse(self, refusal: Refusal, mine: str | None) -> str | None:
+        if refusal.status == 409:  # somebody else finished that run
+            return None
+        with self._lock:
+            self._refused += 1
+            reason = str(refusal) if len(self._reasons) < 20 else "other"
+            self._reasons[reason] = self._reasons.get(reason, 0) + 1
+        return mine
+
+    def _read_back(self) -> None:
+        for user in self._users:
+            user.join()
+        for line in self.runtime.platform.lines():
+            line.deliver_late()
+        lost = [id for id, newest in self._newest.items() if not self._has(id, newest)]
+        with self._lock:
+            self._lost = lost
+
+    def _has(self, id: str, newest: datetime) -> bool:
+        try:
+            found = self.runtime.look(self.tenant, id)
+        except Refusal:
+            return False
+        return datetime.fromisoformat(found["updatedAt"]) >= newest

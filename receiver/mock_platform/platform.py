@@ -1,0 +1,166 @@
+"""The platform: its tenants, its stores, the states it holds itself, and a line to each store."""
+
+import random
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from receiver.mock_platform.delivery import Line, Network
+from receiver.mock_platform.keys import StoreKeys
+from receiver.mock_platform.model import Refusal, Store, Tenant
+from receiver.mock_platform.traffic import Traffic
+
+_MOST_STORES, _MOST_TENANTS, _MOST_HELD_BYTES = 100, 1_000, 1 << 30
+_MOST_CONTENT = 16 << 20  # so that no single state exceeds what a receiver takes by default
+
+
+@dataclass
+class Held:
+    """A state that the platform holds. ``stored`` maps a store's id to the updatedAt that it acknowledged."""
+
+    state: dict
+    stored: dict[str, str] = field(default_factory=dict)
+
+
+class Holdings:
+    """The states that the platform itself holds, by tenant and id; for many threads."""
+
+    def __init__(self):
+        self._states: dict[tuple[str, str], Held] = {}
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def put(self, state: dict) -> None:
+        """Hold ``state`` in place of what was held of it; raises a Refusal when there is no room."""
+        key, size = (state["tenant"], state["id"]), len(state["content"])
+        with self._lock:
+            former = self._states.get(key)
+            grown = self._bytes + size - (len(former.state["content"]) if former else 0)
+            if grown > _MOST_HELD_BYTES or size > _MOST_CONTENT:
+                raise Refusal(507, "the platform has no room for more states")
+            self._bytes = grown
+            self._states[key] = Held(state, former.stored if former else {})
+
+    def find(self, tenant: str, id: str) -> Held | None:
+        """Return what is held of the state ``id``, None if nothing."""
+        with self._lock:
+            return self._states.get((tenant, id))
+
+    def drop(self, tenant: str, id: str, unless_newer_than: str | None = None) -> bool:
+        """Hold the state ``id`` no longer, unless what is held changed since; tells whether something was dropped."""
+        with self._lock:
+            held = self._states.get((tenant, id))
+            if held is None or (unless_newer_than and held.state["updatedAt"] != unless_newer_than):
+                return False
+            del self._states[tenant, id]
+            self._bytes -= len(held.state["content"])
+            return True
+
+    def ids(self, tenant: str) -> list[str]:
+        """Return the ids of all states held for ``tenant``, sorted."""
+        with self._lock:
+            return sorted(id for owner, id in self._states if owner == tenant)
+
+
+class Platform:
+    """Everything that the simulated platform knows. ``clock`` returns the time now, ``seed`` makes runs repeatable."""
+
+    def __init__(
+        self,
+        network: Network | None = None,
+        patience: float = 15,
+        context: ssl.SSLContext | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        seed: int | None = None,
+    ):
+        self.network, self.patience, self.context, self.clock = network or Network(), patience, context, clock
+        self.traffic = Traffic()
+        self.held = Holdings()
+        self.tenants: dict[str, Tenant] = {}
+        self.stores: dict[str, Store] = {}
+        self._lines: dict[tuple[str, str], Line] = {}
+        self._random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
+        self._lock = threading.RLock()
+
+    def register(
+        self,
+        name: str,
+        endpoint: str,
+        location: str | None = None,
+        keys: StoreKeys | None = None,
+        id: str | None = None,
+    ) -> Store:
+        """Return a new store; its pairs are made now unless ``keys`` are given. Raises Refusal."""
+        given = {"in_use": keys} if keys else {}
+        store = Store(name, checked_endpoint(endpoint), location, **given, **({"id": id} if id else {}))
+        with self._lock:
+            if any(name in (one.name, one.id) for one in self.stores.values()):
+                raise Refusal(409, "there is a store of that name already")
+            if len(self.stores) >= _MOST_STORES:
+                raise Refusal(507, f"{_MOST_STORES} stores are the most")
+            self.stores[store.id] = store
+        return store
+
+    def store(self, name: str) -> Store:
+        """Return the store with that id or name; raises a Refusal where there is none."""
+        for store in list(self.stores.values()):
+            if name in (store.id, store.name):
+                return store
+        raise Refusal(404, "there is no such store")
+
+    def tenant(self, id: str) -> Tenant:
+        """Return the tenant ``id``; raises a Refusal where there is none."""
+        if id not in self.tenants:
+            raise Refusal(404, "there is no such tenant")
+        return self.tenants[id]
+
+    def add_tenant(self, id: str, name: str) -> Tenant:
+        """Return the tenant ``id``, new unless there is one; raises a Refusal where there are too many."""
+        with self._lock:
+            if id not in self.tenants and len(self.tenants) >= _MOST_TENANTS:
+                raise Refusal(507, f"{_MOST_TENANTS} tenants are the most")
+            return self.tenants.setdefault(id, Tenant(id, name))
+
+    def line(self, store_id: str, tenant: str) -> Line:
+        """Return the line to a store for ``tenant``; the same one each time."""
+        with self._lock:
+            key = (store_id, tenant)
+            if key not in self._lines:
+                store = self.store(store_id)
+                self._lines[key] = Line(store, tenant, self.traffic, self.network, self.patience, self.context)
+            return self._lines[key]
+
+    def lines(self) -> Iterator[Line]:
+        """Yield all lines in use."""
+        with self._lock:
+            yield from list(self._lines.values())
+
+    def seed(self) -> int:
+        """Return a number to make the next run of."""
+        with self._lock:
+            return self._random.getrandbits(64)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for line in self.lines():
+            line.close()
+
+
+def checked_endpoint(endpoint: str) -> str:
+    """Return ``endpoint`` if it is the http(s) URL of a host and nothing more, without a slash at its end.
+
+    Raises Refusal. The path of every call is signed from /api on, so that an endpoint has none of its own.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        valid = False
+    if not valid or not endpoint.isascii() or not endpoint.isprintable() or " " in endpoint:
+        raise Refusal(400, "endpoint must be a URL such as https://store.example.com or http://127.0.0.1:8080")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise Refusal(400, "endpoint must have no path, query or fragment")
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,54 @@
+"""What goes to the receivers and what comes back, kept for the page and for tests. Holds no key, token or content."""
+
+import itertools
+import threading
+import time
+from collections import Counter, deque
+from dataclasses import asdict, dataclass
+
+_KEPT = 1_000
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt of one call to a store; ``status`` is None where no answer came."""
+
+    number: int
+    at: float
+    store: str
+    call: str
+    states: int
+    id: str
+    attempt: int
+    status: int | None
+    bytes: int
+    milliseconds: float
+    note: str
+
+
+class Traffic:
+    """The latest calls, for many threads."""
+
+    def __init__(self):
+        self._calls: deque[Call] = deque(maxlen=_KEPT)
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self.statuses: Counter[str] = Counter()
+
+    def note(self, **fields: object) -> None:
+        """Keep a call; ``fields`` are those of Call but ``number`` and ``at``."""
+        with self._lock:
+            call = Call(next(self._numbers), time.time(), **fields)
+            self._calls.append(call)
+            self.statuses[str(call.status or "no answer")] += 1
+
+    def after(self, number: int = 0, most: int = 200) -> list[dict]:
+        """Return the latest calls with a number above ``number``, oldest first, at most ``most`` of them."""
+        with self._lock:
+            newer = [call for call in self._calls if call.number > number]
+        return [asdict(call) for call in newer[-most:]]
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each status came, over all time."""
+        with self._lock:
+            return dict(self.statuses)
