@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos demo keys lint format lock clean
+.PHONY: help setup run platform test chaos demo keys lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
@@ -24,6 +24,10 @@ $(STAMP): requirements.txt requirements-dev.txt setup.cfg pyproject.toml
 run: setup  ## start the receiver on 127.0.0.1:8080 with SQLite under var/ and demo keys under keys/
 	@$(BIN)/receiver keys generate --if-none
 	@exec $(BIN)/receiver serve
+
+platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the receiver that make run starts
+	@$(BIN)/receiver keys generate --if-none
+	@exec $(BIN)/receiver platform serve
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest

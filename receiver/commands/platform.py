@@ -68,6 +68,9 @@ def serve(
 
     try:
         context = ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise click.BadParameter("must hold a certificate in PEM", param_hint="--ca") from None
+    try:
         made = Platform(Network(lose, late, seed or 0), patience, context, seed=seed)
         wire(made, endpoint, keys)
         server = web.make(web.create_app(Simulator(made, keys)), *bind)

@@ -207,6 +207,13 @@ def show_crowd(asked: Asked) -> Answered:
     return Answered(asked.simulator.crowd.report())
 
 
+def end_crowd(asked: Asked) -> Answered:
+    """POST /api/simulator/1/crowd/end: the users go, their states are read back, and the report is complete."""
+    if asked.simulator.crowd:
+        asked.simulator.crowd.end()
+    return show_crowd(asked)
+
+
 def show_overview(asked: Asked) -> Answered:
     """GET /api/simulator/1/overview?after=N: all that the page shows; calls with a number above N only."""
     simulator, tenant = asked.simulator, asked.tenant
@@ -256,5 +263,6 @@ CALLS = (
     Call("DELETE", "/api/run/1/state/<id>", delete_run),
     Call("POST", "/api/simulator/1/crowd", start_crowd, bodies.CrowdBody),
     Call("GET", "/api/simulator/1/crowd", show_crowd),
+    Call("POST", "/api/simulator/1/crowd/end", end_crowd, bodies.Body),
     Call("GET", "/api/simulator/1/overview", show_overview),
 )

@@ -30,9 +30,14 @@ class Crowd:
         for thread in (*self._users, self._judge):
             thread.start()
 
-    def wait(self, seconds: float | None = None) -> None:
+    def wait(self) -> None:
         """Wait until all users are gone and every state was read back."""
-        self._judge.join(seconds)
+        self._judge.join()
+
+    def end(self) -> None:
+        """Let the users go now, each after what they are at."""
+        self._until = time.monotonic()
+        self.wait()
 
     @property
     def is_running(self) -> bool:

@@ -71,20 +71,23 @@ class Line:
         self.patience, self.context, self.pause = patience, context, pause
         self.path = f"{BASE}/states/{tenant}"
         self._idle: queue.LifoQueue[Client] = queue.LifoQueue()
-        self._late: queue.SimpleQueue[list[dict]] = queue.SimpleQueue()
+        self._late: dict[str, dict] = {}
 
     def save(self, states: Sequence[dict]) -> None:
-        """Save ``states`` (claims of PROTOCOL's table); raises Undelivered. May deliver an older save after it."""
+        """Save ``states`` (claims of PROTOCOL's table); raises Undelivered. May let older ones arrive after."""
         self._save(states, "")
-        self.deliver_late()
-        if self.network.happens(self.network.late):
-            self._late.put(list(states))
+        self.deliver_late([state["id"] for state in states])
+        for state in states:
+            if self.network.happens(self.network.late):
+                self._late[state["id"]] = state
 
-    def deliver_late(self) -> None:
-        """Deliver the copies that the network held back: newer saves have overtaken them."""
-        with suppress(queue.Empty, Undelivered):  # a copy that never arrives is missed by nobody
-            while True:
-                self._save(self._late.get_nowait(), "arrives late")
+    def deliver_late(self, ids: Sequence[str] | None = None) -> None:
+        """Deliver the copies that the network held back of the states ``ids``, or of all: newer saves overtook them."""
+        for id in list(self._late) if ids is None else ids:
+            late = self._late.pop(id, None)
+            with suppress(Undelivered):  # a copy that never arrives is missed by nobody
+                if late:
+                    self._save([late], "arrives late")
 
     def _save(self, states: Sequence[dict], note: str) -> None:
         keys = self.store.in_use
@@ -160,7 +163,7 @@ class Line:
                 if answer and answer.status < 500 and not said:
                     return answer
                 if time.monotonic() + pause > deadline:
-                    raise Undelivered(f"the store {self.store.name} {said or f'answers {answer.status}'}")
+                    raise Undelivered(f"the store {self.store.name}: {said or f'it answers {answer.status}'}")
                 self.pause(pause)
         raise AssertionError("pauses never end")
 
@@ -168,7 +171,7 @@ class Line:
         try:
             answer = client.call(method, path, body, headers)
         except (http.client.HTTPException, OSError, ValueError) as cause:
-            return None, f"gives no answer ({type(cause).__name__})"
+            return None, f"no answer ({type(cause).__name__})"
         if answer.status < 500 and self.network.happens(self.network.lose):
             return answer, "reply lost"
         return answer, ""

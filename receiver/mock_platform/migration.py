@@ -32,9 +32,7 @@ class Report:
 
     def as_json(self) -> dict[str, object]:
         """Return the report as the call answers it."""
-        told = asdict(self)
-        told["alreadyThere"] = told.pop("already_there")
-        return told
+        return {{"already_there": "alreadyThere"}.get(name, name): value for name, value in asdict(self).items()}
 
 
 def migrate(platform: Platform, tenant: Tenant, store: Store, batch_size: int, batches: int | None = None) -> Report:
