@@ -12,7 +12,9 @@ import urllib.request
 from dataclasses import dataclass
 
 from receiver.commands.demo import running_receiver
+from receiver.commands.platform import TENANT
 from receiver.mock_platform import keyfiles
+from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
 
 
@@ -37,8 +39,11 @@ class Receiver:
 
     def start(self):
         log = self.stack.enter_context((self.folder / "receiver.log").open("a"))
-        bind = {"STORAGE_BIND": f"127.0.0.1:{self.port}"}
-        self.stack.enter_context(running_receiver(self.keys, self.folder, log, **bind, **self.environment))
+        # A worker that is told to stop while it boots does not hear it, and is waited for: so there is one, and it is up.
+        given = {"STORAGE_BIND": f"127.0.0.1:{self.port}", "STORAGE_WORKERS": "1"} | self.environment
+        self.stack.enter_context(running_receiver(self.keys, self.folder, log, **given))
+        with contextlib.closing(Client(self.url, TENANT, self.keys, timeout=10)) as client:
+            assert client.health().status == 200
 
     def stop(self):
         self.stack.close()

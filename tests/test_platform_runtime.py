@@ -25,7 +25,7 @@ GERMAN, SINGAPOREAN = Visitor("DE"), Visitor("SG", "22222222-2222-4333-8444-5555
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One receiver for all tests that neither stop it nor look into its log alone."""
-    with a_receiver(tmp_path_factory.mktemp("shared"), STORAGE_LOG_LEVEL="info") as receiver:
+    with a_receiver(tmp_path_factory.mktemp("shared"), STORAGE_WORKERS="2") as receiver:
         yield receiver
 
 
@@ -266,7 +266,7 @@ def test_keys_that_the_receiver_does_not_have_yet_are_refused_and_retired_ones_a
 
 
 def test_a_migration_that_is_broken_off_goes_on_and_moves_each_state_once(world, tmp_path):
-    with a_receiver(tmp_path, STORAGE_LOG_LEVEL="info") as receiver:
+    with a_receiver(tmp_path) as receiver:
         one = world(False, receiver=receiver, patience=0)
         ids = [one.start() for _ in range(60)]
         part = one.migrate(size=12, batches=2)
