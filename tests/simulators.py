@@ -45,7 +45,10 @@ class Receiver:
         with contextlib.closing(Client(self.url, TENANT, self.keys, timeout=10)) as client:
             assert client.health().status == 200
 
-    def stop(self):
+    def stop(self, *platforms):
+        """Stop it, without the two seconds that it would grant the idle connections of ``platforms``."""
+        for platform in platforms:
+            platform.close()
         self.stack.close()
 
     def restart(self):

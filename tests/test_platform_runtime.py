@@ -130,6 +130,7 @@ def test_an_expired_run_is_refused_and_purged_by_the_receiver(world, tmp_path):
         assert (ran.returncode, ran.stdout) == (0, "1 expired states deleted\n")
         assert one.line.load(id) is None
         assert one.line.load(other) is not None
+        receiver.stop(one.platform)
 
 
 @pytest.mark.parametrize("settings", [(False,), (True,), (True, True)])
@@ -215,7 +216,7 @@ def test_without_its_store_a_run_stands_still_outside_and_goes_on_with_a_copy(wo
         outside = world(True, receiver=receiver, patience=0)
         both = world(True, True, receiver=receiver, patience=0)
         first, second = outside.start(), both.start()
-        receiver.stop()
+        receiver.stop(outside.platform, both.platform)
         with refused(502, "the store local: no answer ("):
             outside.act(first, "step")
         behind = both.act(second, "step")
@@ -229,6 +230,7 @@ def test_without_its_store_a_run_stands_still_outside_and_goes_on_with_a_copy(wo
         report = both.migrate()
         assert (report.moved, report.already_there, report.remaining) == (1, 0, 0)
         assert both.line.load(second) == both.held(second)["content"]
+        receiver.stop(outside.platform, both.platform)
 
 
 def test_saves_wait_for_a_receiver_that_restarts(world, tmp_path):
@@ -271,7 +273,7 @@ def test_a_migration_that_is_broken_off_goes_on_and_moves_each_state_once(world,
         ids = [one.start() for _ in range(60)]
         part = one.migrate(size=12, batches=2)
         assert (part.moved, part.batches, part.remaining, part.stopped) == (24, 2, 36, "after 2 batches, as asked")
-        receiver.stop()
+        receiver.stop(one.platform)
         broken = one.migrate(size=12)
         assert (broken.moved, broken.already_there, broken.remaining) == (0, 24, 36)
         assert "no answer" in broken.stopped
@@ -287,6 +289,7 @@ def test_a_migration_that_is_broken_off_goes_on_and_moves_each_state_once(world,
         one.migrate()
         assert one.platform.held.ids(one.tenant.id) == []
         assert one.act(ids[3], "step")["keptBy"] == ["local"]
+        receiver.stop(one.platform)
 
 
 def test_a_migration_whose_replies_are_lost_stores_each_state_once(world):
