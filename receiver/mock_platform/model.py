@@ -1,4 +1,4 @@
-"""Tenants and stores as the platform keeps them (PROTOCOL "Who holds what", issue 4 "Model")."""
+"""Tenants and stores as the platform keeps them (PROTOCOL, "Who holds what")."""
 
 import uuid
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Regions of the platform, which one serves a user, and who may run what where (issue 4, "Regions")."""
+"""Regions of the platform, which one serves a user, and who may run what where."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

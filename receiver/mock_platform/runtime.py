@@ -1,4 +1,4 @@
-"""Runs of flows: whoever may starts, steps, joins, votes, finishes; the state goes to who keeps it (issue 4).
+"""Runs of flows: whoever may starts, steps, joins, votes, finishes; the state goes to who keeps it.
 
 A state is changed by one call at a time, as the platform does it; different states are not in each other's way.
 """

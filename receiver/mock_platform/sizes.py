@@ -1,4 +1,4 @@
-"""How large states are: a seeded distribution, and its chart (issue 4, "Runtime")."""
+"""How large states are: a seeded distribution, and its chart."""
 
 import bisect
 import math
