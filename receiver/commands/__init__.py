@@ -6,6 +6,7 @@ import click
 
 from receiver import __version__
 from receiver.commands.config import config
+from receiver.commands.conformance import conformance
 from receiver.commands.demo import demo
 from receiver.commands.keys import keys
 from receiver.commands.serve import serve
@@ -22,7 +23,7 @@ def cli() -> None:
     """Keeps the runtime states of Flow apps in your own data centre."""
 
 
-for command in (serve, keys, store, config, demo):
+for command in (serve, keys, store, config, demo, conformance):
     cli.add_command(command)
 
 
