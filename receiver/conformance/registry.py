@@ -70,8 +70,8 @@ def markdown_table() -> str:
     lines = [
         "# What `receiver conformance` checks",
         "",
-        "Made by `receiver conformance --markdown`. **must** is what the platform relies on and the Java implementation "
-        "does too, **should** is what a careful receiver does beyond.",
+        "Made by `receiver conformance --markdown`. **must** is what the platform relies on and the Java "
+        "implementation does too, **should** is what a careful receiver does beyond.",
         f"{len(CHECKS)} checks: {counts}.",
         "",
         "| check | level | what and why | source |",

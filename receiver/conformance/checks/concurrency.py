@@ -176,11 +176,11 @@ def batches(trial: Trial) -> None:
 def save_and_delete(trial: Trial) -> None:
     for _ in range(5):
         state = trial.stored(_version(trial.state(), 1))
-        path, body = trial.path(), trial.body(_version(state, 2))
+        body = trial.body(_version(state, 2))
         gone = json.dumps([state["id"]]).encode()
         statuses = trial.together(
-            lambda client, body=body: _until_done(client, "POST", path, body),
-            lambda client, gone=gone: _until_done(client, "DELETE", path, gone),
+            lambda client, body=body: _until_done(client, "POST", trial.path(), body),
+            lambda client, gone=gone: _until_done(client, "DELETE", trial.path(), gone),
         )
         _all(trial, statuses, 204, "POST and DELETE at once")
         found = trial.content_of(state["id"])
@@ -215,12 +215,11 @@ def retries(trial: Trial) -> None:
 def one_jti(trial: Trial) -> None:
     for _ in range(3):
         states = [trial.state() for _ in range(5)]
-        path = trial.path()
-        headers = trial.headers(path)
+        headers = trial.headers(trial.path())
         bodies = [trial.body(state) for state in states]
         statuses = trial.together(
             *(
-                lambda client, body=body, headers=headers: _until_done(client, "POST", path, body, headers)
+                lambda client, body=body, headers=headers: _until_done(client, "POST", trial.path(), body, headers)
                 for body in bodies
             )
         )
