@@ -1,10 +1,14 @@
 """``receiver conformance``: does the receiver at a URL keep the contract? Any receiver, in any language."""
 
+import contextlib
 import json
+import os
 import signal
 import ssl
 import sys
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -13,10 +17,11 @@ import click
 from tabulate import tabulate
 
 import receiver.conformance.checks  # noqa: F401 - declares them
+from receiver.commands.demo import running_receiver
 from receiver.conformance import files, registry, screen
-from receiver.conformance.run import run
+from receiver.conformance.run import Report, run
 from receiver.conformance.target import Target, Unreachable
-from receiver.mock_platform.keys import KeyPair, StoreKeys
+from receiver.mock_platform.keys import KeyPair, StoreKeys, new_store
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OUT = click.Path(path_type=Path, dir_okay=False)
@@ -57,7 +62,8 @@ def conformance(
     """Check a running receiver from outside, over HTTP alone, and tell whether it keeps the contract.
 
     It works in a tenant and with ids of its own and removes what it saved, so the store may be in use. Exit status:
-    0 when every check of the level passes, 1 when one fails or cannot be decided, 2 for wrong words.
+    0 when every check of the level passes, 1 when one fails or cannot be decided, 2 for wrong words. Without --url and
+    keys, this receiver itself is started and checked, with a temporary store or with that of DATABASE_URL.
     """
     if markdown:
         click.echo(registry.markdown_table(), nl=False)
@@ -74,7 +80,17 @@ def conformance(
         rows = [(check.id, check.level, check.sentence, check.source) for check in checks]
         click.echo(tabulate(rows, headers=("check", "level", "what and why", "source"), tablefmt="plain"))
         return
-    target = _target(**where)
+    with _receiver_of_its_own(where):
+        report = _report(_target(**where), checks, level)
+    click.echo(screen.summary(report))
+    try:
+        files.write(report, json=json_, junit=junit, html=html)
+    except OSError as cause:
+        raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
+    sys.exit(0 if report.conforms else 1)
+
+
+def _report(target: Target, checks: list[registry.Check], level: str) -> Report:
     show = (screen.Table if sys.stdout.isatty() else screen.Lines)(checks)
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -82,12 +98,27 @@ def conformance(
     except Unreachable as cause:
         raise click.ClickException(str(cause)) from None
     show.close()
-    click.echo(screen.summary(report))
-    try:
-        files.write(report, json=json_, junit=junit, html=html)
-    except OSError as cause:
-        raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
-    sys.exit(0 if report.conforms else 1)
+    return report
+
+
+@contextlib.contextmanager
+def _receiver_of_its_own(where: dict) -> Iterator[None]:
+    """Start a receiver and fill ``where`` with its address and keys, if nothing in it says which one is meant."""
+    if any(where[name] for name in ("url", "platform_key", "receiver_key")):
+        yield
+        return
+    given = {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
+    keys = new_store()
+    with tempfile.TemporaryDirectory(prefix="receiver-conformance-") as text:
+        folder = Path(text)
+        for name, members in (("platform_key", keys.platform.private()), ("receiver_key", keys.receiver.public())):
+            where[name] = folder / f"{name}.json"
+            where[name].touch(mode=0o600)
+            where[name].write_text(json.dumps(members))
+        with running_receiver(keys, folder, STORAGE_LOG_LEVEL="error", **given) as running:
+            where["url"] = running.url
+            click.echo(f"a receiver answers at {running.url}, its store is {running.store}\n")
+            yield
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -223,7 +223,12 @@ def not_json(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("http.duplicate-member", "should", "An item with two tokens is refused: which one is meant?", "D07")
+@check(
+    "http.duplicate-member",
+    "should",
+    "An item with two tokens is refused, as two readers would take two different ones.",
+    "D07",
+)
 def duplicate_member(trial: Trial) -> None:
     one, other = trial.state(), trial.state()
     items = f'[{{"token": "{trial.token(one)}", "token": "{trial.token(other)}"}}]'

@@ -43,6 +43,7 @@ def flow(trial: Trial) -> None:
 @check("save.newer-wins", "must", "A later updatedAt replaces what is stored.", "PROTOCOL, newer wins; C08")
 def newer_wins(trial: Trial) -> None:
     state = trial.stored()
+    trial.expect_content(state["id"], state["content"])
     save(trial, state, "a newer state", updatedAt=LATER, content="newer")
     trial.expect_content(state["id"], "newer", "the newer content")
 
