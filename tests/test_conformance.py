@@ -209,14 +209,13 @@ def test_an_interrupted_run_cleans_up_and_says_so(conformance, keys, tmp_path):
         base = ["--url", running.url, "--platform-key", tmp_path / "platform.json"]
         base += ["--receiver-key", tmp_path / "receiver.json"]
         command = [sys.executable, "-m", "receiver", "conformance", *base]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-        )
-        for line in process.stdout:
-            if "save.older-ignored" in line:
-                process.terminate()
-                break
-        rest = process.stdout.read()
-        assert process.wait(30) == 1
+        unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=unbuffered) as process:
+            for line in process.stdout:
+                if "save.older-ignored" in line:
+                    process.terminate()
+                    break
+            rest = process.stdout.read()
+        assert process.returncode == 1
         assert "the run was interrupted" in rest
         assert rows_of(tmp_path / "states.db")["states"] == []

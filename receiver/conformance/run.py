@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import re
 import time
 import uuid
@@ -101,6 +102,8 @@ def _run_one(check: Check, trial: Trial) -> Result:
         verdict, came = UNDECIDED, str(reason)
     except (OSError, http.client.HTTPException) as fault:
         verdict, came = UNDECIDED, f"no answer came: {type(fault).__name__}: {masked(str(fault))}"
+    except json.JSONDecodeError:
+        verdict, expected, came = FAIL, "a body of JSON", "a body that is none came"
     except Exception as fault:  # an answer that is so far from the contract that the check stumbled over it
         verdict, expected = FAIL, "an answer of the contract's shape"
         came = f"it could not be read: {type(fault).__name__}: {masked(str(fault))}"
