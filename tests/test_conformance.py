@@ -19,6 +19,7 @@ from receiver.conformance.run import FAIL, UNDECIDED, run
 from receiver.conformance.target import Target
 from tests.conftest import MATRIX, rows_of
 from tests.faulty_receivers import FAULTS
+from tests.proxies import tls_proxy
 
 ROOT = Path(__file__).parents[1]
 # What runs against every fault, besides the checks that have to catch it: quick ones, of every kind.
@@ -219,3 +220,51 @@ def test_an_interrupted_run_cleans_up_and_says_so(conformance, keys, tmp_path):
         assert process.returncode == 1
         assert "the run was interrupted" in rest
         assert rows_of(tmp_path / "states.db")["states"] == []
+
+
+def test_it_goes_through_tls_with_a_client_certificate_and_a_prefix(conformance, keys, tmp_path):
+    with running_receiver(keys, tmp_path) as running, tls_proxy(running.url, "/flow", tmp_path) as url:
+        shown = ["--ca", tmp_path / "authority.pem"]
+        shown += ["--client-cert", tmp_path / "client.pem", "--client-key", tmp_path / "client.key"]
+        groups = [
+            word
+            for group in ("save", "load", "tenants", "replay", "concurrency", "claims.path-o*")
+            for word in ("--only", group)
+        ]
+        done = conformance(url, *shown, *groups, "--only", "framing.length", "--sign-path", "plain")
+        assert done.returncode == 0, done.stdout
+        done = conformance(url, *shown, "--only", "save.new")  # signed with the prefix, which the receiver never sees
+        assert done.returncode == 1
+        assert "401 came" in done.stdout
+        for words in ([], shown[:2]):
+            done = conformance(url, *words, "--only", "save.new")
+            assert done.returncode == 1
+            assert re.fullmatch(
+                r"Error: https://\S+ cannot be reached: .*(certificate|CERTIFICATE|EOF).*\n", done.stderr
+            ), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "how", "sent", "signed"),
+    [
+        ("http://x", "sent", "", "/api/x"),
+        ("http://x/", "sent", "", "/api/x"),
+        ("http://x/a/b/", "sent", "/a/b", "/a/b/api/x"),
+        ("http://x/a", "plain", "/a", "/api/x"),
+        ("http://x/a/api/storage/1", "sent", "/a", "/a/api/x"),
+    ],
+)
+def test_what_is_sent_and_signed_where_the_url_has_a_path(keys, url, how, sent, signed):
+    target = Target(url, keys, "t", how)
+    assert (target.prefix, target.signed_path("/api/x")) == (sent, signed)
+
+
+def test_without_a_url_it_starts_a_receiver_of_its_own():
+    command = [sys.executable, "-m", "receiver", "conformance", "--only", "save.new"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "a receiver answers at http://127.0.0.1:" in done.stdout and "1 pass, 0 fail, 0 not decided" in done.stdout
+    listed = subprocess.run(
+        [*command[:4], "--list", "--level", "must"], capture_output=True, text=True, check=False
+    ).stdout
+    assert len(listed.splitlines()) == 1 + len(registry.chosen("must"))
