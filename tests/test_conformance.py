@@ -180,6 +180,7 @@ def test_a_receiver_that_is_not_there_is_told_in_one_line(conformance):
         ["--url", "http://x?a"],
         ["--platform-key", "/dev/null"],
         ["--ca", "README.md"],
+        ["--html", "/no/such/folder/x.html"],
         ["--level", "must", "--only", "times.ticks"],
     ],
 )

@@ -24,7 +24,14 @@ from receiver.conformance.target import Target, Unreachable
 from receiver.mock_platform.keys import KeyPair, StoreKeys, new_store
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_OUT = click.Path(path_type=Path, dir_okay=False)
+_OUT = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+def _in_a_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Return ``path``; raises BadParameter now, and not after the run, where it could not be written."""
+    if path and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.absolute().parent}")
+    return path
 
 
 @click.command()
@@ -34,9 +41,9 @@ _OUT = click.Path(path_type=Path, dir_okay=False)
 @click.option("--tenant", help="UUID, for a receiver that serves one tenant only; a random one otherwise.")
 @click.option("--level", type=click.Choice([*registry.LEVELS, "all"]), default="all", show_default=True)
 @click.option("--only", multiple=True, help="A check, a group, or a pattern as save.*; may be repeated.")
-@click.option("--junit", type=_OUT, help="Write JUnit XML to this file.")
-@click.option("--html", type=_OUT, help="Write one self-contained HTML page to this file.")
-@click.option("--json", "json_", type=_OUT, help="Write JSON to this file.")
+@click.option("--junit", type=_OUT, callback=_in_a_folder, help="Write JUnit XML to this file.")
+@click.option("--html", type=_OUT, callback=_in_a_folder, help="Write one self-contained HTML page to this file.")
+@click.option("--json", "json_", type=_OUT, callback=_in_a_folder, help="Write JSON to this file.")
 @click.option("--ca", type=_FILE, help="PEM of the authority that signed the receiver's certificate.")
 @click.option("--client-cert", type=_FILE, help="PEM of the certificate to show to the receiver.")
 @click.option("--client-key", type=_FILE, help="PEM of that certificate's key.")
