@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos demo keys lint format lock clean
+.PHONY: help setup run platform test chaos demo conformance keys lint format lock clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## make .venv with the locked dependencies and the receiver command
 
@@ -37,6 +37,9 @@ chaos: setup  ## run the tests of outages and large stores at full length: half 
 
 demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=… takes that store instead of a temporary one
 	@$(BIN)/receiver demo
+
+conformance: setup  ## check that a receiver keeps the contract: one started for it, or that at URL=… with the keys under keys/
+	@$(BIN)/receiver conformance $(if $(URL),--url "$(URL)" --platform-key keys/mock-platform-*.json --receiver-key keys/receiver-*.json)
 
 keys: setup  ## make a new set of demo keys under keys/
 	$(BIN)/receiver keys generate

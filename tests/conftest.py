@@ -18,9 +18,25 @@ from receiver.settings import Settings
 from receiver.stores import open_store
 from tests import servers
 
+MATRIX = pytest.StashKey[list]()
+
 
 def pytest_configure(config):
+    config.stash[MATRIX] = []
     config.addinivalue_line("markers", "case(*ids): the rows of the abuse and fault cases that a test tries")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print which check of the conformance suite caught which faulty receiver, before pytest's own summary."""
+    rows = config.stash[MATRIX]
+    if rows:
+        terminalreporter.section("faulty receivers, and the checks that caught them (* has to)")
+        for name, named, found in rows:
+            checks = [
+                f"{check}{'*' * (check in named)}" for check in sorted(found, key=lambda id: (id not in named, id))
+            ]
+            more = f" and {len(checks) - 8} more" if len(checks) > 8 else ""
+            terminalreporter.write_line(f"{name:48} {', '.join(checks[:8]) or 'NOTHING'}{more}")
 
 
 class Clock:

@@ -13,8 +13,8 @@ from jwcrypto.jwk import JWK
 
 from receiver.app import create_app
 from receiver.mock_platform import tokens
+from receiver.mock_platform.forging import b64, jws
 from tests.conftest import InProcess, assert_problem, loaded, ring_of
-from tests.forging import b64, jws
 
 SIGNATURE = "X-ManyWho-Signature"
 

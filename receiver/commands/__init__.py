@@ -8,6 +8,7 @@ import click
 
 from receiver import __version__
 from receiver.commands.config import config
+from receiver.commands.conformance import conformance
 from receiver.commands.demo import demo
 from receiver.commands.keys import keys
 from receiver.commands.platform import platform
@@ -25,7 +26,7 @@ def cli() -> None:
     """Keeps the runtime states of Flow apps in your own data centre."""
 
 
-for command in (serve, keys, store, config, demo, platform):
+for command in (serve, keys, store, config, demo, platform, conformance):
     cli.add_command(command)
 
 

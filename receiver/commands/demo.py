@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -54,10 +54,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def running_receiver(keys: StoreKeys, folder: Path, stderr: IO | None = None, **environment: str) -> Iterator[Running]:
+def running_receiver(
+    keys: StoreKeys, folder: Path, stderr: IO | None = None, program: Sequence[str] = ("receiver",), **environment: str
+) -> Iterator[Running]:
     """Run ``receiver serve`` with a store in ``folder`` on a free port; yields it, and stops it at the end.
 
-    ``environment`` adds to what the receiver is told; its log goes to ``stderr``, or to this process's own.
+    ``environment`` adds to what the receiver is told; its log goes to ``stderr``, or to this process's own. Another
+    ``program`` than the receiver is a module and its first arguments.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     ours |= {
@@ -68,7 +71,7 @@ def running_receiver(keys: StoreKeys, folder: Path, stderr: IO | None = None, **
         "STORAGE_KEYS": str(folder / "keys"),
     }
     (folder / "keys").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "receiver", "serve"]
+    command = [sys.executable, "-m", *program, "serve"]
     process = subprocess.Popen(command, env=ours | environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         said, found = "", None

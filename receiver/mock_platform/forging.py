@@ -1,10 +1,11 @@
-"""Tokens as no library would make them: every part can be chosen."""
+"""Tokens as no library would make them: every part can be chosen. For tests and for the conformance suite."""
 
 import base64
 import json
 import zlib
 
 from jwcrypto.jwa import JWA
+from jwcrypto.jwk import JWK
 
 
 def b64(data: bytes) -> str:
@@ -17,19 +18,19 @@ def unb64(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def as_json(value) -> bytes:
+def as_json(value: object) -> bytes:
     """Return bytes as they are, everything else as JSON."""
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-def jws(header, payload, jwk=None, alg="ES384") -> str:
+def jws(header: object, payload: object, jwk: JWK | None = None, alg: str = "ES384") -> str:
     """Return a compact JWS of ``header`` and ``payload`` (dicts or bytes); without ``jwk`` it is unsigned."""
     signed = f"{b64(as_json(header))}.{b64(as_json(payload))}"
     signature = JWA.signing_alg(alg).sign(jwk, signed.encode()) if jwk is not None else b""
     return f"{signed}.{b64(signature)}"
 
 
-def with_header(token: str, **members) -> str:
+def with_header(token: str, **members: object) -> str:
     """Return compact ``token`` with ``members`` of its header replaced, added, or removed when None."""
     head, rest = token.split(".", 1)
     header = json.loads(unb64(head)) | members
@@ -37,7 +38,15 @@ def with_header(token: str, **members) -> str:
 
 
 def jwe(
-    inner: bytes, jwk, /, alg="ECDH-ES+A192KW", enc="A192CBC-HS384", epk=None, plain=None, spaces=0, **header
+    inner: bytes,
+    jwk: JWK,
+    /,
+    alg: str = "ECDH-ES+A192KW",
+    enc: str = "A192CBC-HS384",
+    epk: dict | None = None,
+    plain: bytes | None = None,
+    spaces: int = 0,
+    **header: object,
 ) -> str:
     """Return a compact JWE that decrypts, whatever its header says: the header is edited before it is authenticated.
 

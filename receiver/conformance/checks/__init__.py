@@ -1,0 +1,20 @@
+"""All checks, a module for each subject; importing this package declares them, in the order of CHECKS.md."""
+
+from receiver.conformance.checks import (  # noqa: F401, I001 - the order is that of the reports
+    http,
+    signature,
+    callers,
+    claims,
+    tokens,
+    token_keys,
+    saving,
+    times,
+    loading,
+    deleting,
+    content,
+    tenants,
+    batches,
+    replay,
+    concurrency,
+    framing,
+)

@@ -1,0 +1,132 @@
+"""Several states in one request: all or none. C06 of the cases, promise 2."""
+
+import uuid
+
+from receiver.conformance.registry import check
+from receiver.conformance.trial import FIRST, LATER, Trial
+
+
+def _all_absent(trial: Trial, states: list[dict]) -> None:
+    for state in states:
+        trial.expect_absent(state["id"], "another item of its request was refused")
+
+
+@check("batch.all", "must", "Every state of a request is stored, the first and the last too.", "PROTOCOL, endpoints")
+def all_stored(trial: Trial) -> None:
+    states = [trial.state() for _ in range(20)]
+    trial.expect(trial.client.save(*states), 204, what="20 states")
+    for state in states:
+        trial.expect_content(state["id"], state["content"], "the content of one of 20")
+
+
+@check("batch.two", "must", "Two states in one request are two states.", "PROTOCOL, endpoints")
+def two(trial: Trial) -> None:
+    states = [trial.state(), trial.state()]
+    trial.expect(trial.client.save(*states), 204, what="2 states")
+    for state in states:
+        trial.expect_content(state["id"], state["content"], "the content of one of 2")
+
+
+@check("batch.hundred", "must", "A request of 100 states is stored.", "PROTOCOL, endpoints")
+def hundred(trial: Trial) -> None:
+    states = [trial.state() for _ in range(100)]
+    trial.expect(trial.client.save(*states), 204, what="100 states")
+    for state in (states[0], states[50], states[98], states[99]):
+        trial.expect_content(state["id"], state["content"], "the content of one of 100")
+
+
+@check("batch.empty", "must", "An empty array is fine.", "C06")
+def empty(trial: Trial) -> None:
+    state = trial.stored()
+    trial.expect(trial.client.post([]), 204, what="POST of []")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check("batch.same-id", "must", "Of two versions of one state in a request the newer stays, in either order.", "C08")
+def same_id(trial: Trial) -> None:
+    for order in (1, -1):
+        state = trial.state()
+        versions = [state, state | {"updatedAt": LATER, "content": "newer"}][::order]
+        trial.expect(trial.client.save(*versions), 204, what="two versions in one request")
+        trial.expect_content(state["id"], "newer", "the newer of the two")
+
+
+@check("batch.partly-older", "must", "An older state in a request is ignored, the others are stored.", "C08")
+def partly_older(trial: Trial) -> None:
+    stored, fresh = trial.stored(updatedAt=LATER), trial.state()
+    answer = trial.client.save(stored | {"updatedAt": FIRST, "content": "older"}, fresh)
+    trial.expect(answer, 204, what="an older and a new state")
+    trial.expect_content(stored["id"], stored["content"], "the newer content still")
+    trial.expect_content(fresh["id"], fresh["content"], "the new state")
+
+
+@check(
+    "batch.invalid-last",
+    "should",
+    "One invalid state at the end: 400, and none of the others is stored.",
+    "C06, promise 2",
+)
+def invalid_last(trial: Trial) -> None:
+    states = [trial.state() for _ in range(10)]
+    tokens = [trial.token(state) for state in states]
+    trial.expect(trial.post(*tokens, trial.token(trial.state(), flow="x")), 400, what="the 11th has no flow")
+    _all_absent(trial, states)
+
+
+@check(
+    "batch.invalid-first",
+    "should",
+    "One invalid state at the beginning: 400, and none of the others is stored.",
+    "C06, promise 2",
+)
+def invalid_first(trial: Trial) -> None:
+    states = [trial.state() for _ in range(3)]
+    tokens = [trial.token(state) for state in states]
+    trial.expect(trial.post(trial.token(trial.state(), updatedAt="x"), *tokens), 400, what="the first has no time")
+    _all_absent(trial, states)
+
+
+@check(
+    "batch.unreadable",
+    "should",
+    "One token that cannot be opened: 400, and none of the others is stored.",
+    "C06, promise 2",
+)
+def unreadable(trial: Trial) -> None:
+    states = [trial.state() for _ in range(3)]
+    tokens = [trial.token(state) for state in states]
+    trial.expect(trial.post(*tokens, trial.token(trial.state())[:-6]), 400, what="the 4th is cut")
+    _all_absent(trial, states)
+
+
+@check("batch.keeps-old", "should", "A refused request leaves what was stored before, too.", "Promise 2")
+def keeps_old(trial: Trial) -> None:
+    stored = trial.stored()
+    newer = trial.token(stored | {"updatedAt": LATER, "content": "newer"})
+    trial.expect(trial.post(newer, trial.token(trial.state(), isDone="x")), 400, what="the 2nd is invalid")
+    trial.expect_content(stored["id"], stored["content"], "the content from before the refused request")
+
+
+@check("batch.index", "should", "The message names the index of the first item that is wrong.", "PROTOCOL, errors")
+def index(trial: Trial) -> None:
+    good = [trial.token(trial.state()) for _ in range(4)]
+    answer = trial.post(*good, trial.token(trial.state(), currentUser="x"), trial.token(trial.state(), flow="x"))
+    trial.expect(answer, 400, what="items 4 and 5 are invalid")
+    message = str(answer.json.get("message"))
+    if "4" not in message:
+        trial.fail("a message that names item 4", f"{message!r} came")
+
+
+@check(
+    "batch.unknown-parent",
+    "must",
+    "States may name a parent that the store does not hold (yet).",
+    "PROTOCOL, a state on its way in",
+)
+def unknown_parent(trial: Trial) -> None:
+    parent = trial.state()
+    child = trial.state(parent=parent["id"])
+    orphan = trial.state(parent=str(uuid.uuid4()))
+    trial.expect(trial.client.save(child, parent, orphan), 204, what="a child before its parent")
+    for state in (parent, child, orphan):
+        trial.expect_content(state["id"], state["content"])

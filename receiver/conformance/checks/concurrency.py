@@ -1,0 +1,231 @@
+"""Many callers at once, over connections of their own. Promises 1, 3 and 5; F02 of the cases in small.
+
+A 503 means "unknown, send it again" (promise 3): so is done, a few times.
+"""
+
+import json
+import time
+
+from receiver.conformance.registry import check
+from receiver.conformance.target import RecordingClient
+from receiver.conformance.trial import Trial
+
+_ATTEMPTS = 5
+
+
+def _version(state: dict, number: int) -> dict:
+    return state | {"updatedAt": f"2026-05-01T00:00:{number:02d}.0000000Z", "content": json.dumps({"version": number})}
+
+
+def _until_done(client: RecordingClient, method: str, path: str, body: bytes, headers: dict | None = None) -> int:
+    """Send the same request until the answer is not 503; return the last status."""
+    headers = headers or client.headers(path)
+    for attempt in range(_ATTEMPTS):
+        status = client.call(method, path, body, headers).status
+        if status != 503:
+            break
+        time.sleep(0.1 * attempt)
+    return status
+
+
+def _saves(trial: Trial, *batches: list[dict]) -> list[int]:
+    """Save each of ``batches`` at the same time; return their statuses."""
+    path = trial.path()
+    bodies = [trial.body(*batch) for batch in batches]
+    return trial.together(*(lambda client, body=body: _until_done(client, "POST", path, body) for body in bodies))
+
+
+def _all(trial: Trial, statuses: list[int], expected: int, what: str) -> None:
+    if set(statuses) != {expected}:
+        trial.fail(f"{expected} to each ({what})", f"{sorted(statuses)} came")
+
+
+@check(
+    "concurrency.newest-wins", "must", "Versions of one state that arrive together leave the newest.", "F02, promise 5"
+)
+def newest_wins(trial: Trial) -> None:
+    for _ in range(3):
+        state = trial.state()
+        _all(trial, _saves(trial, *([_version(state, n)] for n in (3, 7, 1, 5, 0, 6, 2, 4))), 204, "8 versions at once")
+        trial.expect_content(state["id"], '{"version": 7}', "the newest version")
+
+
+@check(
+    "concurrency.first-save",
+    "must",
+    "The first save of an id by several callers at once is no fault.",
+    "F02, promise 4",
+)
+def first_save(trial: Trial) -> None:
+    for _ in range(5):
+        state = trial.state()
+        _all(trial, _saves(trial, *[[state]] * 6), 204, "the same new state 6 times at once")
+        trial.expect_content(state["id"], state["content"])
+
+
+@check(
+    "concurrency.distinct",
+    "must",
+    "Saves of different states do not disturb each other; none is lost.",
+    "F01, promise 1",
+)
+def distinct(trial: Trial) -> None:
+    groups = [[trial.state() for _ in range(5)] for _ in range(8)]
+    path = trial.path()
+
+    def save_all(states: list[dict]):
+        bodies = [trial.body(state) for state in states]
+        return lambda client: [_until_done(client, "POST", path, body) for body in bodies]
+
+    statuses = [status for some in trial.together(*map(save_all, groups)) for status in some]
+    _all(trial, statuses, 204, "40 states by 8 callers")
+    for state in (state for states in groups for state in states):
+        trial.expect_content(state["id"], state["content"], "the content of one of 40")
+
+
+@check(
+    "concurrency.read-your-write",
+    "must",
+    "After 204 every other connection reads what was saved, at once.",
+    "Promise 1",
+)
+def read_your_write(trial: Trial) -> None:
+    state = trial.state()
+    readers = [trial.connect() for _ in range(4)]
+    try:
+        for number in range(15):
+            trial.stored(_version(state, number))
+            for reader in (readers[number % 4], readers[(number + 1) % 4]):
+                found = trial.content_of(state["id"], reader)
+                if found != f'{{"version": {number}}}':
+                    trial.fail(f"version {number}, which was acknowledged", f"{found} came over another connection")
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+@check(
+    "concurrency.delete-is-seen", "must", "After the 204 of a DELETE no other connection reads the state.", "Promise 1"
+)
+def delete_is_seen(trial: Trial) -> None:
+    reader = trial.connect()
+    try:
+        for _ in range(6):
+            state = trial.stored()
+            trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
+            if (status := reader.load(state["id"]).status) != 404:
+                trial.fail("404 over another connection after the DELETE", f"{status} came")
+    finally:
+        reader.close()
+
+
+@check(
+    "concurrency.monotonic",
+    "must",
+    "While a state is written, no reader sees an older version than was acknowledged.",
+    "F02, promise 5",
+)
+def monotonic(trial: Trial) -> None:
+    state = trial.stored(_version(trial.state(), 0))
+    acknowledged, done = [0], []
+
+    def write(client: RecordingClient) -> None:
+        try:
+            for number in range(1, 20):
+                body = trial.body(_version(state, number))
+                if _until_done(client, "POST", trial.path(), body) == 204:
+                    acknowledged[0] = number
+        finally:
+            done.append(True)
+
+    def read(client: RecordingClient) -> str | None:
+        while not done:
+            at_least = acknowledged[0]
+            found = trial.content_of(state["id"], client)
+            if found is None or json.loads(found)["version"] < at_least:
+                return f"version {at_least} or newer", f"{found} came"
+        return None
+
+    for wrong in trial.together(write, read, read):
+        if wrong:
+            trial.fail(*wrong)
+    trial.expect_content(state["id"], '{"version": 19}', "the last version")
+
+
+@check(
+    "concurrency.batches",
+    "must",
+    "Two requests that hold the same states in opposite order both end.",
+    "Promises 3 and 4",
+)
+def batches(trial: Trial) -> None:
+    for _ in range(3):
+        states = [trial.state() for _ in range(8)]
+        orders = [[_version(state, number) for state in states[:: 1 - 2 * (number % 2)]] for number in range(4)]
+        _all(trial, _saves(trial, *orders), 204, "8 states in 4 requests at once")
+        for state in states:
+            trial.expect_content(state["id"], '{"version": 3}', "the newest version of each")
+
+
+@check(
+    "concurrency.save-and-delete",
+    "must",
+    "A save and a delete of one state at once both succeed, in one order or the other.",
+    "Promise 4",
+)
+def save_and_delete(trial: Trial) -> None:
+    for _ in range(5):
+        state = trial.stored(_version(trial.state(), 1))
+        body = trial.body(_version(state, 2))
+        gone = json.dumps([state["id"]]).encode()
+        statuses = trial.together(
+            lambda client, body=body: _until_done(client, "POST", trial.path(), body),
+            lambda client, gone=gone: _until_done(client, "DELETE", trial.path(), gone),
+        )
+        _all(trial, statuses, 204, "POST and DELETE at once")
+        found = trial.content_of(state["id"])
+        if found not in (None, '{"version": 2}'):
+            trial.fail("the saved version, or nothing", f"{found} came")
+
+
+@check(
+    "concurrency.retries",
+    "should",
+    "One request that arrives several times at once is done once: 204 each.",
+    "A21, promise 3",
+)
+def retries(trial: Trial) -> None:
+    for _ in range(3):
+        state = trial.state()
+        path, body = trial.path(), trial.body(state)
+        headers = trial.headers(path)
+        copies = [lambda client: _until_done(client, "POST", path, body, headers)] * 6  # noqa: B023 - used at once
+        _all(trial, trial.together(*copies), 204, "6 copies of one request at once")
+        trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
+        trial.expect(trial.client.call("POST", path, body, headers), 204, what="a late copy")
+        trial.expect_absent(state["id"], "it was deleted after its one save")
+
+
+@check(
+    "concurrency.one-jti",
+    "should",
+    "Of several different changes under one jti at once exactly one is done.",
+    "PROTOCOL, jti",
+)
+def one_jti(trial: Trial) -> None:
+    for _ in range(3):
+        states = [trial.state() for _ in range(5)]
+        headers = trial.headers(trial.path())
+        bodies = [trial.body(state) for state in states]
+        statuses = trial.together(
+            *(
+                lambda client, body=body, headers=headers: _until_done(client, "POST", trial.path(), body, headers)
+                for body in bodies
+            )
+        )
+        if sorted(statuses) != [204, 401, 401, 401, 401]:
+            trial.fail("one 204 and four 401", f"{sorted(statuses)} came")
+        for state, status in zip(states, statuses, strict=True):
+            found = trial.content_of(state["id"])
+            if (found is not None) != (status == 204):
+                trial.fail("the acknowledged state stored and no other", "it was the other way round")

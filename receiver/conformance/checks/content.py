@@ -1,0 +1,173 @@
+"""Content fidelity: identical on its way out, or refused on its way in. Table D of the cases."""
+
+import json
+import random
+
+from receiver.conformance.registry import check
+from receiver.conformance.trial import LATER, Trial
+
+
+def _identical(trial: Trial, *contents: str) -> None:
+    states = [trial.state(content=content) for content in contents]
+    for state in states:
+        answer = trial.client.save(state)
+        trial.expect(answer, 204, what=f"POST of {state['content'][:30]!a}")
+    for state in states:
+        trial.expect_content(state["id"], state["content"])
+
+
+@check(
+    "content.spelling",
+    "must",
+    "Spaces, line ends and the order of members stay as they are: content is text, not a value.",
+    "D03",
+)
+def spelling(trial: Trial) -> None:
+    _identical(trial, '{"b":1, "a" : 2}', '{ "z": [ ] ,\r\n\t"a": { } }', '{"\\u00e9": "\\/\\u0041"}')
+
+
+@check("content.duplicates", "must", "A member that occurs twice stays twice.", "D03")
+def duplicates(trial: Trial) -> None:
+    _identical(trial, '{"b":3,"a":2,"b":1}')
+
+
+@check("content.numbers", "must", "Numbers keep their digits.", "D03")
+def numbers(trial: Trial) -> None:
+    _identical(trial, "[1e400,1.0,-0,-0.0,1E+2,0.10]", "[123456789012345678901234567890]", "[1e131071]")
+
+
+@check("content.unicode", "must", "Emoji, right-to-left text and characters beyond 16 bits come back.", "D05")
+def unicode(trial: Trial) -> None:
+    _identical(trial, '"größe 住所 \U0001f469\u200d\U0001f680"', '"\u05e9\u05dc\u05d5\u05dd \u202eabc"', '"\U0010fffd"')
+
+
+@check("content.normal-forms", "must", "Composed and combining characters are not turned into one another.", "D05")
+def normal_forms(trial: Trial) -> None:
+    _identical(trial, '"e\u0301 \u00e9 \u212b \u00c5 \ufb01 \u1e9b\u0323"')
+
+
+@check("content.separators", "must", "U+FEFF, U+2028 and U+2029 stay where they are.", "D05")
+def separators(trial: Trial) -> None:
+    _identical(trial, "\ufeff{}", '"\u2028\u2029"', '"a\ufeffb"')
+
+
+@check("content.trailing", "must", "Spaces and line ends at either end are content.", "D03")
+def trailing(trial: Trial) -> None:
+    _identical(trial, "  {} ", "{}\n", "\r\n{}\r\n")
+
+
+@check(
+    "content.controls",
+    "should",
+    "Every other character but U+0000 comes back, also the ones that XML cannot hold.",
+    "D05",
+)
+def controls(trial: Trial) -> None:
+    _identical(trial, "\x01\x1f\x7f\x80\x9f", "\ufffe\uffff\ufffd")
+
+
+@check("content.not-json", "should", "Content is opaque: text that is not JSON comes back too.", "D04")
+def not_json(trial: Trial) -> None:
+    _identical(trial, "not JSON", "{", '"', "NaN", "'; drop table states; --")
+
+
+@check("content.empty", "should", "An empty content comes back empty.", "D04")
+def empty(trial: Trial) -> None:
+    _identical(trial, "", " ")
+
+
+@check(
+    "content.escapes",
+    "must",
+    "Escapes inside the JSON stay escapes, also those of U+0000 and of lone surrogates.",
+    "D03",
+)
+def escapes(trial: Trial) -> None:
+    _identical(trial, '{"a":"\\u0000"}', '{"a":"\\ud800"}', '"\\\\n\\n"')
+
+
+@check(
+    "content.nul",
+    "should",
+    "U+0000 is refused with 400 rather than stored in some databases only.",
+    "PROTOCOL, content",
+)
+def nul(trial: Trial) -> None:
+    _refused(trial, "a\0b", "\0")
+
+
+@check(
+    "content.surrogates", "should", "A lone surrogate is refused with 400: no UTF-8 can hold it.", "PROTOCOL, content"
+)
+def surrogates(trial: Trial) -> None:
+    _refused(trial, "\ud800", "\udfff\ud800")
+
+
+@check("content.no-text", "should", "Content that is an object, not a text, is refused with 400.", "D04")
+def no_text(trial: Trial) -> None:
+    _refused(trial, {}, [], 1, True, None)
+
+
+def _refused(trial: Trial, *contents: object) -> None:
+    state = trial.state()
+    for content in contents:
+        trial.expect(trial.post(trial.token(state, content=content)), 400, what=f"content {content!a}")
+    trial.expect_absent(state["id"], "each save of it was refused")
+
+
+@check("content.64k", "must", "Sizes around 64 KiB, where some columns end, come back whole.", "PROTOCOL, content")
+def around_64k(trial: Trial) -> None:
+    _identical(trial, *(json.dumps("x" * (size - 2)) for size in (65_534, 65_535, 65_536, 65_537, 70_000)))
+
+
+@check(
+    "content.64k-bytes",
+    "must",
+    "The same in bytes: text that is longer in UTF-8 than in characters.",
+    "PROTOCOL, content",
+)
+def around_64k_bytes(trial: Trial) -> None:
+    _identical(
+        trial, json.dumps("ü" * 40_000, ensure_ascii=False), json.dumps("\U0001f680" * 20_000, ensure_ascii=False)
+    )
+
+
+@check("content.500k", "must", "A state of 500 KB, the usual upper end, makes the round trip.", "PROTOCOL, content")
+def usual_upper_end(trial: Trial) -> None:
+    chance = random.Random(5)  # noqa: S311 - what does not compress well
+    _identical(trial, json.dumps([chance.random() for _ in range(25_000)]))
+
+
+@check("content.500k-plain", "must", "The same without compression.", "B11")
+def plain(trial: Trial) -> None:
+    state = trial.state(content=json.dumps(["äöü page"] * 40_000, ensure_ascii=False))
+    trial.expect(trial.client.save(state, compressed=False), 204, what="POST of 500 KB without zip")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check("content.1mb", "must", "A state of 1 MB makes the round trip.", "B11")
+def one_megabyte(trial: Trial) -> None:
+    _identical(trial, _sized(1))
+
+
+@check("content.5mb", "must", "A state of 5 MB makes the round trip.", "B11")
+def five_megabytes(trial: Trial) -> None:
+    _identical(trial, _sized(5))
+
+
+@check("content.10mb", "should", "A state of 10 MB makes the round trip.", "B11")
+def ten_megabytes(trial: Trial) -> None:
+    _identical(trial, json.dumps(["äöü page"] * 1_000_000, ensure_ascii=False))  # 10 MB of text, which compresses well
+
+
+def _sized(megabytes: int) -> str:
+    chance = random.Random(megabytes)  # noqa: S311 - filling
+    block = json.dumps({"values": [chance.random() for _ in range(5_000)]})
+    return json.dumps([block] * (megabytes * 1_000_000 // len(block))).ljust(megabytes * 1_000_000)
+
+
+@check("content.shrinks", "must", "A later content that is shorter replaces all of a longer one.", "Promise 5")
+def shrinks(trial: Trial) -> None:
+    state = trial.stored(content="x" * 200_000)
+    trial.expect(trial.client.save(state | {"updatedAt": LATER, "content": "{}"}), 204, what="a shorter content")
+    trial.expect_content(state["id"], "{}", "the shorter content")

@@ -1,0 +1,148 @@
+"""One signature serves one change; the identical request again is a retry. PROTOCOL, "jti"; A21 of the cases."""
+
+import json
+
+from receiver.conformance.registry import check
+from receiver.conformance.trial import FIRST, LATER, Trial
+
+
+@check(
+    "replay.retry",
+    "must",
+    "The identical request again, as after a lost reply, is answered 204 again.",
+    "Promise 3, A21",
+)
+def retry(trial: Trial) -> None:
+    state = trial.state()
+    path, body = trial.path(), trial.body(state)
+    headers = trial.headers(path)
+    for time in ("first", "second", "third"):
+        trial.expect(trial.client.call("POST", path, body, headers), 204, what=f"the {time} time")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check("replay.retry-delete", "must", "The same for a DELETE.", "Promise 3, A21")
+def retry_delete(trial: Trial) -> None:
+    state = trial.stored()
+    path, body = trial.path(), json.dumps([state["id"]]).encode()
+    headers = trial.headers(path)
+    for time in ("first", "second"):
+        trial.expect(trial.client.call("DELETE", path, body, headers), 204, what=f"the {time} time")
+    trial.expect_absent(state["id"], "it was deleted")
+
+
+@check("replay.load", "must", "A GET may be repeated under its signature: it changes nothing.", "Promise 3")
+def load(trial: Trial) -> None:
+    state = trial.stored()
+    path = trial.path(state["id"])
+    headers = trial.headers(path)
+    for time in ("first", "second"):
+        trial.expect(trial.client.call("GET", path, headers=headers), 200, what=f"the {time} time")
+
+
+@check(
+    "replay.no-second-effect",
+    "should",
+    "A late copy of a save does not bring a deleted state back.",
+    "A21, PROTOCOL, jti",
+)
+def no_second_effect(trial: Trial) -> None:
+    state = trial.state()
+    path, body = trial.path(), trial.body(state)
+    headers = trial.headers(path)
+    trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
+    trial.expect(trial.client.delete([state["id"]]), 204, what="the delete")
+    trial.expect(trial.client.call("POST", path, body, headers), 204, what="the copy of the save")
+    trial.expect_absent(state["id"], "it was deleted after its save")
+
+
+@check(
+    "replay.no-second-delete",
+    "should",
+    "A late copy of a delete does not delete what was saved since.",
+    "A21, PROTOCOL, jti",
+)
+def no_second_delete(trial: Trial) -> None:
+    state = trial.stored()
+    path, body = trial.path(), json.dumps([state["id"]]).encode()
+    headers = trial.headers(path)
+    trial.expect(trial.client.call("DELETE", path, body, headers), 204, what="the delete")
+    trial.stored(state)
+    trial.expect(trial.client.call("DELETE", path, body, headers), 204, what="the copy of the delete")
+    trial.expect_content(state["id"], state["content"], "the state that was saved after the delete")
+
+
+@check(
+    "replay.other-body",
+    "should",
+    "A caught signature does not carry another body: 401, nothing changed.",
+    "PROTOCOL, jti",
+)
+def other_body(trial: Trial) -> None:
+    one, other = trial.state(), trial.state()
+    path, body = trial.path(), trial.body(one)
+    headers = trial.headers(path)
+    trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
+    trial.expect(trial.client.call("POST", path, trial.body(other), headers), 401, what="another state")
+    trial.expect(trial.client.call("POST", path, body + b" ", headers), 401, what="the same JSON in other bytes")
+    trial.expect_absent(other["id"], "its signature was used before")
+    trial.expect_content(one["id"], one["content"])
+
+
+@check(
+    "replay.other-method",
+    "should",
+    "A signature caught from a save does not delete: POST and DELETE share a path.",
+    "PROTOCOL, jti",
+)
+def other_method(trial: Trial) -> None:
+    state = trial.state()
+    path = trial.path()
+    headers = trial.headers(path)
+    trial.expect(trial.client.call("POST", path, trial.body(state), headers), 204, what="the save")
+    body = json.dumps([state["id"]]).encode()
+    trial.expect(trial.client.call("DELETE", path, body, headers), 401, what="a DELETE under the same signature")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check(
+    "replay.new-signature",
+    "should",
+    "A used jti in a new signature is still used: it binds, not the signature's bytes.",
+    "PROTOCOL, jti",
+)
+def new_signature(trial: Trial) -> None:
+    state = trial.stored()
+    path = trial.path()
+    jti = f"jti-{state['id']}"
+    first = trial.send("POST", path, trial.body(state | {"updatedAt": LATER, "content": "newer"}), jti=jti)
+    trial.expect(first, 204, what="the save")
+    body = json.dumps([state["id"]]).encode()
+    trial.expect(trial.send("DELETE", path, body, jti=jti), 401, what="a DELETE under the same jti, signed anew")
+    trial.expect_content(state["id"], "newer")
+
+
+@check(
+    "replay.free-after-refusal",
+    "should",
+    "A request that was refused has not used its jti up.",
+    "Promise 2, PROTOCOL, jti",
+)
+def free_after_refusal(trial: Trial) -> None:
+    state = trial.state()
+    path = trial.path()
+    headers = trial.headers(path)
+    trial.expect(trial.client.call("POST", path, b"[{}]", headers), 400, what="an invalid body")
+    trial.expect(trial.client.call("POST", path, trial.body(state), headers), 204, what="a valid one under its jti")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check("replay.old-copy", "must", "A late copy of an older save does not undo a newer one.", "Promise 5, C08")
+def old_copy(trial: Trial) -> None:
+    state = trial.state(updatedAt=FIRST)
+    path, body = trial.path(), trial.body(state)
+    headers = trial.headers(path)
+    trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
+    trial.stored(state | {"updatedAt": LATER, "content": "newer"})
+    trial.expect(trial.client.call("POST", path, body, headers), 204, what="the copy of the first save")
+    trial.expect_content(state["id"], "newer", "the newer content still")

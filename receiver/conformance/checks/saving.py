@@ -1,0 +1,190 @@
+"""Room 3: saving. What replaces what, and which claims make a state. PROTOCOL, "Newer wins"; table C of the cases."""
+
+import random
+import uuid
+
+from receiver.conformance.registry import check
+from receiver.conformance.trial import FIRST, LATER, Trial
+from receiver.mock_platform.flow_states import FlowRun
+
+REQUIRED = ("id", "tenant", "flow", "flowVersion", "isDone", "createdAt", "updatedAt", "content")
+NULLABLE = ("parent", "currentMapElement", "currentUser", "expiresAt")
+
+
+def save(trial: Trial, state: dict, what: str, **changes: object) -> None:
+    """Save ``state`` with ``changes``; 204 is expected."""
+    trial.expect(trial.client.save(state | changes), 204, what=what)
+
+
+@check("save.new", "must", "A state is stored, answered 204 without a body, and comes back.", "PROTOCOL, endpoints")
+def new(trial: Trial) -> None:
+    state = trial.state()
+    answer = trial.expect(trial.client.save(state), 204, what="a new state")
+    if answer.body:
+        trial.fail("204 without a body", f"a body of {len(answer.body)} bytes came")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check(
+    "save.flow",
+    "must",
+    "A run of a flow is saved step by step, each time larger, and is answered as it is now.",
+    "PROTOCOL, states",
+)
+def flow(trial: Trial) -> None:
+    run = FlowRun(trial.tenant, uuid.uuid4().int)
+    trial.made.add((trial.tenant, run.id))
+    for step in range(6):
+        save(trial, run.state(), f"step {step}")
+        trial.expect_content(run.id, run.state()["content"])
+        run.step()
+
+
+@check("save.newer-wins", "must", "A later updatedAt replaces what is stored.", "PROTOCOL, newer wins; C08")
+def newer_wins(trial: Trial) -> None:
+    state = trial.stored()
+    trial.expect_content(state["id"], state["content"])
+    save(trial, state, "a newer state", updatedAt=LATER, content="newer")
+    trial.expect_content(state["id"], "newer", "the newer content")
+
+
+@check(
+    "save.older-ignored", "must", "A save that comes late answers 204 and changes nothing.", "PROTOCOL, newer wins; C08"
+)
+def older_ignored(trial: Trial) -> None:
+    state = trial.stored(updatedAt=LATER)
+    save(trial, state, "an older state", updatedAt=FIRST, content="older")
+    trial.expect_content(state["id"], state["content"], "the newer content still")
+
+
+@check(
+    "save.equal-replaces",
+    "must",
+    "An equal updatedAt replaces: the last of two saves at one instant stays.",
+    "PROTOCOL, newer wins; C08",
+)
+def equal_replaces(trial: Trial) -> None:
+    state = trial.stored()
+    save(trial, state, "the same updatedAt", content="equal")
+    trial.expect_content(state["id"], "equal", "the content that came last")
+
+
+@check("save.any-order", "must", "Whatever the order of arrival, the newest stays.", "C08, promise 5")
+def any_order(trial: Trial) -> None:
+    base = trial.state()
+    versions = [{"updatedAt": f"2026-01-01T00:00:{n:02d}.000Z", "content": f"version {n}"} for n in range(12)]
+    random.Random(8).shuffle(versions)  # noqa: S311 - an order of arrival
+    for version in versions:
+        save(trial, base, version["content"], **version)
+    trial.expect_content(base["id"], "version 11", "the newest version")
+
+
+@check(
+    "save.again-after-delete",
+    "must",
+    "A deleted state may be saved again, also an older version of it.",
+    "PROTOCOL, endpoints",
+)
+def again_after_delete(trial: Trial) -> None:
+    state = trial.stored(updatedAt=LATER)
+    trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
+    save(trial, state, "an older version after the delete", updatedAt=FIRST, content="again")
+    trial.expect_content(state["id"], "again", "what was saved after the delete")
+
+
+@check("save.nulls", "must", "parent, currentMapElement, currentUser and expiresAt may be null or hold a value.", "C05")
+def nulls(trial: Trial) -> None:
+    full = {name: str(uuid.uuid4()) for name in NULLABLE[:3]} | {"expiresAt": "2099-01-01T00:00:00.0000000Z"}
+    for what, values in (("with null", dict.fromkeys(NULLABLE)), ("with values", full)):
+        state = trial.state(**values)
+        save(trial, state, what)
+        trial.expect_content(state["id"], state["content"])
+
+
+@check("save.empties", "must", "The same four may be empty.", "PROTOCOL, a state on its way in")
+def empties(trial: Trial) -> None:
+    state = trial.state(**dict.fromkeys(NULLABLE, ""))
+    save(trial, state, "with empty texts")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check("save.is-done", "must", "A state is done or not.", "PROTOCOL, a state on its way in")
+def is_done(trial: Trial) -> None:
+    for value in (True, False):
+        state = trial.state(isDone=value)
+        save(trial, state, f"isDone {value}")
+        trial.expect_content(state["id"], state["content"])
+
+
+@check("save.expired", "must", "A state whose expiresAt has passed is answered until it is purged.", "C12")
+def expired(trial: Trial) -> None:
+    state = trial.stored(expiresAt="2026-01-01T10:00:01.0000000Z")
+    trial.expect_content(state["id"], state["content"], "the expired state")
+
+
+@check("save.required", "must", "A state without one of its required claims is refused, and nothing is stored.", "C05")
+def required(trial: Trial) -> None:
+    _claims(trial, {f"no {name}": {name: ...} for name in REQUIRED})
+
+
+@check(
+    "save.required-named", "should", "A missing claim is answered 400, naming item and claim.", "C05, PROTOCOL, errors"
+)
+def required_named(trial: Trial) -> None:
+    for name in REQUIRED:
+        answer = trial.expect(trial.post(trial.token(trial.state(), **{name: ...})), 400, what=f"no {name}")
+        message = str(answer.json.get("message"))
+        if "0" not in message or name not in message:
+            trial.fail(f"a message that names item 0 and {name}", f"{message!r} came")
+
+
+@check(
+    "save.wrong-types", "should", "A claim of another type is answered 400, never 500, and nothing is stored.", "C05"
+)
+def wrong_types(trial: Trial) -> None:
+    values: tuple = (None, 1, True, [], {}, "text")
+    valid = {("isDone", "True"), ("content", "'text'")}
+    changes = {
+        f"{name}: {value!r}": {name: value} for name in REQUIRED for value in values if (name, repr(value)) not in valid
+    }
+    _claims(trial, changes, 400)
+
+
+@check("save.nullable-wrong", "should", "The nullable claims hold a UUID or a time, or nothing.", "C05")
+def nullable_wrong(trial: Trial) -> None:
+    _claims(trial, {f"{name}: {value!r}": {name: value} for name in NULLABLE for value in (1, [], True, "x", " ")}, 400)
+
+
+@check("save.almost-boolean", "should", 'isDone is true or false, not "true" or 1.', "C05")
+def almost_boolean(trial: Trial) -> None:
+    _claims(trial, {repr(value): {"isDone": value} for value in ("true", 1, 0, "")}, 400)
+
+
+def _claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
+    state = trial.state()
+    for name, changes in variants.items():
+        answer = trial.post(trial.token(state, **changes))
+        trial.expect_refused(answer, name)
+        if allowed:
+            trial.expect(answer, *allowed, what=name)
+    trial.expect_absent(state["id"], "each save of it was refused")
+
+
+@check("save.id-spelling", "should", "An id has the spelling 8-4-4-4-12 and no other: 400.", "PROTOCOL, errors")
+def id_spelling(trial: Trial) -> None:
+    id = trial.state()["id"]
+    spellings = ("{" + id + "}", "urn:uuid:" + id, id.replace("-", ""), id[:-1], id + "0", id + "\n", " " + id)
+    for spelled in spellings:
+        answer = trial.post(trial.token(trial.state(), id=spelled, sub=spelled))
+        trial.expect(answer, 400, what=f"id {spelled!r}")
+    trial.expect_absent(id, "each save of it was refused")
+
+
+@check("save.id-case", "should", "An id in upper case is the same id.", "A20")
+def id_case(trial: Trial) -> None:
+    state = trial.stored()
+    upper = state["id"].upper()
+    save(trial, state, "the id in upper case", id=upper, updatedAt=LATER, content="newer")
+    trial.expect_content(state["id"], "newer", "the newer content, saved under the id in upper case")
+    save(trial, state, "an older one in upper case", id=upper, content="older")
+    trial.expect_content(state["id"], "newer", "the newer content still")

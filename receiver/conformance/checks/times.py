@@ -1,0 +1,116 @@
+"""Room 3: times are instants, compared to the last digit. C08 and C10 of the cases."""
+
+import email.utils
+import time
+
+from receiver.conformance.checks.saving import save
+from receiver.conformance.registry import check
+from receiver.conformance.trial import Trial
+
+_NO_TIMES = (
+    *("2026-01-01T00:00:00", "now", "infinity", "2026-02-30T00:00:00Z", "2026-01-01T00:00:60Z", "2026-01-01"),
+    *("2026-01-01T24:00:00Z", "2026-W01-1T00:00:00Z", "1767225600", "2026-01-01T00:00:00+25:00", ""),
+    *(
+        "2026-13-01T00:00:00Z",
+        "2026-01-01T00:00:00.12345678901Z",
+        "\u0662026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00Z\n",
+    ),
+)
+
+
+def _ordered(trial: Trial, earlier: str, later: str) -> None:
+    """Fail unless ``later`` replaces ``earlier``, and ``earlier`` does not replace ``later``."""
+    state = trial.stored(updatedAt=earlier)
+    save(trial, state, f"{later} after {earlier}", updatedAt=later, content="later")
+    trial.expect_content(state["id"], "later", f"what was saved at {later}, later than {earlier}")
+    save(trial, state, f"{earlier} after {later}", updatedAt=earlier, content="earlier")
+    trial.expect_content(state["id"], "later", f"what was saved at {later}, which {earlier} is before")
+
+
+def _same(trial: Trial, one: str, other: str) -> None:
+    """Fail unless both are the same instant: each replaces the other."""
+    for first, second in ((one, other), (other, one)):
+        state = trial.stored(updatedAt=first)
+        save(trial, state, f"{second} after {first}", updatedAt=second, content="second")
+        trial.expect_content(state["id"], "second", f"what was saved at {second}, the same instant as {first}")
+
+
+@check("times.seconds", "must", "A second later is later.", "PROTOCOL, newer wins")
+def seconds(trial: Trial) -> None:
+    _ordered(trial, "2026-01-01T23:59:59Z", "2026-01-02T00:00:00Z")
+
+
+@check("times.microseconds", "must", "A microsecond later is later.", "PROTOCOL, newer wins")
+def microseconds(trial: Trial) -> None:
+    _ordered(trial, "2026-01-01T00:00:00.0000010Z", "2026-01-01T00:00:00.0000020Z")
+
+
+@check(
+    "times.ticks", "should", "The platform counts in 100 ns; a later tick is later.", "PROTOCOL, a state on its way in"
+)
+def ticks(trial: Trial) -> None:
+    _ordered(trial, "2026-01-01T00:00:00.1234561Z", "2026-01-01T00:00:00.1234562Z")
+
+
+@check("times.nanoseconds", "should", "The order is kept to the ninth digit.", "PROTOCOL, a state on its way in")
+def nanoseconds(trial: Trial) -> None:
+    _ordered(trial, "2026-01-01T00:00:00.123456788Z", "2026-01-01T00:00:00.123456789Z")
+
+
+@check("times.offsets-order", "must", "Times are compared as instants, not as texts.", "C10")
+def offsets_order(trial: Trial) -> None:
+    _ordered(trial, "2026-01-01T12:00:00.0000000+05:00", "2026-01-01T08:00:00.0000000Z")
+    _ordered(trial, "2026-01-01T01:00:00.0000000+02:00", "2025-12-31T23:30:00.0000000Z")
+
+
+@check("times.offsets-same", "must", "One instant in two offsets is a tie.", "C10")
+def offsets_same(trial: Trial) -> None:
+    _same(trial, "2026-03-01T00:30:00.0000000+01:00", "2026-02-28T23:30:00.0000000Z")
+
+
+@check("times.digits-same", "must", "0, 3, 6 and 7 fraction digits spell the same instant.", "C10")
+def digits_same(trial: Trial) -> None:
+    _same(trial, "2026-02-28T23:30:00Z", "2026-02-28T23:30:00.000Z")
+    _same(trial, "2026-02-28T23:30:00.100Z", "2026-02-28T23:30:00.1000000+00:00")
+    _same(trial, "2026-02-28T23:30:00.123456Z", "2026-02-28T23:30:00.1234560Z")
+
+
+@check("times.offsets-odd", "should", "Half-hour offsets, -00:00, leap days and year ends are instants too.", "C10")
+def offsets_odd(trial: Trial) -> None:
+    _same(trial, "2026-02-28T23:30:00.1234567Z", "2026-03-01T05:00:00.123456700+05:30")
+    _same(trial, "2026-02-28T23:30:00.000-00:00", "2026-02-28T23:30:00.000000000Z")
+    _same(trial, "2024-02-29T23:59:59.9999999-12:00", "2024-03-01T11:59:59.999999900Z")
+
+
+@check("times.bounds", "should", "The first and the last year can be stored and compared.", "C10")
+def bounds(trial: Trial) -> None:
+    _ordered(trial, "0001-01-01T00:00:00Z", "1969-12-31T23:59:59.9999999Z")
+    _ordered(trial, "2262-04-12T00:00:00Z", "9999-12-31T23:59:59.9999999Z")
+
+
+@check("times.spelling", "should", "What is not ISO 8601 with an offset, or does not exist, is answered 400.", "C10")
+def spelling(trial: Trial) -> None:
+    state = trial.state()
+    for claim in ("createdAt", "updatedAt", "expiresAt"):
+        for text in _NO_TIMES if claim == "updatedAt" else _NO_TIMES[:6]:
+            trial.expect(trial.client.save(state | {claim: text}), 400, what=f"{claim} {text!r}")
+    trial.expect_absent(state["id"], "each save of it was refused")
+
+
+@check(
+    "times.clock",
+    "should",
+    "The receiver's clock, as its Date header tells, is right within ten seconds.",
+    "RFC 9110 6.6.1",
+)
+def clock(trial: Trial) -> None:
+    date = trial.client.health().headers.get("date")
+    if date is None:
+        trial.fail("a Date header", "none came")
+    ahead = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+    if abs(ahead) > 10:
+        trial.fail(
+            "a clock within 10 seconds of this machine's",
+            f"it is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}",
+        )

@@ -1,0 +1,217 @@
+"""Room 2: who signed a state and for whom, its key agreement, its claims as a token. Table B of the cases."""
+
+import json
+import random
+import time
+import uuid
+
+from jwcrypto import jwe as jose_jwe
+from jwcrypto.jwk import JWK
+
+from receiver.conformance.checks.tokens import inner_of, refused
+from receiver.conformance.registry import check
+from receiver.conformance.trial import Trial
+from receiver.mock_platform import forging, tokens
+from receiver.mock_platform.keys import KeyPair
+
+_PRIME = 2**384 - 2**128 - 2**96 + 2**32 - 1
+
+
+def _sealed(trial: Trial, state: dict, header: dict, jwk: JWK | None, alg: str = "ES384") -> str:
+    inner = forging.jws(header, tokens.state_claims(state), jwk, alg)
+    return tokens.seal(inner, trial.keys.receiver)
+
+
+@check("tokens.unknown-signer", "must", "A state that a key other than the platform's signed is refused.", "B04")
+def unknown_signer(trial: Trial) -> None:
+    state, stranger = trial.state(), KeyPair.generate()
+    made = {
+        f"another key under kid {kid}": _sealed(trial, state, {"alg": "ES384", "kid": kid}, stranger.jwk)
+        for kid in (trial.keys.platform.kid, stranger.kid, trial.keys.receiver.kid)
+    }
+    refused(trial, made, state=state)
+
+
+@check("tokens.inner-alg-none", "must", "An unsigned state inside the encryption is refused.", "B04")
+def inner_alg_none(trial: Trial) -> None:
+    state = trial.state()
+    header = {"kid": trial.keys.platform.kid}
+    made = {alg: _sealed(trial, state, header | {"alg": alg}, None) for alg in ("none", "None")}
+    refused(trial, made, state=state)
+
+
+@check("tokens.inner-hmac", "must", "An HMAC keyed with the public key does not make a state the platform's.", "B04")
+def inner_hmac(trial: Trial) -> None:
+    state, platform = trial.state(), trial.keys.platform
+    secret = JWK(kty="oct", k=forging.b64(json.dumps(platform.public()).encode()))
+    made = {alg: _sealed(trial, state, {"alg": alg, "kid": platform.kid}, secret, alg) for alg in ("HS256", "HS384")}
+    refused(trial, made, state=state)
+
+
+@check("tokens.inner-other-algorithm", "must", "A state signed by another algorithm or key size is refused.", "B04")
+def inner_other_algorithm(trial: Trial) -> None:
+    state, kid = trial.state(), trial.keys.platform.kid
+    made = {
+        alg: _sealed(trial, state, {"alg": alg, "kid": kid}, JWK.generate(kty="EC", crv=curve), alg)
+        for alg, curve in (("ES256", "P-256"), ("ES512", "P-521"))
+    }
+    refused(trial, made, state=state)
+
+
+@check("tokens.inner-embedded-key", "must", "A key that comes with the state is never used to verify it.", "B04, A03")
+def inner_embedded_key(trial: Trial) -> None:
+    state, stranger = trial.state(), KeyPair.generate()
+    header = {"alg": "ES384", "kid": trial.keys.platform.kid, "jwk": stranger.public()}
+    refused(trial, {"jwk in the header": _sealed(trial, state, header, stranger.jwk)}, state=state)
+
+
+@check(
+    "tokens.inner-kid",
+    "should",
+    "An inner signature that names no key, or an unknown one, is refused.",
+    "PROTOCOL, kid",
+)
+def inner_kid(trial: Trial) -> None:
+    state, jwk = trial.state(), trial.keys.platform.jwk
+    made = {
+        "no kid": _sealed(trial, state, {"alg": "ES384"}, jwk),
+        "an unknown kid": _sealed(trial, state, {"alg": "ES384", "kid": str(uuid.uuid4())}, jwk),
+    }
+    refused(trial, made, state=state)
+
+
+@check("tokens.foreign-recipient", "must", "A state encrypted to another key cannot be read, and is refused.", "B15")
+def foreign_recipient(trial: Trial) -> None:
+    state, other = trial.state(), KeyPair.generate()
+    inner = inner_of(trial, state)
+    made = {
+        "under its own kid": tokens.seal(inner, other),
+        "under the receiver's kid": tokens.seal(inner, KeyPair(trial.keys.receiver.kid, other.jwk)),
+    }
+    refused(trial, made, state=state)
+
+
+@check("tokens.kid-missing", "must", "A token that names no receiver key is refused.", "B19")
+def kid_missing(trial: Trial) -> None:
+    state, receiver = trial.state(), trial.keys.receiver
+    made = {
+        "no kid": forging.jwe(inner_of(trial, state).encode(), receiver.jwk, kid=...),
+        "an unknown kid": forging.jwe(inner_of(trial, state).encode(), receiver.jwk, kid=str(uuid.uuid4())),
+    }
+    refused(trial, made, state=state)
+
+
+def _encrypted(plain: bytes, key: JWK, **header: object) -> str:
+    token = jose_jwe.JWE(plain, protected=json.dumps(header), algs=[header["alg"], header["enc"]])
+    token.add_recipient(key)
+    return token.serialize(compact=True)
+
+
+@check("tokens.other-key-management", "should", "Only ECDH-ES with A192KW or A256KW agrees on a key.", "B05")
+def other_key_management(trial: Trial) -> None:
+    state, receiver = trial.state(), trial.keys.receiver
+    keys = {
+        "ECDH-ES": receiver.jwk,
+        "ECDH-ES+A128KW": receiver.jwk,
+        "RSA-OAEP-256": JWK.generate(kty="RSA", size=2048),
+        "A256KW": JWK.generate(kty="oct", size=256),
+        "dir": JWK.generate(kty="oct", size=384),
+    }
+    common = {"enc": "A192CBC-HS384", "kid": receiver.kid, "cty": "JWT", "zip": "DEF"}
+    inner = inner_of(trial, state).encode()
+    refused(trial, {alg: _encrypted(inner, key, alg=alg, **common) for alg, key in keys.items()}, state=state)
+
+
+@check("tokens.other-encryption", "should", "Only A192CBC-HS384 and A256CBC-HS512 encrypt content.", "B05")
+def other_encryption(trial: Trial) -> None:
+    state, receiver = trial.state(), trial.keys.receiver
+    inner = inner_of(trial, state).encode()
+    common = {"alg": "ECDH-ES+A192KW", "kid": receiver.kid, "cty": "JWT", "zip": "DEF"}
+    names = ("A128CBC-HS256", "A128GCM", "A192GCM", "A256GCM")
+    refused(trial, {enc: _encrypted(inner, receiver.jwk, enc=enc, **common) for enc in names}, state=state)
+
+
+def _with_epk(trial: Trial, points: dict[str, object]) -> None:
+    sealed = trial.token(trial.state())
+    refused(trial, {name: forging.with_header(sealed, epk=epk) for name, epk in points.items()})
+
+
+@check(
+    "tokens.epk-off-curve",
+    "must",
+    "A point that is not on the curve would give the private key away.",
+    "B08, RFC 8725 3.4",
+)
+def epk_off_curve(trial: Trial) -> None:
+    good, chance = KeyPair.generate().public(), random.Random(8)  # noqa: S311
+    good = {name: good[name] for name in ("kty", "crv", "x", "y")}
+    zero, prime = (forging.b64(number.to_bytes(48)) for number in (0, _PRIME))
+    points = {f"point {n}": good | {"y": forging.b64(chance.randrange(_PRIME).to_bytes(48))} for n in range(6)}
+    points |= {
+        "zero": good | {"x": zero, "y": zero},
+        "x not reduced": good | {"x": prime},
+        "an empty x": good | {"x": ""},
+    }
+    _with_epk(trial, points)
+
+
+@check("tokens.epk-other", "should", "An ephemeral key of another curve or type is refused, never a 500.", "B08")
+def epk_other(trial: Trial) -> None:
+    kinds = (("EC", "P-256"), ("EC", "P-521"), ("EC", "secp256k1"), ("OKP", "X448"))
+    points: dict[str, object] = {
+        curve: json.loads(JWK.generate(kty=kind, crv=curve).export_public()) for kind, curve in kinds
+    }
+    _with_epk(trial, points | {repr(value): value for value in ("x", [], 1, True, {})})
+
+
+@check("tokens.exp", "must", "A state's token has an end, not past and at most 300 minutes ahead.", "B17")
+def exp(trial: Trial) -> None:
+    now = int(time.time())
+    _refused_claims(trial, {"no exp": {"exp": ...}, "past": {"exp": now - 3600}, "in a day": {"exp": now + 86_400}})
+
+
+@check("tokens.exp-300-minutes", "must", "A token that is valid for exactly 300 minutes is accepted.", "B17")
+def exp_300_minutes(trial: Trial) -> None:
+    state = trial.state()
+    trial.expect(trial.post(trial.token(state, exp=int(time.time()) + 300 * 60)), 204, what="exp in 300 minutes")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check("tokens.iss", "must", "A state comes from the issuer manywho.", "B17")
+def iss(trial: Trial) -> None:
+    _refused_claims(trial, {"another": {"iss": "somebody"}, "missing": {"iss": ...}})
+
+
+@check("tokens.aud", "must", "A token for another tenant is not stored for this one.", "B17, C01")
+def aud(trial: Trial) -> None:
+    _refused_claims(trial, {"another tenant": {"aud": str(uuid.uuid4())}, "missing": {"aud": ...}})
+
+
+@check("tokens.sub", "should", "sub is the state's id.", "B17")
+def sub(trial: Trial) -> None:
+    _refused_claims(trial, {"missing": {"sub": ...}, "another": {"sub": str(uuid.uuid4())}, "empty": {"sub": ""}})
+
+
+@check("tokens.nbf", "must", "A token that is not valid yet is refused.", "B17")
+def nbf(trial: Trial) -> None:
+    _refused_claims(trial, {"in an hour": {"nbf": int(time.time()) + 3600}})
+
+
+@check("tokens.claims-odd", "should", "Token claims of another type are answered 400, never 500.", "B17")
+def claims_odd(trial: Trial) -> None:
+    changes = [
+        {"exp": "1"},
+        {"exp": True},
+        {"exp": None},
+        {"nbf": "1"},
+        {"aud": []},
+        {"aud": None},
+        {"iss": ["manywho"]},
+    ]
+    _refused_claims(trial, {repr(change): change for change in changes}, 400)
+
+
+def _refused_claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
+    state = trial.state()
+    made = {name: trial.token(state, **changes) for name, changes in variants.items()}
+    refused(trial, made, *allowed, state=state)

@@ -1,0 +1,105 @@
+"""The reports as files: JSON, JUnit XML, and one HTML page that needs nothing else."""
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jinja2
+
+from receiver.conformance import charts
+from receiver.conformance.run import FAIL, PASS, UNDECIDED, VERDICTS, Report, Result
+
+_NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
+
+
+def as_json(report: Report) -> str:
+    """Return ``report`` as JSON."""
+    document = {
+        "url": report.url,
+        "tenant": report.tenant,
+        "level": report.level,
+        "started": report.started.isoformat(timespec="seconds"),
+        "seconds": round(report.seconds, 3),
+        "conforms": report.conforms,
+        "counts": {verdict: report.count(verdict) for verdict in VERDICTS},
+        "left": report.left,
+        "checks": [_check(result) for result in report.results],
+    }
+    return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+
+
+def _check(result: Result) -> dict:
+    check = result.check
+    return {
+        "id": check.id,
+        "level": check.level,
+        "what": check.sentence,
+        "source": check.source,
+        "verdict": result.verdict,
+        "expected": result.expected,
+        "came": result.came,
+        "seconds": round(result.seconds, 4),
+        "requests": result.record.count,
+        "exchanges": [{"request": one.request, "answer": one.answer} for one in result.record.kept],
+    }
+
+
+def as_junit(report: Report) -> str:
+    """Return ``report`` as JUnit XML: a failure is a failure, what is not decided is an error."""
+    suites = ElementTree.Element("testsuites", name="receiver conformance", tests=str(len(report.results)))
+    suites.set("failures", str(report.count(FAIL)))
+    suites.set("errors", str(report.count(UNDECIDED)))
+    suites.set("time", f"{report.seconds:.3f}")
+    for group, results in report.groups().items():
+        suite = ElementTree.SubElement(suites, "testsuite", name=group, tests=str(len(results)))
+        suite.set("failures", str(report.count(FAIL, group)))
+        suite.set("errors", str(report.count(UNDECIDED, group)))
+        suite.set("time", f"{sum(result.seconds for result in results):.3f}")
+        suite.set("timestamp", report.started.strftime("%Y-%m-%dT%H:%M:%S"))
+        for result in results:
+            _case(suite, result)
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, "unicode") + "\n"
+
+
+def _case(suite: ElementTree.Element, result: Result) -> None:
+    check = result.check
+    case = ElementTree.SubElement(suite, "testcase", classname=f"{check.level}.{check.group}", name=check.id)
+    case.set("time", f"{result.seconds:.3f}")
+    if result.verdict == PASS:
+        return
+    fault = ElementTree.SubElement(case, "failure" if result.verdict == FAIL else "error", type=result.verdict)
+    fault.set("message", _xml(f"expected {result.expected}; {result.came}" if result.expected else result.came))
+    shown = "\n\n".join(f"> {one.request}\n\n< {one.answer}" for one in result.record.kept[-2:])
+    fault.text = _xml(f"{check.sentence} ({check.source})\n\n{shown}")
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def as_html(report: Report) -> str:
+    """Return ``report`` as one HTML page without external assets."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("receiver.conformance", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(
+        report=report,
+        failed=[result for result in report.results if result.verdict != PASS],
+        groups=report.groups(),
+        verdicts=VERDICTS,
+        charts=charts,
+        longest=max((result.seconds for result in report.results), default=0) or 1,
+    )
+
+
+def write(report: Report, **paths: Path | None) -> None:
+    """Write ``report`` to the ``paths`` given for json, junit and html; raises OSError."""
+    forms = {"json": as_json, "junit": as_junit, "html": as_html}
+    for name, path in paths.items():
+        if path:
+            path.write_text(forms[name](report), encoding="utf-8", errors="replace")

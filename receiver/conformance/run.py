@@ -1,0 +1,132 @@
+"""Runs checks against a receiver, one after the other, and cleans up what they leave behind."""
+
+import contextlib
+import http.client
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from receiver.conformance.exchanges import Record, masked
+from receiver.conformance.registry import Check
+from receiver.conformance.target import Target
+from receiver.conformance.trial import Failed, Trial, Undecided
+
+PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DELETED_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a ``check``: ``expected`` and ``came`` for a failure, the reason in ``came`` if not decided."""
+
+    check: Check
+    verdict: str
+    expected: str = ""
+    came: str = ""
+    seconds: float = 0.0
+    record: Record = field(default_factory=Record)
+
+
+@dataclass
+class Report:
+    """A whole run. ``left`` counts states that could not be removed afterwards."""
+
+    url: str
+    tenant: str
+    level: str
+    started: datetime
+    results: list[Result] = field(default_factory=list)
+    seconds: float = 0.0
+    left: int = 0
+
+    @property
+    def conforms(self) -> bool:
+        """Whether every check passed; one that is not decided did not."""
+        return bool(self.results) and all(result.verdict == PASS for result in self.results)
+
+    def count(self, verdict: str, group: str | None = None) -> int:
+        """Return how many results have this ``verdict``, in all or in ``group``."""
+        return sum(one.verdict == verdict and group in (None, one.check.group) for one in self.results)
+
+    def groups(self) -> dict[str, list[Result]]:
+        """Return the results by group, failures first in each, in the order of the checks otherwise."""
+        found: dict[str, list[Result]] = {}
+        for result in self.results:
+            found.setdefault(result.check.group, []).append(result)
+        order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
+        return {name: sorted(some, key=lambda one: order[one.verdict]) for name, some in found.items()}
+
+    def requests(self) -> int:
+        """Return how many requests were sent."""
+        return sum(result.record.count for result in self.results)
+
+
+def run(target: Target, checks: Sequence[Check], level: str, tell: Callable[[Check, Result | None], None]) -> Report:
+    """Return the Report of ``checks`` against ``target``; ``tell`` hears of each check before and after it ran.
+
+    Raises Unreachable when nothing answers at all. Interrupted from the keyboard, it cleans up too, and the checks that
+    had not run are not decided.
+    """
+    target.reach()
+    report = Report(target.url, target.tenant, level, datetime.now(UTC))
+    began, other, made = time.perf_counter(), str(uuid.uuid4()), set()
+    waiting = list(checks)
+    try:
+        while waiting:
+            tell(waiting[0], None)
+            result = _run_one(waiting[0], Trial(target, other, made))
+            waiting.pop(0)
+            report.results.append(result)
+            tell(result.check, result)
+    except KeyboardInterrupt:
+        report.results += [Result(check, UNDECIDED, came="the run was interrupted") for check in waiting]
+    finally:
+        report.left = _clean(target, made)
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def _run_one(check: Check, trial: Trial) -> Result:
+    began = time.perf_counter()
+    verdict, expected, came = PASS, "", ""
+    try:
+        check.run(trial)
+    except Failed as failure:
+        verdict, expected, came = FAIL, failure.expected, failure.came
+    except Undecided as reason:
+        verdict, came = UNDECIDED, str(reason)
+    except (OSError, http.client.HTTPException) as fault:
+        verdict, came = UNDECIDED, f"no answer came: {type(fault).__name__}: {masked(str(fault))}"
+    except json.JSONDecodeError:
+        verdict, expected, came = FAIL, "a body of JSON", "a body that is none came"
+    except Exception as fault:  # an answer that is so far from the contract that the check stumbled over it
+        verdict, expected = FAIL, "an answer of the contract's shape"
+        came = f"it could not be read: {type(fault).__name__}: {masked(str(fault))}"
+    finally:
+        trial.close()
+    return Result(check, verdict, expected, came, time.perf_counter() - began, trial.record)
+
+
+def _clean(target: Target, made: set[tuple[str, str]]) -> int:
+    """Delete the states that may be left; return how many could not be deleted."""
+    left = 0
+    by_tenant: dict[str, list[str]] = {}
+    for tenant, id in made:
+        if all(isinstance(text, str) and _UUID.fullmatch(text.lower()) for text in (tenant, id)):
+            by_tenant.setdefault(tenant.lower(), []).append(id.lower())
+    for tenant, ids in by_tenant.items():
+        client = target.connect(tenant, lambda *_: None)
+        for start in range(0, len(ids), _DELETED_AT_ONCE):
+            some = ids[start : start + _DELETED_AT_ONCE]
+            done = False
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                # 401: a receiver that does not serve the second tenant, and so stored nothing for it
+                done = client.delete(some).status in (204, *((401,) if tenant != target.tenant.lower() else ()))
+            left += 0 if done else len(some)
+        client.close()
+    return left

@@ -1,0 +1,107 @@
+"""What a person sees while the checks run: a table that is drawn anew on a terminal, plain lines elsewhere."""
+
+from collections.abc import Sequence
+
+import click
+
+from receiver.conformance.registry import Check
+from receiver.conformance.run import FAIL, PASS, UNDECIDED, Report, Result
+
+_COLOURS = {PASS: "green", FAIL: "red", UNDECIDED: "yellow"}
+_WIDTH = 24
+
+
+class Lines:
+    """A line for each check, for logs and pipes."""
+
+    def __init__(self, checks: Sequence[Check]):
+        self.width = max(len(check.id) for check in checks)
+
+    def __call__(self, check: Check, result: Result | None) -> None:
+        """Say what became of ``check``, once it has run."""
+        if result:
+            why = f"  {result.came}" if result.verdict != PASS else ""
+            click.echo(f"{result.verdict:11}  {check.id:{self.width}}  {1000 * result.seconds:6.0f} ms{why}")
+
+    def close(self) -> None:
+        """There is nothing to tidy up."""
+
+
+class Table:
+    """A table of the groups, redrawn in place."""
+
+    def __init__(self, checks: Sequence[Check]):
+        self.of: dict[str, int] = {}
+        for check in checks:
+            self.of[check.group] = self.of.get(check.group, 0) + 1
+        self.seen: dict[str, list[Result]] = {group: [] for group in self.of}
+        self.drawn = 0
+        self.now = ""
+
+    def __call__(self, check: Check, result: Result | None) -> None:
+        """Take in what became of ``check``, or that it begins now, and draw."""
+        self.now = "" if result else check.id
+        if result:
+            self.seen[check.group].append(result)
+        self._draw()
+
+    def _draw(self) -> None:
+        lines = [
+            click.style(f"{'group':14}{'':{_WIDTH}}  {'pass':>5}{'fail':>6}{'?':>4}{'of':>6}{'time':>9}", bold=True)
+        ]
+        lines += [self._line(group, some) for group, some in self.seen.items()]
+        lines.append(click.style(f"  {self.now}"[:78], dim=True))
+        if self.drawn:
+            click.echo(f"\x1b[{self.drawn}A", nl=False)
+        for line in lines:
+            click.echo(f"\x1b[2K{line}")
+        self.drawn = len(lines)
+
+    def _line(self, group: str, some: list[Result]) -> str:
+        counts = {verdict: sum(result.verdict == verdict for result in some) for verdict in _COLOURS}
+        bar, drawn = "", 0
+        for done, (verdict, colour) in zip(_ends(counts, self.of[group]), _COLOURS.items(), strict=True):
+            if counts[verdict]:
+                bar += click.style("█" * max(0, done - drawn), fg=colour)
+                drawn = max(drawn, done)
+        bar += click.style("░" * (_WIDTH - drawn), dim=True)
+        numbers = "".join(
+            click.style(f"{counts[verdict] or '':>{size}}", fg=colour)
+            for (verdict, colour), size in zip(_COLOURS.items(), (7, 6, 4), strict=True)
+        )
+        seconds = sum(result.seconds for result in some)
+        return f"{group:14}{bar}{numbers}{self.of[group]:>6}{seconds:>7.1f} s"
+
+    def close(self) -> None:
+        """Draw for the last time."""
+        self.now = ""
+        self._draw()
+
+
+def _ends(counts: dict[str, int], of: int) -> list[int]:
+    ends, total = [], 0
+    for count in counts.values():
+        total += count
+        ends.append(round(_WIDTH * total / of))
+    return ends
+
+
+def summary(report: Report) -> str:
+    """Return what is said at the end: the failures with what was expected and what came, then the verdict."""
+    lines = [""]
+    for result in report.results:
+        if result.verdict != PASS:
+            head = click.style(f"{result.verdict}: {result.check.id}", fg=_COLOURS[result.verdict], bold=True)
+            lines += [head, f"  {result.check.sentence} ({result.check.level}; {result.check.source})"]
+            lines += [f"  expected {result.expected}"] if result.expected else []
+            lines += [f"  {'because ' if result.verdict == UNDECIDED else 'but '}{result.came}", ""]
+    counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in _COLOURS)
+    lines.append(f"{len(report.results)} checks in {report.seconds:.1f} s with {report.requests()} requests: {counts}.")
+    if report.left:
+        lines.append(f"{report.left} states of tenant {report.tenant} may be left in the store: a DELETE failed.")
+    verdict = "conforms" if report.conforms else "does not conform"
+    level = "both levels" if report.level == "all" else f"level {report.level}"
+    lines.append(click.style(f"{report.url} {verdict} ({level}).", fg="green" if report.conforms else "red", bold=True))
+    if report.count(UNDECIDED):
+        lines.append("What is not decided is not passed.")
+    return "\n".join(lines)

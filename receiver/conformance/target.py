@@ -1,0 +1,113 @@
+"""The receiver under test: where it is, which keys it has, how its requests are signed and sent."""
+
+import http.client
+import re
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from receiver.conformance.exchanges import exchange_of
+from receiver.mock_platform.client import BASE, Answer, Client
+from receiver.mock_platform.keys import StoreKeys
+
+_STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, http.client.CannotSendRequest)
+
+
+class Unreachable(Exception):
+    """Nothing answers at the URL; the text says what was tried."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A receiver at ``url``, to whose path the calls are appended.
+
+    ``signed_as`` is "sent" when the signature names the path as it is sent, prefix included, and "plain" when a
+    proxy removes the prefix before the receiver sees it. ``tls`` is the context of an https URL.
+    """
+
+    url: str
+    keys: StoreKeys
+    tenant: str
+    signed_as: str = "sent"
+    tls: ssl.SSLContext | None = None
+    timeout: float = 20
+    parts: SplitResult = field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "parts", urlsplit(self.url))
+
+    @property
+    def prefix(self) -> str:
+        """What stands before /api in a request's path."""
+        return self.parts.path.rstrip("/").removesuffix(BASE)
+
+    def signed_path(self, path: str) -> str:
+        """Return the path claim of a request to ``path``, which begins with /api."""
+        return (self.prefix if self.signed_as == "sent" else "") + path
+
+    def connect(self, tenant: str, record: Callable) -> "RecordingClient":
+        """Return a client for ``tenant`` that tells ``record`` of each exchange."""
+        return RecordingClient(self, tenant, record)
+
+    def reach(self) -> Answer:
+        """Return the answer to a first health call; raises Unreachable when there is none."""
+        client = self.connect(self.tenant, lambda *_: None)
+        try:
+            return client.health()
+        except (OSError, http.client.HTTPException) as cause:
+            raise Unreachable(f"{self.url} cannot be reached: {cause or type(cause).__name__}") from None
+        finally:
+            client.close()
+
+    def open_socket(self, wait: float) -> socket.socket:
+        """Return a new connection as a socket, with TLS where the URL says so; reads give up after ``wait`` seconds."""
+        secure = self.parts.scheme == "https"
+        plain = socket.create_connection(
+            (self.parts.hostname, self.parts.port or (443 if secure else 80)), self.timeout
+        )
+        plain.settimeout(wait)
+        if not secure:
+            return plain
+        return (self.tls or ssl.create_default_context()).wrap_socket(plain, server_hostname=self.parts.hostname)
+
+
+class RecordingClient(Client):
+    """The platform's client, at any prefix, through TLS, that records each exchange."""
+
+    def __init__(self, target: Target, tenant: str, record: Callable):
+        super().__init__(target.url, tenant, target.keys, target.timeout)
+        self.target, self.record = target, record
+        if target.parts.scheme == "https" and target.tls:
+            self.connection = http.client.HTTPSConnection(
+                target.parts.hostname, target.parts.port, timeout=target.timeout, context=target.tls
+            )
+
+    def headers(self, path: str, /, **claims: object) -> dict[str, str]:
+        return super().headers(self.target.signed_path(path), **claims)
+
+    def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+        headers = self.headers(path) if headers is None else dict(headers)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        sent = self.target.prefix + path
+        kept = self.connection.sock is not None
+        try:
+            try:
+                answer = super().call(method, sent, body, headers)
+            except _STALE:
+                if not kept:
+                    raise
+                # The other side had closed a kept connection; the same request again is allowed by the contract.
+                answer = super().call(method, sent, body, headers)
+        except (OSError, http.client.HTTPException) as cause:
+            self.record(method, exchange_of(method, sent, headers, body, cause))
+            raise
+        self.record(method, exchange_of(method, sent, headers, body, answer))
+        return answer
+
+
+def statuses(received: bytes) -> list[int]:
+    """Return the status of each answer in the bytes that came over a socket."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3})", received)]

@@ -1,0 +1,230 @@
+"""What a check works with: a client, fresh states that are cleaned up, expectations that end it."""
+
+import contextlib
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from receiver.conformance.exchanges import Exchange, Record, masked
+from receiver.conformance.target import RecordingClient, Target
+from receiver.mock_platform import forging, tokens
+from receiver.mock_platform.client import BASE, Answer
+from receiver.mock_platform.keys import KeyPair
+
+FIRST = "2026-01-01T10:00:00.0000000Z"
+LATER = "2026-01-02T10:00:00.0000000Z"
+SIGNATURE = "X-ManyWho-Signature"
+
+
+class Failed(Exception):
+    """A check fails: what was ``expected``, and what ``came``."""
+
+    def __init__(self, expected: str, came: str):
+        super().__init__(f"expected {expected}; {came}")
+        self.expected, self.came = expected, came
+
+
+class Undecided(Exception):
+    """A check can say neither; the text is the reason."""
+
+
+class Trial:
+    """One run of one check against ``target``; ``made`` collects the (tenant, id) that it may leave behind."""
+
+    def __init__(self, target: Target, other: str, made: set[tuple[str, str]]):
+        self.target, self.other, self.made = target, other, made
+        self.tenant, self.keys = target.tenant, target.keys
+        self.record = Record()
+        self.clients: dict[str, RecordingClient] = {}
+        self.lock = threading.Lock()
+
+    @property
+    def client(self) -> RecordingClient:
+        """The client of the run's own tenant, for the check's own thread."""
+        return self.client_of(self.tenant)
+
+    def client_of(self, tenant: str) -> RecordingClient:
+        """Return the one client for ``tenant``, for the check's own thread."""
+        if tenant not in self.clients:
+            self.clients[tenant] = self.connect(tenant)
+        return self.clients[tenant]
+
+    def connect(self, tenant: str | None = None) -> RecordingClient:
+        """Return a client with a connection of its own; the caller closes it."""
+        return self.target.connect(tenant or self.tenant, self._note)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for client in self.clients.values():
+            client.close()
+
+    def _note(self, method: str, exchange: Exchange) -> None:
+        with self.lock:
+            self.record.add(method, exchange)
+
+    # What is sent
+
+    def state(self, **changes: object) -> dict:
+        """Return the claims of a new state with a random id, some replaced, or removed where they are ``...``."""
+        id = str(uuid.uuid4())
+        self.made.update({(self.tenant, id), (changes.get("tenant", self.tenant), changes.get("id", id))})
+        state = dict.fromkeys(("parent", "currentMapElement", "currentUser", "expiresAt")) | {
+            "id": id,
+            "tenant": self.tenant,
+            "flow": str(uuid.uuid4()),
+            "flowVersion": str(uuid.uuid4()),
+            "isDone": False,
+            "createdAt": FIRST,
+            "updatedAt": FIRST,
+            "content": json.dumps({"state": id, "of": "a conformance check"}),
+        }
+        return {name: value for name, value in (state | changes).items() if value is not ...}
+
+    def path(self, id: str | None = None, tenant: str | None = None) -> str:
+        """Return the path of a tenant's states, or of the one state ``id``."""
+        return f"{BASE}/states/{tenant or self.tenant}" + (f"/{id}" if id else "")
+
+    def body(self, *states: dict) -> bytes:
+        """Return the body of a POST of ``states``."""
+        return json.dumps([{"token": tokens.seal_state(state, self.keys)} for state in states]).encode()
+
+    def claims(self, path: str, tenant: str | None = None, /, **changes: object) -> dict:
+        """Return the claims that sign a request to ``path``, some replaced, or removed where they are ``...``."""
+        claims = tokens.request_claims(tenant or self.tenant, self.target.signed_path(path)) | changes
+        return {name: value for name, value in claims.items() if value is not ...}
+
+    def signature(self, path: str, /, key: KeyPair | None = None, header: dict | None = None, **changes: object) -> str:
+        """Return a request signature with those ``changes``, by ``key`` or the platform's, under any ``header``."""
+        key = key or self.keys.platform
+        header = {"alg": "ES384", "kid": key.kid, "typ": "JWT"} if header is None else header
+        return forging.jws(header, self.claims(path, **changes), key.jwk)
+
+    def token(self, state: dict, key: KeyPair | None = None, **changes: object) -> str:
+        """Return the token of ``state`` with claims replaced, or removed where they are ``...``; signed by ``key``."""
+        claims = tokens.state_claims(state) | changes
+        claims = {name: value for name, value in claims.items() if value is not ...}
+        return tokens.seal(tokens.sign(claims, key or self.keys.platform), self.keys.receiver)
+
+    def headers(self, path: str, /, signature: str | None = ..., **claims: object) -> dict[str, str]:
+        """Return the three headers; with another ``signature``, or without one when it is None."""
+        headers = self.client.headers(path) | {SIGNATURE: self.signature(path, **claims)}
+        if signature is None:
+            del headers[SIGNATURE]
+        elif signature is not ...:
+            headers[SIGNATURE] = signature
+        return headers
+
+    def send(self, method: str, path: str, body: bytes | None = None, /, **claims: object) -> Answer:
+        """Send a request whose signature has those ``claims``; ``signature`` may be given instead."""
+        return self.client.call(method, path, body, self.headers(path, **claims))
+
+    def post(self, *items: object) -> Answer:
+        """POST tokens (str), or items as they are."""
+        return self.client.post([{"token": item} if isinstance(item, str) else item for item in items])
+
+    # What is expected
+
+    def stored(self, *states: dict, **changes: object) -> dict:
+        """Save a new state and return it; a receiver that refuses a plain save leaves the check undecided."""
+        state = states[0] if states else self.state(**changes)
+        answer = self.client.save(state)
+        if answer.status != 204:
+            raise Undecided(f"a plain save was answered {answer.status}, so there is nothing to check with")
+        return state
+
+    def expect(self, answer: Answer, *allowed: int, what: str = "") -> Answer:
+        """Return ``answer`` if its status is one of ``allowed``; else the check fails."""
+        if answer.status not in allowed:
+            text = masked(answer.body[:2000].decode("utf-8", "replace"))[:200]
+            self.fail(
+                " or ".join(map(str, allowed)) + (f" ({what})" if what else ""),
+                f"{answer.status} came" + (f": {text}" if text else ""),
+            )
+        return answer
+
+    def expect_refused(self, answer: Answer, what: str) -> None:
+        """Fail unless ``answer`` is a refusal, of whatever status (the Java receiver refuses tokens with 500)."""
+        if answer.status < 400:
+            self.fail(f"a refusal ({what})", f"{answer.status} came")
+
+    def expect_content(self, id: str, content: str, what: str = "", tenant: str | None = None) -> None:
+        """Fail unless a GET of ``id`` answers exactly ``content``."""
+        found = self.content_of(id, tenant=tenant)
+        if found != content:
+            what = what or "the content that was saved"
+            came = "404 came" if found is None else f"{_shown(found)} came"
+            self.fail(f"{what}, {_shown(content)}", came + _difference(content, found))
+
+    def expect_absent(self, id: str, what: str) -> None:
+        """Fail unless a GET of ``id`` answers 404."""
+        answer = self.client.load(id)
+        if answer.status != 404:
+            self.fail(f"404, because {what}", f"{answer.status} came")
+
+    def content_of(self, id: str, client: RecordingClient | None = None, tenant: str | None = None) -> str | None:
+        """Return the content that a GET of ``id`` answers, or None for 404; anything else fails."""
+        client = client or self.client_of(tenant or self.tenant)
+        answer = client.load(id)
+        if answer.status == 404:
+            return None
+        self.expect(answer, 200, what="GET of a state")
+        try:
+            return client.open(id, answer)
+        except Exception as cause:
+            self.fail("a reply that the platform can open", f"{type(cause).__name__}: {masked(str(cause))}")
+
+    def fail(self, expected: str, came: str) -> NoReturn:
+        """End the check: it fails."""
+        raise Failed(expected, came)
+
+    def together(self, *functions: Callable[[RecordingClient], object]) -> list:
+        """Call all ``functions`` at once, each in a thread with a connection of its own; return what they return."""
+        barrier, results = threading.Barrier(len(functions)), [None] * len(functions)
+        faults: list[Exception] = []
+
+        def work(number: int, function: Callable) -> None:
+            with contextlib.closing(self.connect()) as client:
+                try:
+                    barrier.wait(self.target.timeout)
+                    results[number] = function(client)
+                except Exception as fault:  # told to the check's own thread, which knows what it means
+                    faults.append(fault)
+
+        threads = [threading.Thread(target=work, args=one, daemon=True) for one in enumerate(functions)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if faults:
+            raise faults[0]
+        return results
+
+    def wire(self, data: bytes, wait: float = 1.0, then: Iterable[bytes] = (), finish: bool = False) -> bytes:
+        """Send bytes, then more; return all that comes until the receiver closes or is silent for ``wait`` seconds."""
+        received = b""
+        with self.target.open_socket(wait) as connection, contextlib.suppress(TimeoutError, ConnectionError):
+            connection.sendall(data)
+            for more in then:
+                connection.sendall(more)
+            if finish and self.target.parts.scheme == "http":
+                connection.shutdown(1)
+            while chunk := connection.recv(65536):
+                received += chunk
+        shown = [masked(line) for line in data[:4000].decode("latin-1").splitlines()]
+        answer = "\n".join(masked(line) for line in received[:4000].decode("utf-8", "replace").splitlines())
+        self._note("socket", Exchange("\n".join(shown)[:2000], answer or "nothing came", 0, 0.0))
+        return received
+
+
+def _shown(content: str) -> str:
+    text = json.dumps(content[:40])
+    return f"{text}… ({len(content):,} characters)" if len(content) > 40 else text
+
+
+def _difference(expected: str, found: str | None) -> str:
+    if not found or len(expected) <= 40:
+        return ""
+    place = next((n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
+    return f", different from character {min(len(expected), len(found)) if place is None else place} on"

@@ -1,0 +1,31 @@
+"""Chromium, headless: what a page looks like, and what it becomes once it is drawn."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from tests import servers
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+def _chromium(folder: Path, page: Path, dark: bool, *flags: str) -> str:
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    command = [servers.program("chromium"), *_FLAGS, f"--user-data-dir={folder}/profile", scheme, *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def dom_of(folder: Path, page: Path, dark: bool = False) -> str:
+    """Return the HTML of ``page`` as Chromium has it after its scripts ran; ``folder`` holds the profile."""
+    return _chromium(folder, page, dark, "--window-size=1280,1000", "--dump-dom")
+
+
+def screenshot(folder: Path, page: Path, name: str, width: int, height: int, dark: bool = False) -> Path:
+    """Return the PNG of ``page`` in a window of that size, in $SCREENSHOTS or in ``folder``."""
+    path = Path(os.environ.get("SCREENSHOTS") or folder).absolute() / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _chromium(folder, page, dark, f"--window-size={width},{height}", f"--screenshot={path}")
+    return path
