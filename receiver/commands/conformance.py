@@ -172,12 +172,10 @@ def _key(path: Path, option: str, private: bool = False) -> KeyPair:
     """Return the key in the JWK file at ``path``; raises click's BadParameter, which shows nothing of the file."""
     what = "the platform's private JWK, mock-platform-<kid>.json" if private else "a JWK of the receiver"
     try:
-        members = json.loads(path.read_text())
-        pair = KeyPair.of(members)
-        fits = (members.get("kty"), members.get("crv")) == ("EC", "P-384") and (pair.jwk.has_private or not private)
-    except Exception:  # whatever a library makes of a file that is no key
-        fits = False
-    if not fits:
+        pair = KeyPair.parse(json.loads(path.read_text()))
+    except ValueError:  # KeyFault, or no JSON, or no text
+        pair = None
+    if pair is None or (private and not pair.jwk.has_private):
         raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid)", param_hint=option)
     return pair
 

@@ -77,12 +77,8 @@ class RecordingClient(Client):
     """The platform's client, at any prefix, through TLS, that records each exchange."""
 
     def __init__(self, target: Target, tenant: str, record: Callable):
-        super().__init__(target.url, tenant, target.keys, target.timeout)
+        super().__init__(target.url, tenant, target.keys, target.timeout, target.tls)
         self.target, self.record = target, record
-        if target.parts.scheme == "https" and target.tls:
-            self.connection = http.client.HTTPSConnection(
-                target.parts.hostname, target.parts.port, timeout=target.timeout, context=target.tls
-            )
 
     def headers(self, path: str, /, **claims: object) -> dict[str, str]:
         return super().headers(self.target.signed_path(path), **claims)
