@@ -108,13 +108,15 @@ class SqlStore(Store):
         # Whole seconds on both sides: a state goes a second late rather than early.
         expired = states.c.expires_second < before // NANOSECONDS
         some = select(states.c.tenant, states.c.id).where(expired).limit(_IDS_PER_STATEMENT)
-        count = 0
-        while found := self._read(lambda connection: connection.execute(some).all()):
+        total, count = 0, 1
+        while count and (found := self._read(lambda connection: connection.execute(some).all())):
+            count = 0  # where nothing of what was found can be deleted, another look will not help
             for tenant in {row.tenant_id for row in found}:
                 ids = sorted(row.id for row in found if row.tenant_id == tenant)
                 # Asked again under the row's lock: it may have been saved with a later expiry meanwhile.
                 count += self._change(lambda connection, own=(tenant, ids): _delete(connection, *own, expired), None)
-        return count
+            total += count
+        return total
 
     def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
         yield from self._walk(lambda query: self._read(lambda connection: connection.execute(query).all()), tenant)
