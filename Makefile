@@ -39,7 +39,7 @@ demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=…
 	@$(BIN)/receiver demo
 
 conformance: setup  ## check that a receiver keeps the contract: one started for it, or that at URL=… with the keys under keys/
-	@$(BIN)/receiver conformance $(if $(URL),--url "$(URL)" --platform-key keys/mock-platform-*.json --receiver-key keys/receiver-*.json)
+	@$(BIN)/receiver conformance $(if $(URL),--url "$(URL)" --keys keys)
 
 keys: setup  ## make a new set of demo keys under keys/
 	$(BIN)/receiver keys generate

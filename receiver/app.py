@@ -56,14 +56,14 @@ def open_configured(settings: Settings, may_create: Callable[[Place], bool] = la
 
     ``may_create`` tells which of them may be made where they are missing.
     """
-    opened: list[tuple[Place, Store]] = []
+    opened: dict[tuple, Store] = {}
 
     def once(place: Place) -> Store:
-        found = [store for known, store in opened if known == place]
-        if not found:
-            found = [stores.open_store(place, settings.store_timeout, may_create(place), settings.pool_size)]
-            opened.append((place, found[0]))
-        return found[0]
+        if place.identity not in opened:
+            opened[place.identity] = stores.open_store(
+                place, settings.store_timeout, may_create(place), settings.pool_size
+            )
+        return opened[place.identity]
 
     others, *own = [once(resident.place) for resident in settings.residents.values()]
     return Residency(others, dict(zip(settings.tenant_stores, own, strict=True))) if own else others
@@ -78,16 +78,18 @@ def create_app(
     """Return the receiver as a WSGI application; ``gunicorn 'receiver.app:create_app()'`` works.
 
     What is not given comes from the environment; ``clock`` returns seconds since the epoch. Raises
-    SettingsMistakes. A store that is down now is only logged: it is asked again with each request.
+    SettingsMistakes. A store that is down now is only logged: it is asked again with each request. One that is
+    given is prepared by its first use, so that a silent one delays nobody else.
     """
     if settings is None or ring is None:
         settings, ring = configure()
         logs.configure(settings.log_level)
-    store = store or open_configured(settings)
-    try:
-        store.prepare()
-    except Problem as cause:
-        logs.log.error("the store is not ready: %s", cause)
+    if store is None:
+        store = open_configured(settings)
+        try:
+            store.prepare()
+        except Problem as cause:
+            logs.log.error("the store is not ready: %s", cause)
     app = Flask("receiver", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # A redirect to a tidier spelling would answer before the signature is looked at.

@@ -105,8 +105,8 @@ def addresses(value: str) -> tuple[str, ...]:
 
 def database_url(value: str) -> str:
     """Return ``value`` as a URL of a store that this version has."""
-    urls.parse(value)
-    return value
+    urls.parse(value.strip())
+    return value.strip()
 
 
 def uuids(value: str) -> frozenset[str]:

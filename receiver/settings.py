@@ -42,9 +42,10 @@ class Settings:
         "sqlite:///var/receiver.db",
         options.database_url,
         "Where states are kept (see Stores), also as the `jdbc:` URL that the Java service had.",
+        secret=True,
     )
     jdbc_database_url: str = _setting(
-        "JDBC_DATABASE_URL", "", options.database_url, "Read when `DATABASE_URL` is not set."
+        "JDBC_DATABASE_URL", "", options.database_url, "Read when `DATABASE_URL` is not set.", secret=True
     )
     database_username: str = _setting(
         "DATABASE_USERNAME", "", options.text, "User of the database server where the URL names none."
@@ -219,7 +220,7 @@ def _tenant_in(name: str) -> str | None:
 def _residents(given: dict[str, tuple[str, str]]) -> tuple[dict[str, Resident], list[str]]:
     """Return tenant → Resident of the STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid> in ``given``, and mistakes."""
     found: dict[str, Resident] = {}
-    mistakes = []
+    mistaken, mistakes = set(), []
     for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
         tenant = _tenant_in(name)
         try:
@@ -227,9 +228,10 @@ def _residents(given: dict[str, tuple[str, str]]) -> tuple[dict[str, Resident], 
                 found[tenant] = Resident(source, urls.parse(value))
             elif name.startswith("STORAGE_REGION_") and tenant in found:
                 found[tenant] = dataclasses.replace(found[tenant], region=options.label(value))
-            else:
+            elif tenant not in mistaken:
                 raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
         except ValueError as cause:
+            mistaken.add(tenant)
             mistakes.append(f"{source}: {cause}")
     return found, mistakes
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tests import servers
 
-PROGRAMS = ("patroni", "patronictl", "etcd")
+PROGRAMS = ("patroni", "patronictl", "etcd", "initdb")
 
 
 @dataclass

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import time
 import uuid
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
@@ -27,7 +29,15 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print which check of the conformance suite caught which faulty receiver, before pytest's own summary."""
+    """Print how many tests each store passed, and which check of the conformance suite caught which faulty receiver, before pytest's own summary."""
+    backends = Counter(
+        re.search(r"\[([a-z]+)", report.nodeid)[1]
+        for report in terminalreporter.stats.get("passed", ())
+        if "test_stores.py" in report.nodeid
+    )
+    if backends:
+        terminalreporter.section("the behavioural suite of stores")
+        terminalreporter.write_line(", ".join(f"{name}: {count} passed" for name, count in backends.items()))
     rows = config.stash[MATRIX]
     if rows:
         terminalreporter.section("faulty receivers, and the checks that caught them (* has to)")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import signal
+import socket
 import threading
 import time
 from unittest import mock
@@ -288,6 +289,7 @@ def test_a_wrong_login_or_database_stops_the_start_with_one_line(server, tmp_pat
         assert (ran.returncode, ran.stdout) == (78, ""), ran.stderr
         lines = ran.stderr.splitlines()
         assert len(lines) == 2, lines
+        assert "(check user and password" in lines[1] or "(make the database" in lines[1]
         assert lines[1].startswith("  DATABASE_URL: ")
         assert told in lines[1]
         assert "hunter2" not in ran.stderr
@@ -593,3 +595,13 @@ def test_a_role_that_may_make_no_tables_is_told_at_once(postgresql):
         assert "permission denied" in told.value.cause
     finally:
         postgresql.execute("drop role poor")
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_hosts_that_swallow_everything_cost_no_more_than_the_time_of_a_call(kind):
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(6)]
+        hosts = ",".join(f"127.0.0.1:{one.getsockname()[1]}" for one in silent)
+        store = stack.enter_context(contextlib.closing(open_store(f"{kind}://u:p@{hosts}/d", 5.0)))
+        with unavailable(within=6.5):
+            store.ping()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -265,7 +266,7 @@ def test_residency_shows_where_each_tenant_lies_and_what_lies_elsewhere(homes, t
         ran = receiver("store", "residency", "--json", cwd=tmp_path, **homes)
         rows = json.loads(ran.stdout)
         assert [(row["tenant"], row["region"], row["verdict"].split(",")[0]) for row in rows] == [
-            (TENANT, "Paris", "at home"), (OTHER, "Paris", "belongs into PostgreSQL"), (None, "Frankfurt", "empty"),
+            (TENANT, "Paris", "at home"), (OTHER, "Paris", "belongs into PostgreSQL"), (OTHER, "Frankfurt", "empty"),
         ]  # fmt: skip
         assert ran.returncode == 1
         assert receiver("store", "copy", "--tenant", OTHER, "--to", own, cwd=tmp_path, **homes).returncode == 0
@@ -381,3 +382,98 @@ def test_a_copy_without_any_terminal_works_and_a_full_one_is_told(new_url, tmp_p
         command = f"{sys.executable} -m receiver store delete --url {here} {OTHER} --all <&-"
         asked = subprocess.run(command, shell=True, check=False, capture_output=True, text=True)
         assert (asked.returncode, "give --yes" in asked.stderr) == (2, True)
+
+
+def test_one_store_under_two_spellings_is_one_for_residency(keys, new_url, tmp_path):
+    here = f"sqlite:///{tmp_path}/one.db"
+    environ = {"DATABASE_URL": here, f"STORAGE_TENANT_{OTHER}": "sqlite:///one.db", "STORAGE_REGION": "Paris"}
+    with filled(here, *some_states()):
+        ran = receiver("store", "residency", "--json", cwd=tmp_path, **environ)
+        rows = json.loads(ran.stdout)
+        assert [(row["tenant"], row["states"], row["verdict"]) for row in rows] == [
+            (TENANT, 30, "at home"),
+            (OTHER, 5, "at home"),
+        ]
+        assert ran.returncode == 0
+        assert receiver("store", "copy", "--to", "sqlite:///one.db", cwd=tmp_path, DATABASE_URL=here).returncode == 2
+
+
+def test_tenants_that_share_a_store_keep_their_own_labels_and_have_rows_without_states(new_url, tmp_path):
+    shared = new_url("sqlite")
+    environ = {
+        "DATABASE_URL": new_url("sqlite"),
+        **{f"STORAGE_TENANT_{tenant}": shared for tenant in (uid(7), uid(8))},
+        f"STORAGE_REGION_{uid(7)}": "Frankfurt",
+        f"STORAGE_REGION_{uid(8)}": "Dublin",
+    }
+    with filled(environ["DATABASE_URL"]), filled(shared, a_state(1, tenant=uid(8))):
+        rows = json.loads(receiver("store", "residency", "--json", cwd=tmp_path, **environ).stdout)
+    assert [(row["tenant"], row["region"], row["states"], row["verdict"]) for row in rows] == [
+        (None, "", 0, "empty"), (uid(7), "Frankfurt", 0, "empty"), (uid(8), "Dublin", 1, "at home"),
+    ]  # fmt: skip
+
+
+def test_a_copy_of_a_tenant_that_is_not_there_is_no_success(new_url, tmp_path):
+    here = new_url("sqlite")
+    with filled(here, a_state(1)):
+        ran = receiver("store", "copy", "--to", new_url("sqlite"), "--tenant", uid(77), cwd=tmp_path, DATABASE_URL=here)
+        assert (ran.returncode, "holds no state of the tenant" in ran.stderr) == (1, True)
+
+
+def test_a_progress_bar_is_shown_on_a_terminal(new_url, tmp_path):
+    here = new_url("sqlite")
+    with filled(here, *some_states()):
+        command = [sys.executable, "-m", "receiver", "store", "copy", "--from", here, "--to", new_url("sqlite")]
+        terminal, end = os.openpty()
+        process = subprocess.Popen(command, stderr=end, stdout=subprocess.DEVNULL, env=os.environ | {"TERM": "xterm"})
+        os.close(end)
+        shown = b""
+        with contextlib.suppress(OSError):  # how Linux tells the end of it
+            while part := os.read(terminal, 4096):
+                shown += part
+        os.close(terminal)
+        assert process.wait() == 0
+    assert re.search(rb"copying +\[#+\] +100%", shown)
+    assert re.search(rb"comparing +\[#+\] +100%", shown)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "JDBC_DATABASE_URL", f"STORAGE_TENANT_{OTHER}", "DATABASE_URL_FILE"])
+def test_config_shows_no_password_of_any_url(folder_with_keys, name):
+    url = "postgresql://me:hunter2@127.0.0.1:1/d"
+    if name == "JDBC_DATABASE_URL":
+        url = "jdbc:postgresql://127.0.0.1:1/d?user=me&password=hunter2"
+    (folder_with_keys / "url").write_text(f" {url}\n")
+    value = str(folder_with_keys / "url") if name.endswith("_FILE") else url
+    ran = receiver("config", cwd=folder_with_keys, **{name: value})
+    assert ran.returncode == 0, ran.stderr
+    assert "PostgreSQL, 127.0.0.1:1, database d" in ran.stdout
+    assert "hunter2" not in ran.stdout + ran.stderr
+    if name == "JDBC_DATABASE_URL":
+        assert re.search(r"^DATABASE_URL +JDBC_DATABASE_URL decides", ran.stdout, re.MULTILINE)
+    assert "hunter2" not in repr(read({name: value})[0])
+
+
+@pytest.fixture
+def folder_with_keys(tmp_path):
+    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+def test_a_silent_store_of_a_tenant_delays_no_start(keys, platform_at, tmp_path):
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        tenants = {
+            f"STORAGE_TENANT_{uid(70 + number)}": f"postgresql://u:p@127.0.0.1:{one.getsockname()[1]}/d"
+            for number, one in enumerate(silent)
+        }
+        began = time.monotonic()
+        running = stack.enter_context(serving(keys, tmp_path, STORAGE_STORE_TIMEOUT="3", **tenants))
+        assert platform_at(running.url).health().status == 200
+        assert time.monotonic() - began < 8
+
+
+def test_the_demo_takes_its_store_from_a_file_too(tmp_path):
+    (tmp_path / "url").write_text(f"sqlite:///{tmp_path}/named.db\n")
+    for name in ("DATABASE_URL_FILE", "JDBC_DATABASE_URL_FILE"):
+        ran = receiver("demo", cwd=tmp_path, **{name: str(tmp_path / "url")})
+        assert (ran.returncode, "named.db" in ran.stdout) == (0, True), ran.stderr

@@ -24,9 +24,15 @@ def config(markdown: bool) -> None:
         shown = "********" if field.metadata["secret"] and value else shown_as(value)
         if field.metadata["parse"] is options.database_url and value:
             shown = urls.masked(value)
-        rows.append((field.metadata["name"], shown, in_force.sources.get(field.name, "default")))
+        source = in_force.sources.get(field.name, "default")
+        if field.name == "database_url" and in_force.store_url != value:
+            shown, source = "", f"{in_force.store_variable} decides"
+        if field.name == "bind" and in_force.listen != value:
+            shown, source = in_force.listen, in_force.sources["port"]
+        rows.append((field.metadata["name"], shown, source))
     residents = in_force.tenant_stores.items()
     rows += [(f"STORAGE_TENANT_{tenant}", str(resident.place), resident.variable) for tenant, resident in residents]
+    rows += [(f"STORAGE_REGION_{tenant}", one.region, "") for tenant, one in residents if one.region]
     rows += [(name, "********", name) for name in in_force.key_texts]
     click.echo(tabulate(rows, headers=("setting", "value", "from")))
 

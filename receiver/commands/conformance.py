@@ -21,10 +21,14 @@ from receiver.commands.demo import running_receiver
 from receiver.conformance import files, registry, screen
 from receiver.conformance.run import Report, run
 from receiver.conformance.target import Target, Unreachable
-from receiver.mock_platform.keys import KeyPair, StoreKeys, new_store
+from receiver.mock_platform import keyfiles
+from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys, new_store
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OUT = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+_OF_ANOTHER = ("url", "platform_key", "receiver_key", "folder", "ca", "client_cert", "client_key")
 
 
 def _in_a_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -38,6 +42,12 @@ def _in_a_folder(_context: click.Context, _parameter: click.Parameter, path: Pat
 @click.option("--url", help="Where it answers, without /api/storage/1: http://host:port, https://host/prefix.")
 @click.option("--platform-key", type=_FILE, help="The platform's private JWK (mock-platform-<kid>.json).")
 @click.option("--receiver-key", type=_FILE, help="The receiver's JWK; its public half is enough.")
+@click.option(
+    "--keys",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder that holds both, as receiver keys generate wrote them; the newest are taken.",
+)
 @click.option("--tenant", help="UUID, for a receiver that serves one tenant only; a random one otherwise.")
 @click.option("--level", type=click.Choice([*registry.LEVELS, "all"]), default="all", show_default=True)
 @click.option("--only", multiple=True, help="A check, a group, or a pattern as save.*; may be repeated.")
@@ -111,7 +121,7 @@ def _report(target: Target, checks: list[registry.Check], level: str) -> Report:
 @contextlib.contextmanager
 def _receiver_of_its_own(where: dict) -> Iterator[None]:
     """Start a receiver and fill ``where`` with its address and keys, if nothing in it says which one is meant."""
-    if any(where[name] for name in ("url", "platform_key", "receiver_key")):
+    if any(where[name] for name in _OF_ANOTHER):
         yield
         return
     given = {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
@@ -136,6 +146,7 @@ def _target(
     url: str | None,
     platform_key: Path | None,
     receiver_key: Path | None,
+    folder: Path | None,
     tenant: str | None,
     ca: Path | None,
     client_cert: Path | None,
@@ -143,15 +154,18 @@ def _target(
     sign_path: str,
 ) -> Target:
     """Return the Target of the options; raises click's UsageError for what cannot be."""
-    for name, value in (("--url", url), ("--platform-key", platform_key), ("--receiver-key", receiver_key)):
+    one_by_one = {"--platform-key": platform_key, "--receiver-key": receiver_key}
+    for name, value in ({"--url": url} | ({} if folder else one_by_one)).items():
         if value is None:
-            raise click.UsageError(f"{name} is needed")
+            raise click.UsageError(f"{name} is needed" + ("" if name == "--url" else ", or --keys"))
+    if folder and any(one_by_one.values()):
+        raise click.UsageError("--keys stands for --platform-key and --receiver-key")
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
     except ValueError:
         known = False
-    if not known or parts.query or parts.fragment or parts.username:
+    if not known or parts.query or parts.fragment or "@" in parts.netloc:
         raise click.BadParameter(
             "must be http://host:port or https://host:port, perhaps with a path", param_hint="--url"
         )
@@ -159,13 +173,22 @@ def _target(
         tenant = str(uuid.UUID(tenant)) if tenant else str(uuid.uuid4())
     except ValueError:
         raise click.BadParameter("must be a UUID", param_hint="--tenant") from None
-    keys = StoreKeys(_key(platform_key, "--platform-key", private=True), _key(receiver_key, "--receiver-key"))
+    keys = _keys(folder, platform_key, receiver_key)
     tls = None
     if parts.scheme == "https":
         tls = _tls(ca, client_cert, client_key)
-    elif ca or client_cert:
-        raise click.UsageError("--ca and --client-cert are for https URLs")
+    elif ca or client_cert or client_key:
+        raise click.UsageError("--ca, --client-cert and --client-key are for https URLs")
     return Target(url.rstrip("/"), keys, tenant, sign_path, tls)
+
+
+def _keys(folder: Path | None, platform_key: Path | None, receiver_key: Path | None) -> StoreKeys:
+    if not folder:
+        return StoreKeys(_key(platform_key, "--platform-key", private=True), _key(receiver_key, "--receiver-key"))
+    try:
+        return keyfiles.read(folder)
+    except KeyFault as cause:
+        raise click.BadParameter(str(cause), param_hint="--keys") from None
 
 
 def _key(path: Path, option: str, private: bool = False) -> KeyPair:
@@ -181,6 +204,8 @@ def _key(path: Path, option: str, private: bool = False) -> KeyPair:
 
 
 def _tls(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    if key and not cert:
+        raise click.UsageError("--client-key needs --client-cert")
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
         if cert:

@@ -65,11 +65,12 @@ def running_receiver(
     ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     ours |= {
         "STORAGE_BIND": "127.0.0.1:0",
-        **({} if "JDBC_DATABASE_URL" in environment else {"DATABASE_URL": f"sqlite:///{folder}/states.db"}),
         "PLATFORM_KEY": json.dumps(keys.platform.public()),
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),
         "STORAGE_KEYS": str(folder / "keys"),
     }
+    if not any(name.startswith(("DATABASE_URL", "JDBC_DATABASE_URL")) for name in environment):
+        ours["DATABASE_URL"] = f"sqlite:///{folder}/states.db"
     (folder / "keys").mkdir(exist_ok=True)
     command = [sys.executable, "-m", *program, "serve"]
     process = subprocess.Popen(command, env=ours | environment, stdout=subprocess.PIPE, stderr=stderr, text=True)

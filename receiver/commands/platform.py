@@ -1,6 +1,7 @@
 """``receiver platform``: a simulated platform on a laptop."""
 
 import contextlib
+import ipaddress
 import signal
 import ssl
 from pathlib import Path
@@ -49,6 +50,7 @@ def platform() -> None:
 @click.option("--lose", type=click.FloatRange(0, 0.9), default=0, help="Share of replies that get lost.")
 @click.option("--late", type=click.FloatRange(0, 0.9), default=0, help="Share of saves that arrive again, late.")
 @click.option("--seed", type=int, help="Makes the same runs again.")
+@click.option("--allow-remote", is_flag=True, help="Let others reach it, who need no account.")
 def serve(
     bind: tuple[str, int],
     endpoint: str,
@@ -58,6 +60,7 @@ def serve(
     lose: float,
     late: float,
     seed: int | None,
+    allow_remote: bool,
 ) -> None:
     """Answer the platform's administrative and run calls, and show a page of what happens.
 
@@ -65,6 +68,11 @@ def serve(
     and the demo tenant keeps its states there.
     """
     from receiver.mock_platform import web  # noqa: PLC0415 - no other command needs it
+
+    if not allow_remote and not is_loopback(bind[0]):
+        raise click.BadParameter(
+            "is open to others, who would need no account; give --allow-remote", param_hint="--bind"
+        )
 
     try:
         context = ssl.create_default_context(cafile=ca)
@@ -81,6 +89,14 @@ def serve(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.closing(made), contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether ``host``, an address or localhost, is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def wire(made: Platform, endpoint: str, keys: Path) -> None:

@@ -1,6 +1,7 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
@@ -9,8 +10,10 @@ from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
 from receiver.server import Server
-from receiver.settings import Settings, SettingsMistakes
+from receiver.settings import Resident, Settings, SettingsMistakes
 from receiver.stores.urls import Place
+
+_AT_ONCE = 16
 
 
 @click.command()
@@ -34,7 +37,8 @@ def _prepare_stores(settings: Settings) -> list[Place]:
     of those.
     """
     unprepared, mistakes = [], []
-    for resident in settings.residents.values():
+
+    def prepare(resident: Resident) -> None:
         store = stores.open_store(resident.place, settings.store_timeout)
         try:
             store.prepare()
@@ -45,6 +49,9 @@ def _prepare_stores(settings: Settings) -> list[Place]:
             logs.log.error("the store of %s is not ready: %s", resident.variable, cause)
         finally:
             store.close()
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # silent ones are waited for together
+        list(pool.map(prepare, settings.residents.values()))
     if mistakes:
         raise SettingsMistakes(mistakes)
     return unprepared

@@ -16,7 +16,7 @@ from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.problems import Problem
-from receiver.settings import Resident
+from receiver.settings import Settings
 from receiver.states import Summary, metadata_of
 from receiver.stores import Store, open_store
 from receiver.stores.tally import tallies
@@ -146,7 +146,7 @@ def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url:
 def residency(as_json: bool) -> None:
     """Print where each tenant's states lie. Ends with 1 when some lie where they should not, or a store is silent."""
     settings = app.configure_stores()
-    rows = [row for resident in _stores_of(settings.residents) for row in _residency_of(settings, resident)]
+    rows = [row for place in _places(settings) for row in _residency_of(settings, place)]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -154,26 +154,36 @@ def residency(as_json: bool) -> None:
     sys.exit(0 if all(row["verdict"] in ("at home", "empty") for row in rows) else 1)
 
 
-def _stores_of(residents: dict[str | None, Resident]) -> list[Resident]:
-    """Return each store once, though several tenants may share it."""
-    distinct: list[Resident] = []
-    for resident in residents.values():
-        if resident.place not in [one.place for one in distinct]:
-            distinct.append(resident)
-    return distinct
+def _places(settings: Settings) -> list[Place]:
+    """Return the place of each store once, though several tenants may share it."""
+    return list({resident.place.identity: resident.place for resident in settings.residents.values()}.values())
 
 
-def _residency_of(settings, resident: Resident) -> list[dict[str, object]]:
-    """Return a row for each tenant that has states in the store of ``resident``, or one that says there are none."""
-    where = {"region": resident.region, "store": str(resident.place)}
+def _residency_of(settings: Settings, place: Place) -> list[dict[str, object]]:
+    """Return a row for each tenant that has states in the store at ``place``, or ought to."""
+    residents = {tenant: one for tenant, one in settings.residents.items() if one.place.identity == place.identity}
     try:
-        with contextlib.closing(open_store(resident.place, settings.store_timeout, create=False)) as opened:
-            found = list(tallies(opened, time.time_ns()))
+        with contextlib.closing(open_store(place, settings.store_timeout, create=False)) as opened:
+            found = {tally.tenant: tally for tally in tallies(opened, time.time_ns())}
     except Problem as problem:
-        return [{"tenant": None, **where, "states": None, "bytes": None, "verdict": f"no answer: {problem.cause}"}]
+        silent = {"states": None, "bytes": None, "verdict": f"no answer: {problem.cause}"}
+        return [
+            {"tenant": tenant, "region": one.region, "store": str(place), **silent} for tenant, one in residents.items()
+        ]
     rows = []
-    for tally in found:
-        home = settings.residents.get(tally.tenant, settings.residents[None])
-        verdict = "at home" if home.place == resident.place else f"belongs into {home.place}"
-        rows.append({"tenant": tally.tenant, **where, "states": tally.states, "bytes": tally.bytes, "verdict": verdict})
-    return rows or [{"tenant": None, **where, "states": 0, "bytes": 0, "verdict": "empty"}]
+    for tenant in sorted({*found, *filter(None, residents)}) or [None]:
+        resident = residents.get(tenant) or residents.get(None) or next(iter(residents.values()))
+        home = settings.residents.get(tenant, settings.residents[None]).place
+        tally = found.get(tenant)
+        verdict = "at home" if home.identity == place.identity else f"belongs into {home}"
+        rows.append(
+            {
+                "tenant": tenant,
+                "region": resident.region,
+                "store": str(place),
+                "states": tally.states if tally else 0,
+                "bytes": tally.bytes if tally else 0,
+                "verdict": verdict if tally else "empty",
+            }
+        )
+    return rows

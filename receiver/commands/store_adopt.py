@@ -6,21 +6,23 @@ import click
 
 from receiver import app
 from receiver.commands.asking import confirm
+from receiver.commands.store_copy import StoreUrl
 from receiver.stores.urls import Place
 
 
 @click.command()
+@click.option("--url", type=StoreUrl(), help="The database, if not that of DATABASE_URL; @FILE reads it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def adopt(yes: bool, only_plan: bool, as_json: bool) -> None:
-    """Take over the states table that the Java service made in the database of DATABASE_URL.
+def adopt(url: Place | None, yes: bool, only_plan: bool, as_json: bool) -> None:
+    """Take over the states table that the Java service made in a database.
 
     Shows the statements that it will run and those of the way back, then asks. Stop the Java service and make a
     backup first.
     """
     settings = app.configure_stores()
-    place = settings.place
+    place = url or settings.place
     if place.path:
         raise click.ClickException(f"{place}: the Java service kept its states in a database server")
     from receiver.stores.sql import adoption  # noqa: PLC0415 - an extra, which only servers need

@@ -45,13 +45,15 @@ def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool
     """
     settings = app.configure_stores()
     source = source or settings.place
-    if source == target:
+    if source.identity == target.identity:
         raise click.UsageError("--from and --to name the same store")
     with (
         contextlib.closing(open_store(source, settings.store_timeout, create=False)) as here,
         contextlib.closing(open_store(target, settings.store_timeout)) as there,
     ):
         here.ping()
+        if tenant and next(here.summaries(str(tenant)), None) is None:
+            raise click.ClickException(f"the source holds no state of the tenant {tenant}")
         there.prepare()
         verdicts = _run(here, there, tenant and str(tenant))
     _report(verdicts, str(source), str(target), as_json)

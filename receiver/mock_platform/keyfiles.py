@@ -43,7 +43,9 @@ def read(folder: Path) -> StoreKeys:
 def _newest(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise KeyFault(f"{folder}/{pattern}: there is no such file; make run or receiver keys generate makes it")
+        raise KeyFault(
+            f"{folder}/{pattern}: is missing; `receiver keys generate` makes keys to try with, elsewhere than real ones"
+        )
     return found[-1]
 
 

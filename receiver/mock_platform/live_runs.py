@@ -64,6 +64,7 @@ class LiveRun(FlowRun):
             run.created_at, run.updated_at = document["dateCreated"], document["dateModified"]
             run.entries, run.values = document["stateEntries"], document["valueElementValues"]
             run.votes, run.joined = document.get("votes", []), document.get("joinedUsers", {})
+            run.expires_at = document.get("dateExpired")
             run.current = run.entries[-1]["mapElementId"]["guid"]
             run.moment = datetime.fromisoformat(run.updated_at)
             run.elements[run.current]
@@ -130,8 +131,8 @@ class LiveRun(FlowRun):
         return super()._interaction() | {"manywhoUserId": self.actor or self.user}
 
     def document(self) -> dict:
-        """Return what the content holds; votes and joined users only where there are any."""
-        more = {"votes": self.votes, "joinedUsers": self.joined}
+        """Return what the content holds; votes, joined users and an expiry only where there are any."""
+        more = {"votes": self.votes, "joinedUsers": self.joined, "dateExpired": self.expires_at}
         return super().document() | {name: value for name, value in more.items() if value}
 
     def state(self) -> dict:

@@ -61,7 +61,7 @@ class Runtime:
         with self._lock_of(id):
             run = self._fetch(tenant, id)
             tenant.admit(run.declared.name, visitor.region, visitor.country)
-            if self._remembered(tenant, id).get("expired"):
+            if run.expires_at is not None:
                 raise Refusal(410, "the run has expired")
             if run.is_done:
                 raise Refusal(409, "the run is finished")
@@ -75,7 +75,7 @@ class Runtime:
         with self._lock_of(id):
             run = self._fetch(tenant, id)
             known = self._remembered(tenant, id)
-            return known | _told(run, len(run.content().encode())) | {"expired": known.get("expired", False)}
+            return known | _told(run, len(run.content().encode()))
 
     def delete(self, tenant: Tenant, id: str) -> None:
         """Delete the state ``id`` wherever it is kept; raises Refusal."""

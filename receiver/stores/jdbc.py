@@ -211,7 +211,9 @@ def _meanings(pairs: Iterable[tuple[str, str]], table: Mapping[str, Parameter], 
     seen = set()
     for name, value in pairs:
         if name not in table:
-            raise ValueError(_unknown(name, table, driver))
+            # What follows a password may be the rest of it, after a sign that should have been written %XX.
+            after_password = any("password" in one.lower() for one in seen)
+            raise ValueError(_unknown("(after the password)" if after_password else name, table, driver))
         if name in seen:
             raise ValueError(f"has the parameter {name} twice")
         seen.add(name)

@@ -22,6 +22,7 @@ _NETWORK = {
         "gfs2",
     ),
     *("glusterfs", "fuse.glusterfs", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.davfs", "davfs"),
+    *("virtiofs", "fuse.juicefs", "fuse.blobfuse2", "fuse.ceph-fuse", "fuse.cephfs"),
 }
 _TABLE = Path("/proc/self/mountinfo")  # proc(5): "mount ID, parent, device, root, mount point, options … - type …"
 

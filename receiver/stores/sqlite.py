@@ -50,7 +50,7 @@ def _driver_errors() -> Iterator[None]:
             raise StoreDamaged(text) from cause
         raise StoreUnavailable(text) from cause
     except OSError as cause:
-        raise StoreUnavailable(f"SQLite's file: {type(cause).__name__}") from cause
+        raise StoreUnavailable(f"SQLite's file {cause.filename}: {cause.strerror}") from cause
 
 
 class SqliteStore(Store):

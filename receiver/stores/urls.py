@@ -102,6 +102,14 @@ class Place:
             return self
         return dataclasses.replace(self, username=self.username or username, password=self.password or password)
 
+    @property
+    def identity(self) -> tuple:
+        """What two places have in common that are the same store, however each was spelled and by whom."""
+        if self.kind not in _PORTS:
+            return self.kind, os.path.realpath(self.path)
+        hosts = tuple(sorted((name.lower(), port) for name, port in self.hosts))
+        return self.kind, hosts, self.database, self.parameters.get("search_path")
+
     def __str__(self) -> str:
         """Where the data lies, for people and for an audit: no user, no password, no parameter."""
         if self.kind not in _PORTS:

@@ -6,6 +6,7 @@ of the whole call is over (``bounded``).
 """
 
 import importlib
+import random
 import ssl
 import threading
 import time
@@ -24,6 +25,7 @@ _DIALECTS = {
     "mysql": ("mysql+pymysql", "pymysql"),
     "sqlserver": ("mssql+mssqlpython", "mssql_python"),
 }
+_LIBPQ_WAIT = 2  # seconds that it takes at least to give up connecting
 _RECYCLE = 1800  # seconds: shorter than the idle time-out of common firewalls and proxies is not needed, since pings
 _KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
 
@@ -106,19 +108,25 @@ def _postgresql(psycopg, place: Place, timeout: float, answer: float):
     if len(place.hosts) > 1:
         given["target_session_attrs"] = "read-write"  # a standby among them must not be taken for the primary
     given |= {name: value for name, value in place.parameters.items() if name != "search_path"}
-    wait = max(2, round(timeout / 4 / len(place.hosts)))  # seconds for each host; libpq makes 2 of 1
+    wait = max(_LIBPQ_WAIT, round(timeout / 4 / len(place.hosts)))  # seconds for each host
     given["connect_timeout"] = str(_least(wait, given.get("connect_timeout")))
     given["tcp_user_timeout"] = str(_least(round(1000 * answer), given.get("tcp_user_timeout")))
-    return partial(
-        Bounded.connect,
-        host=",".join(name for name, _ in place.hosts),
-        port=",".join(str(port) for _, port in place.hosts),
-        dbname=place.database,
-        user=place.username or None,
-        password=place.password or None,
-        prepare_threshold=None,  # PgBouncer hands each transaction to another server connection
-        **given,
-    )
+    given |= {"dbname": place.database, "user": place.username or None, "password": place.password or None}
+    given["prepare_threshold"] = None  # PgBouncer hands each transaction to another server connection
+    mixed = given.pop("load_balance_hosts", "") == "random"
+
+    def connect():
+        hosts = random.sample(place.hosts, len(place.hosts)) if mixed else place.hosts
+        # libpq would try them all itself, but not stop when the time is over.
+        for name, port in hosts[:-1]:
+            try:
+                return Bounded.connect(host=name, port=port, **given)
+            except psycopg.OperationalError:
+                if left(1.0) < 1.0:
+                    raise
+        return Bounded.connect(host=hosts[-1][0], port=hosts[-1][1], **given)
+
+    return connect
 
 
 def _least(ours: int, theirs: str | None) -> int:

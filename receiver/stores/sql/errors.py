@@ -33,6 +33,14 @@ _REFUSED = re.compile(
 )
 
 
+_HINTS = {
+    r"password|^28|^1045|^1698|pg_hba": "check user and password in the URL, DATABASE_USERNAME and DATABASE_PASSWORD",
+    r"database .* does not exist|^3D000|^1049": "make the database, or correct its name in the URL",
+    r"^1044|^1142|^42501|permission denied": "grant the user the right to read, write and make tables there",
+    r"certificate|SSL": "check the parameters of TLS in the URL and the files they name",
+}
+
+
 def code_of(error: DBAPIError) -> str:
     """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``; "" for none."""
     first = error.orig.args[0] if getattr(error.orig, "args", None) else ""
@@ -81,6 +89,8 @@ def problem_of(error: DBAPIError) -> Problem:
         return StoreFull(cause)
     if code == "1665":
         cause += ": the server's binlog_format must be ROW or MIXED"
+    if said and (hint := next((hint for pattern, hint in _HINTS.items() if re.search(pattern, f"{code} {said}")), "")):
+        cause += f" ({hint})"
     if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(said)):
         return StoreMisplaced(cause)
     return StoreUnavailable(cause)
