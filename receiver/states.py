@@ -90,3 +90,8 @@ class Summary:
     updated_at: Instant
     expires_at: Instant | None
     size: int
+
+
+def key_of(one: State | Summary) -> tuple[str, str]:
+    """Return what every store's map is keyed by, and walked in the order of: (tenant, id)."""
+    return one.tenant, one.id

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from receiver.problems import Problem
-from receiver.states import State, Summary
+from receiver.states import State, Summary, key_of
 from receiver.stores import Effect, Receipt, Store
 
 
@@ -53,12 +53,12 @@ class Residency(Store):
         if tenant is not None:
             return self.of(tenant).summaries(tenant)
         parts = (filter(self._at_home(store), store.summaries()) for store in self._stores)
-        return heapq.merge(*parts, key=_key)
+        return heapq.merge(*parts, key=key_of)
 
     def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
         if tenant is not None:
             return self.of(tenant).scan(tenant, wanted)
-        return heapq.merge(*(self._scan_home(store, wanted) for store in self._stores), key=_key)
+        return heapq.merge(*(self._scan_home(store, wanted) for store in self._stores), key=key_of)
 
     def _each(self, do: Callable[[Store], object]) -> list:
         """Return what ``do`` makes of every store, whatever becomes of the others; raises the first problem met."""
@@ -83,7 +83,3 @@ class Residency(Store):
     def _at_home(self, store: Store) -> Callable[[Summary], bool]:
         """What a tenant left in another store, before it got its own, is not answered by any call."""
         return lambda one: self.of(one.tenant) is store
-
-
-def _key(one: Summary | State) -> tuple[str, str]:
-    return one.tenant, one.id

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from receiver.states import State, Summary
+from receiver.states import State, Summary, key_of
 from receiver.stores import Store
 
 _STATES_PER_SAVE = 200
@@ -105,19 +105,15 @@ def _bytes_of(state: State) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
-def _key(one: Summary | State) -> tuple[str, str]:
-    return one.tenant, one.id
-
-
 def _missing_in(target: Iterator[Summary]) -> Callable[[Summary], bool]:
     """Return a function that tells whether ``target`` lacks a state, or has an older one; asked in their order."""
     ahead = next(target, None)
 
     def is_missing(one: Summary) -> bool:
         nonlocal ahead
-        while ahead is not None and _key(ahead) < _key(one):
+        while ahead is not None and key_of(ahead) < key_of(one):
             ahead = next(target, None)
-        if ahead is None or _key(ahead) != _key(one):
+        if ahead is None or key_of(ahead) != key_of(one):
             return True
         return ahead.updated_at.nanoseconds < one.updated_at.nanoseconds
 
@@ -142,10 +138,10 @@ def _side_by_side(left: Iterator[State], right: Iterator[State]) -> Iterator[tup
     """Yield the pairs of two walks in the same order, with None where one of them has no such state."""
     here, there = next(left, None), next(right, None)
     while here or there:
-        if there is None or (here and _key(here) < _key(there)):
+        if there is None or (here and key_of(here) < key_of(there)):
             yield here, None
             here = next(left, None)
-        elif here is None or _key(there) < _key(here):
+        elif here is None or key_of(there) < key_of(here):
             yield None, there
             there = next(right, None)
         else:

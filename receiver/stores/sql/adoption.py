@@ -17,9 +17,7 @@ from receiver.stores.sql.engine import make_engine
 from receiver.stores.sql.errors import driver_errors
 from receiver.stores.urls import Place
 
-_IDS = ("id", "tenant_id", "parent_id", "flow_id", "flow_version_id", "current_map_element_id", "current_user_id")
-_TIMES = ("created_at", "updated_at", "expires_at")
-_COLUMNS = {*_IDS, *_TIMES, "is_done", "content"}
+_COLUMNS = {*statements.IDS, *statements.TIMES, "is_done", "content"}
 _NULLABLE = {"parent_id", "current_map_element_id", "current_user_id", "expires_at"}
 _PATIENCE = 24 * 3600.0  # seconds for one statement: a large table is rewritten
 

@@ -16,8 +16,8 @@ SWITCH = {
     "mysql": "rename table",
     "sqlserver": "alter table states drop constraint",
 }
-_IDS = ("id", "tenant_id", "parent_id", "flow_id", "flow_version_id", "current_map_element_id", "current_user_id")
-_TIMES = ("created_at", "updated_at", "expires_at")
+IDS = ("id", "tenant_id", "parent_id", "flow_id", "flow_version_id", "current_map_element_id", "current_user_id")
+TIMES = ("created_at", "updated_at", "expires_at")
 _ADDED = {
     "updated_second": "bigint",
     "updated_nanosecond": "integer",
@@ -44,11 +44,11 @@ def doubts(place: Place, kinds: Mapping[str, str]) -> dict[str, str]:
     """Return what a row may be that could not be served: what to tell of it, by its condition."""
     found = {
         f"{name} < '0001-01-01' or {name} > '9999-12-31 23:59:59'": f"have {name} outside the years 1 to 9999"
-        for name in _TIMES
+        for name in TIMES
     }
     if place.kind == "mysql":
         pattern = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
-        texts = [name for name in _IDS if "CHAR" in kinds[name].upper()]
+        texts = [name for name in IDS if "CHAR" in kinds[name].upper()]
         found |= {f"{name} not regexp '{pattern}'": f"have {name} that is no UUID" for name in texts}
     return found
 
@@ -60,8 +60,8 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
     def second(name: str) -> str:
         return f"floor(extract(epoch from {utc(name)}))::bigint"
 
-    changes = {name: ("uuid", f"{name}::uuid") for name in _IDS if kinds[name] != "UUID"}
-    changes |= {name: ("varchar(40)", f"""to_char({utc(name)}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""") for name in _TIMES}
+    changes = {name: ("uuid", f"{name}::uuid") for name in IDS if kinds[name] != "UUID"}
+    changes |= {name: ("varchar(40)", f"""to_char({utc(name)}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')""") for name in TIMES}
     micros = f"extract(microseconds from {utc('updated_at')})::bigint % 1000000"
     changes |= {
         "content": ("text", "content::text"),
@@ -73,7 +73,7 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
     forth = [
         "lock table states in access exclusive mode",
         "alter table states " + ", ".join(f"add column {name} {kind}" for name, kind in _ADDED.items()),
-        "alter table states " + ", ".join(f"alter column {name} drop default" for name in (*_TIMES, "content")),
+        "alter table states " + ", ".join(f"alter column {name} drop default" for name in (*TIMES, "content")),
         "alter table states "
         + ", ".join(f"alter column {name} type {kind} using {value}" for name, (kind, value) in changes.items()),
         "alter table states "
@@ -96,8 +96,8 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
 
 
 def _mysql(kinds: Mapping[str, str], _key: str) -> tuple[list[str], list[str]]:
-    values = {name: _mysql_id(name, kinds) for name in _IDS}
-    values |= {name: f"date_format({name}, '%Y-%m-%dT%H:%i:%s.%fZ')" for name in _TIMES}
+    values = {name: _mysql_id(name, kinds) for name in IDS}
+    values |= {name: f"date_format({name}, '%Y-%m-%dT%H:%i:%s.%fZ')" for name in TIMES}
     values |= {"is_done": "is_done + 0", "content": "convert(content using utf8mb4)"}
     values |= {"updated_second": _second("updated_at"), "updated_nanosecond": "1000 * microsecond(updated_at)"}
     values |= {"expires_second": _second("expires_at")}
@@ -171,7 +171,7 @@ def _mysql_back(kinds: Mapping[str, str]) -> list[str]:
     # Only the text tells when a state was created, and it may have any offset.
     offset = "if(right(created_at, 1) = 'Z', '+00:00', right(created_at, 6))"
     created = f"convert_tz(cast(replace(left(created_at, 19), 'T', ' ') as datetime), {offset}, '+00:00')"
-    values = {name: _mysql_id_back(name, kinds) for name in _IDS}
+    values = {name: _mysql_id_back(name, kinds) for name in IDS}
     values |= {"is_done": "is_done", "content": "content", "created_at": created}
     values |= {"updated_at": moment("updated_second", "updated_nanosecond div 1000")}
     values |= {"expires_at": moment("expires_second")}
@@ -197,8 +197,8 @@ def _sqlserver(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str]
         " expires_second = datediff_big(second, ''1970-01-01'', expires_at)')"
     )
     forth.append(f"alter table states drop constraint {key}")
-    forth += [f"alter table states alter column {name} {id_}{' not null' if name in required else ''}" for name in _IDS]
-    for name in _TIMES:
+    forth += [f"alter table states alter column {name} {id_}{' not null' if name in required else ''}" for name in IDS]
+    for name in TIMES:
         forth.append(f"alter table states add {name}_text varchar(40)")
         text = f"replace({stamp.format(name)}, '' '', ''T'') + ''Z''"
         forth.append(f"exec('update states set {name}_text = {text}')")  # noqa: S608
@@ -207,8 +207,8 @@ def _sqlserver(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str]
     forth.append(f"alter table states add constraint {key} primary key (tenant_id, id)")
     back = [f"alter table states drop constraint {key}, states_revision"]
     back += ["drop index states_expires_second on states", f"alter table states drop column {', '.join(added)}"]
-    back += [f"alter table states alter column {name} {kinds[name]}" for name in _TIMES]
-    back += [f"alter table states alter column {name} {kinds[name]}" for name in _IDS]
+    back += [f"alter table states alter column {name} {kinds[name]}" for name in TIMES]
+    back += [f"alter table states alter column {name} {kinds[name]}" for name in IDS]
     back.append(f"alter table states add constraint {key} primary key (id)")
     back.append(f"drop table receipts, {VERSION_TABLE}")
     return forth, back
