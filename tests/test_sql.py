@@ -141,7 +141,7 @@ def test_a_server_that_was_killed_is_used_again_when_it_is_back(start):
 
 
 @pytest.mark.case("G16")
-def test_a_server_that_is_down_at_the_start_is_prepared_when_it_is_there(server, tmp_path):
+def test_a_server_that_is_down_at_the_start_is_an_outage_in_time(server):
     port = servers.free_port()
     place = f"{parse(server.url('x')).kind}://receiver:pw@127.0.0.1:{port}/x"
     with contextlib.closing(open_store(place, TIMEOUT)) as store:
