@@ -22,6 +22,7 @@ from receiver.stores import Store, open_store
 from receiver.stores.tally import tallies
 from receiver.stores.urls import Place
 
+_DELETED_AT_ONCE = 5000  # each within STORAGE_STORE_TIMEOUT
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _url = click.option("--url", type=StoreUrl(), help="URL of another store than that of the settings; @FILE reads it.")
 _tenant = click.option("--tenant", type=click.UUID, help="UUID of the one tenant that is meant.")
@@ -137,7 +138,8 @@ def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url:
         doomed = [str(id) for id in ids] or [summary.id for summary in opened.summaries(str(tenant))]
         if not yes:
             confirm(f"Delete {len(doomed):,} states of {tenant} for good?")
-        count = opened.delete(str(tenant), doomed, None).stored
+        parts = [doomed[start : start + _DELETED_AT_ONCE] for start in range(0, len(doomed), _DELETED_AT_ONCE)]
+        count = sum(opened.delete(str(tenant), part, None).stored for part in parts)
     click.echo(json.dumps({"deleted": count}) if as_json else f"{count} states deleted")
 
 
