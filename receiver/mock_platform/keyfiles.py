@@ -43,9 +43,7 @@ def read(folder: Path) -> StoreKeys:
 def _newest(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise KeyFault(
-            f"{folder}/{pattern}: is missing; `receiver keys generate` makes keys to try with, elsewhere than real ones"
-        )
+        raise KeyFault(f"{folder}/{pattern}: there is no such file; `receiver keys generate` makes keys to try with")
     return found[-1]
 
 
