@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -16,12 +15,7 @@ from receiver.commands.platform import TENANT
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
-
-
-def free_port() -> int:
-    """Return a port that was free just now: a receiver that is restarted needs the same one again."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
+from tests.servers import free_port
 
 
 class Receiver:

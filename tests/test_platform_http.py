@@ -9,7 +9,6 @@ import re
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import uuid
 import zlib
@@ -28,6 +27,7 @@ from receiver.mock_platform import keyfiles, web
 from receiver.mock_platform.calls import CALLS, Simulator
 from receiver.mock_platform.keys import KeyPair, StoreKeys
 from receiver.mock_platform.platform import Platform
+from tests.browsers import chromium
 from tests.conftest import needed
 from tests.simulators import a_receiver, a_simulator
 from tests.test_commands import receiver as run_receiver
@@ -336,18 +336,6 @@ def test_a_receiver_behind_tls_is_believed_with_its_ca_only(receiver, tmp_path):
             assert "SSLCertVerificationError" in answer.json["message"]
 
 
-CHROMIUM = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=3000"),
-)
-
-
-def chromium(folder, url, *options):
-    command = ["chromium", *CHROMIUM, f"--user-data-dir={folder}/profile", *options, url]
-    ran = subprocess.run(command, capture_output=True, timeout=60, check=True)
-    return ran.stdout.decode()
-
-
 @pytest.fixture(scope="module")
 def busy(simulator):
     """A simulator in which something has happened."""
@@ -380,9 +368,8 @@ def test_the_page_shows_regions_stores_runs_and_the_traffic(busy, tmp_path):
 def test_the_page_is_drawn_narrow_and_wide_light_and_dark(busy, tmp_path, scheme, ground, width):
     needed("chromium")
     picture = Path(os.environ.get("SCREENSHOTS", tmp_path)) / f"platform-{scheme}-{width}.png"
-    window = (f"--window-size={width},1500", "--hide-scrollbars")
-    liking = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    chromium(tmp_path, f"{busy[0].url}/", *window, liking, f"--screenshot={picture}")
+    flags = (f"--window-size={width},1500", f"--screenshot={picture}")
+    chromium(tmp_path, f"{busy[0].url}/", *flags, dark=scheme == "dark")
     assert corner_of(picture.read_bytes()) == (width, 1500, *ground)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import ssl
 import sys
@@ -17,7 +16,7 @@ import click
 from tabulate import tabulate
 
 import receiver.conformance.checks  # noqa: F401 - declares them
-from receiver.commands.demo import running_receiver
+from receiver.commands.demo import given_store, running_receiver
 from receiver.conformance import files, registry, screen
 from receiver.conformance.run import Report, run
 from receiver.conformance.target import Target, Unreachable
@@ -124,7 +123,6 @@ def _receiver_of_its_own(where: dict) -> Iterator[None]:
     if any(where[name] for name in _OF_ANOTHER):
         yield
         return
-    given = {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-conformance-") as text:
         folder = Path(text)
@@ -132,7 +130,7 @@ def _receiver_of_its_own(where: dict) -> Iterator[None]:
             where[name] = folder / f"{name}.json"
             where[name].touch(mode=0o600)
             where[name].write_text(json.dumps(members))
-        with running_receiver(keys, folder, STORAGE_LOG_LEVEL="error", **given) as running:
+        with running_receiver(keys, folder, STORAGE_LOG_LEVEL="error", **given_store()) as running:
             where["url"] = running.url
             click.echo(f"a receiver answers at {running.url}, its store is {running.store}\n")
             yield

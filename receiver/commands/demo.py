@@ -29,11 +29,10 @@ _BANNER = re.compile(r"address\s+(http://\S+).*\n\s+database\s+(.+)\n")
 @click.option("--seed", default=1, show_default=True, help="Another number makes another flow.")
 def demo(seed: int) -> None:
     """Start a receiver and play the platform against it: with a temporary store, or with that of DATABASE_URL."""
-    given = {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-demo-") as folder:
         click.echo(f"a store is created: platform key {keys.platform.kid}, receiver key {keys.receiver.kid}")
-        with running_receiver(keys, Path(folder), STORAGE_LOG_LEVEL="warning", **given) as running:
+        with running_receiver(keys, Path(folder), STORAGE_LOG_LEVEL="warning", **given_store()) as running:
             click.echo(f"a receiver answers at {running.url}, its store is {running.store}\n")
             with contextlib.closing(Client(running.url, str(uuid.uuid4()), keys)) as client:
                 play = _Play(client, seed)
@@ -42,6 +41,11 @@ def demo(seed: int) -> None:
     wrong = [row for row in play.rows if row[-1] != "ok"]
     click.echo(f"\n{len(play.rows) - len(wrong)} of {len(play.rows)} calls answered as the contract says")
     sys.exit(1 if wrong else 0)
+
+
+def given_store() -> dict[str, str]:
+    """Return the variables of this process that say which store is meant, for ``running_receiver``."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
 
 
 @dataclass

@@ -41,7 +41,7 @@ def _is_at_head(engine: Engine, place: Place, create: bool, deadline: float) -> 
             found = revision_of(connection, place)
             if found == HEAD:
                 return True
-            check_revision(found)
+            _check_revision(found)
             _check_encoding(connection, place)
             if found is None:
                 _check_tables(connection, place)
@@ -65,7 +65,7 @@ def revision_of(connection: Connection, place: Place) -> str | None:
     return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE, schema=schema))).scalar()
 
 
-def check_revision(found: str | None) -> None:
+def _check_revision(found: str | None) -> None:
     """Raise StoreMisplaced when the revision ``found`` is newer than this program knows."""
     if found is not None and found > HEAD:
         raise StoreMisplaced(
