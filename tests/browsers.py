@@ -9,6 +9,9 @@ from tests import servers
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # Time of the page, which stands still while it waits for an answer: what its first calls bring is drawn, however
+    # busy the machine is.
+    "--virtual-time-budget=3000",
 )
 
 

@@ -28,7 +28,7 @@ def copied(source, target, kill_at=None):
                 with contextlib.suppress(Exception):
                     if sum(1 for _ in store.summaries()) >= kill_at:
                         break
-                time.sleep(0.2)
+                time.sleep(0.02)
         assert process.poll() is None, "it was done before it could be killed"
         process.send_signal(signal.SIGKILL)
     peak = 0
@@ -58,15 +58,15 @@ def test_a_large_store_goes_round_through_all_kinds_and_comes_back_the_same(post
     print(f"\n{STATES:,} states made in {time.monotonic() - began:.0f} s")
     digests, peaks = [], []
     for source, target in zip([first, *between], [*between, last], strict=True):
-        copied(source, target, kill_at=STATES // 2)
+        copied(source, target, kill_at=STATES // 10)  # long before the end: it goes on while it is counted
         began = time.monotonic()
         verdict, peak = copied(source, target)
         rows = verdict["tenants"]
-        assert 0 < sum(row["copied"] for row in rows) <= STATES - STATES // 2
+        assert 0 < sum(row["copied"] for row in rows) <= STATES - STATES // 10
         assert sum(row["states"] for row in rows) == STATES
         assert all(row["digest"] == row["digest there"] for row in rows)
         digests.append([row["digest"] for row in rows])
         peaks.append(peak)
-        print(f"second half to {verdict['to'].split(',')[0]} in {time.monotonic() - began:.0f} s, peak {peak:.0f} MiB")
+        print(f"rest to {verdict['to'].split(',')[0]} in {time.monotonic() - began:.0f} s, peak {peak:.0f} MiB")
     assert digests == [digests[0]] * 3
     assert max(peaks) < MOST_MEMORY
