@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos demo conformance keys lint format lock clean
+.PHONY: help setup run platform test chaos bench demo conformance keys lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,9 @@ test: setup  ## run all tests
 
 chaos: setup  ## run the tests of outages and large stores at full length: half an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py
+
+bench: setup  ## measure speed side by side with a floor and a plain server: a quarter of an hour
+	$(BIN)/python -m tests.bench
 
 demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=… takes that store instead of a temporary one
 	@$(BIN)/receiver demo

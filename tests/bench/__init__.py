@@ -1,0 +1,1 @@
+"""How fast the receiver is, side by side with a floor and with a plain server: ``make bench``."""
