@@ -1,24 +1,21 @@
-"""Compact tokens, read strictly: what may stand in one, before any library sees it.
+"""Compact tokens, read strictly: what may stand in one, before any cryptography sees it.
 
 RFC 7515 (JWS), RFC 7516 (JWE) and RFC 7518 (algorithms) leave room for what this contract never needs:
 other algorithms, keys inside tokens, critical extensions, several spellings of one token. All of it is
-refused here by exact lists. The cryptography itself is jwcrypto's, one pinned algorithm at a time.
+refused here by exact lists. ``jws.py`` and ``jwe.py`` do what is left.
 """
 
-import base64
 import re
 from collections.abc import Callable, Mapping
 
-from jwcrypto.jwa import JWA
-from jwcrypto.jwk import JWK
+import pybase64
 
 from receiver import strictjson
 
-SIGNATURE_BYTES = 96  # ES384: r and s of 48 bytes each, RFC 7518 section 3.4
-COORDINATE_BYTES = 48  # P-384, RFC 7518 section 6.2.1.2
 MAX_HEADER = 2048  # characters of base64url; the platform's own are under 600
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_URL_SAFE = b"-_"
 
 Rule = Callable[[object], bool]
 
@@ -42,29 +39,51 @@ def as_ascii(token: object) -> bytes:
     return token.encode("ascii")
 
 
-def decode_base64url(text: bytes, size: int | None = None) -> bytes:
-    """Return the bytes of ``text``, base64url without padding and in its one canonical spelling.
+def parts_of(token: bytes, count: int) -> list[tuple[int, int]]:
+    """Return where each of the ``count`` parts of ``token``, a compact token, begins and ends: none is copied.
+
+    Raises TokenFault when it has more or fewer.
+    """
+    if token.count(b".") != count - 1:
+        raise TokenFault("not a compact token of that kind")
+    found, start = [], 0
+    for _ in range(count - 1):
+        end = token.index(b".", start)
+        found.append((start, end))
+        start = end + 1
+    return [*found, (start, len(token))]
+
+
+def decode_base64url(text: bytes, start: int = 0, end: int | None = None, size: int | None = None) -> bytearray:
+    """Return the bytes of ``text[start:end]``, base64url without padding and in its one canonical spelling.
 
     With ``size``, exactly that many bytes are expected. Raises TokenFault (RFC 4648 section 3.5: several
     spellings of the same bytes would make several tokens of one).
     """
-    if b"+" in text or b"/" in text or b"=" in text:
+    end = len(text) if end is None else end
+    if text.find(b"+", start, end) >= 0 or text.find(b"/", start, end) >= 0 or text.find(b"=", start, end) >= 0:
         raise TokenFault("not base64url")
+    whole = end - (end - start) % 4
     try:
-        data = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        with memoryview(text) as view:  # a slice of it is no copy
+            data = pybase64.b64decode_as_bytearray(view[start:whole], _URL_SAFE, validate=True)
+        if tail := bytes(text[whole:end]):
+            last = pybase64.b64decode(tail + b"=" * (-len(tail) % 4), _URL_SAFE, validate=True)
+            if encode_base64url(last) != tail:
+                raise TokenFault("base64url is not canonical")
+            data += last
+    except TokenFault:
+        raise
     except ValueError:
         raise TokenFault("not base64url") from None
-    tail = len(text) % 4
-    if tail and encode_base64url(data[-(tail - 1) :]).encode() != text[-tail:]:
-        raise TokenFault("base64url is not canonical")
     if size is not None and len(data) != size:
         raise TokenFault("a part has another size")
     return data
 
 
-def encode_base64url(data: bytes) -> str:
+def encode_base64url(data: bytes) -> bytes:
     """Return ``data`` as base64url without padding (RFC 7515 appendix C)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return pybase64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def one_of(*allowed: str) -> Rule:
@@ -105,43 +124,3 @@ def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...
         if not rule(value):
             raise TokenFault(f"the header's {name} is not allowed")
     return header
-
-
-_JWS_RULES: dict[str, Rule] = {
-    "alg": one_of("ES384"),
-    "kid": is_kid,
-    "typ": is_label,
-    "cty": is_label,
-}
-
-
-def verify_jws(token: bytes, find_key: Callable[[str], JWK | None]) -> bytes:
-    """Return the payload of ``token``, a compact JWS by ES384, once its signature holds.
-
-    ``find_key`` takes the header's ``kid`` and returns the one key that may have signed, or None. Raises
-    TokenFault. RFC 8725 sections 3.1 and 3.2: the algorithm is ours to choose, never the token's.
-    """
-    signed, _, signature = token.rpartition(b".")  # what was signed may be large: it is cut out once
-    head, dot, payload = signed.partition(b".")
-    if not dot or b"." in payload:
-        raise TokenFault("not a compact token of that kind")
-    header = read_header(head, _JWS_RULES, ("alg", "kid"))
-    raw_signature = decode_base64url(signature, SIGNATURE_BYTES)
-    key = find_key(header["kid"])
-    if key is None:
-        raise TokenFault("the kid names no key that may sign here")
-    try:
-        JWA.signing_alg("ES384").verify(key, signed, raw_signature)
-    except MemoryError:
-        raise
-    except Exception as cause:  # any library error means the same: not verified
-        raise TokenFault(f"the signature does not verify ({type(cause).__name__})") from None
-    return decode_base64url(payload)
-
-
-def sign_jws(payload: bytes, key: JWK, kid: str) -> str:
-    """Return ``payload`` as a compact JWS by ES384 with ``key`` (private, P-384), ``kid`` in its header."""
-    head = encode_base64url(strictjson.dumps({"alg": "ES384", "kid": kid, "typ": "JWT"}))
-    signed = f"{head}.{encode_base64url(payload)}"
-    signature = JWA.signing_alg("ES384").sign(key, signed.encode("ascii"))
-    return f"{signed}.{encode_base64url(signature)}"

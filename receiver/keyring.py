@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwk import JWK
 
-from receiver import files, strictjson
-from receiver.jose import COORDINATE_BYTES, TokenFault, as_ascii, canonical_uuid, decode_base64url
+from receiver import curve, files, strictjson
+from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
 
 ROLES = ("platform", "receiver")
 _SIGNATURE_OPS = {"sign", "verify"}
@@ -38,13 +37,17 @@ class KeyFault(ValueError):
 
 @dataclass(frozen=True)
 class Key:
-    """A key of one role. ``tenants`` is None for any tenant; ``jwk`` holds only what the role needs."""
+    """A key of one role. ``tenants`` is None for any tenant; ``jwk`` and ``handle`` hold only what the role needs.
+
+    ``handle`` is what the provider of the curve takes: a private key for a receiver's, else a public one.
+    """
 
     role: str
     kid: str
     thumbprint: str
     source: str
     jwk: JWK = field(repr=False, compare=False)
+    handle: curve.PrivateKey | curve.PublicKey = field(repr=False, compare=False)
     tenants: frozenset[str] | None = None
 
     def serves(self, tenant: str) -> bool:
@@ -73,12 +76,12 @@ class Keyring:
         key = self._keys.get((role, kid.lower()))
         return key if key is not None and key.serves(tenant) else None
 
-    def finder(self, role: str, tenant: str) -> Callable[[str], JWK | None]:
-        """Return a function from kid to the JWK of ``role`` that serves ``tenant``, or to None."""
+    def finder(self, role: str, tenant: str) -> Callable[[str], curve.PrivateKey | curve.PublicKey | None]:
+        """Return a function from kid to the handle of the key of ``role`` that serves ``tenant``, or to None."""
 
-        def find(kid: str) -> JWK | None:
+        def find(kid: str) -> curve.PrivateKey | curve.PublicKey | None:
             key = self.find(role, kid, tenant)
-            return key.jwk if key else None
+            return key.handle if key else None
 
         return find
 
@@ -113,9 +116,9 @@ def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> K
     if named is not None and named != kid.lower():
         raise KeyFault('has another "kid" than its name says')
     _check_purpose(members)
-    jwk = _public_or_private(members, private=role == "receiver")
+    jwk, handle = _public_or_private(members, private=role == "receiver")
     tenants = frozenset([tenant]) if tenant else None
-    return Key(role, kid, jwk.thumbprint(), source, jwk, tenants)
+    return Key(role, kid, jwk.thumbprint(), source, jwk, handle, tenants)
 
 
 def _check_purpose(members: Mapping[str, object]) -> None:
@@ -137,30 +140,29 @@ def _check_purpose(members: Mapping[str, object]) -> None:
         raise KeyFault('has "key_ops" that contradict its "alg" or "use"')
 
 
-def _coordinate(members: Mapping[str, object], name: str) -> int:
+def _coordinate(members: Mapping[str, object], name: str) -> bytes:
     value = members.get(name)
     try:
-        return int.from_bytes(decode_base64url(as_ascii(value), COORDINATE_BYTES))
+        return bytes(decode_base64url(as_ascii(value), size=curve.COORDINATE_BYTES))
     except TokenFault:
-        raise KeyFault(f'must have "{name}": {COORDINATE_BYTES} bytes in base64url') from None
+        raise KeyFault(f'must have "{name}": {curve.COORDINATE_BYTES} bytes in base64url') from None
 
 
-def _public_or_private(members: Mapping[str, object], private: bool) -> JWK:
-    """Return a JWK of nothing but the numbers, checked; the private half only if ``private``."""
+def _public_or_private(members: Mapping[str, object], private: bool) -> tuple[JWK, curve.PrivateKey | curve.PublicKey]:
+    """Return a JWK of nothing but the numbers, checked, and its handle; the private half only if ``private``."""
     x, y = _coordinate(members, "x"), _coordinate(members, "y")
     if private and "d" not in members:
         raise KeyFault('must be private (have "d"): it decrypts states and signs replies')
+    d = _coordinate(members, "d") if "d" in members else None
     try:
-        public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP384R1()).public_key()
-        half = ec.derive_private_key(_coordinate(members, "d"), ec.SECP384R1()) if "d" in members else None
-    except KeyFault:
-        raise
+        public = curve.public_key(x, y)
+        half = curve.private_key(d) if d else None
     except Exception:
         raise KeyFault("is not a point of P-384") from None
-    if half is not None and half.public_key().public_numbers() != public.public_numbers():
+    if half is not None and curve.point_of(half.public_key()) != (x, y):
         raise KeyFault('has a "d" that does not belong to its "x" and "y"')
     names = ("kty", "crv", "x", "y", "d") if private else ("kty", "crv", "x", "y")
-    return JWK(**{name: members[name] for name in names})
+    return JWK(**{name: members[name] for name in names}), half if private else public
 
 
 def _from_directory(directory: Path, tenant: str | None = None) -> Iterator["_Entry | str"]:

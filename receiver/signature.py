@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import TokenFault, as_ascii, canonical_uuid, verify_jws
+from receiver.jose import TokenFault, as_ascii, canonical_uuid
+from receiver.jws import verify_jws
 from receiver.keyring import Key, Keyring
 from receiver.problems import BadRequest, SignatureRefused
 from receiver.schemas import fault_of, request_claims

@@ -1,11 +1,14 @@
 """Content fidelity: what was saved is what is answered, or it is refused. Table D of the cases."""
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver import envelope, strictjson
-from receiver.jose import as_ascii, verify_jws
+from receiver.jose import as_ascii
+from receiver.jws import verify_jws
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.stores import Effect
@@ -68,8 +71,45 @@ def test_what_the_envelope_seals_the_platform_opens(content, now):
         ring.find("platform", keys.platform.kid, run.tenant),
         ring.find("receiver", keys.receiver.kid, run.tenant),
         now,
-    )
+    ).decode()
     assert tokens.open_reply(token, run.tenant, run.id, keys, now) == content
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=15,
+)
+texts = st.one_of(
+    st.builds(
+        lambda value, spaced, escaped: json.dumps(
+            value, ensure_ascii=escaped, separators=(", ", ": ") if spaced else (",", ":")
+        ).encode("utf-8", "surrogatepass"),
+        values,
+        st.booleans(),
+        st.booleans(),
+    ),
+    st.builds(  # a member twice, a number that has two spellings, an escape that is not needed: all of it compact
+        lambda names, between: b"{%b}" % b",".join(b'"%b":%b' % pair for pair in zip(names, between, strict=False)),
+        st.lists(st.sampled_from([b"a", b"b", b"\\u0061", b"\\\\", b"a\\\\"]), max_size=4),
+        st.lists(
+            st.sampled_from([b"1", b"1.0", b"-0", b"1e2", b'"x"', b'"\\""', b'"\\\\"', b"{}"]), min_size=4, max_size=4
+        ),
+    ),
+    st.binary(max_size=40),
+)
+
+
+@given(text=texts)
+@settings(max_examples=1000, deadline=None)
+def test_the_quick_parser_answers_what_the_strict_one_does(text):
+    def outcome(data):
+        try:
+            return repr(strictjson.loads(data))  # 1 and 1.0 are equal, their texts are not
+        except strictjson.NotJson:
+            return None
+
+    assert outcome(text) == outcome(text + b" ")  # which the quick one would not write
 
 
 def _opened(claims, keys, now):

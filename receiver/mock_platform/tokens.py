@@ -21,10 +21,18 @@ class ReplyRefused(Exception):
 
 def sign(claims: dict, key: KeyPair) -> str:
     """Return ``claims`` as a compact JWS by ES384 with the private ``key``."""
-    token = jws.JWS(json.dumps(claims).encode())
+    token = jws.JWS(_compact(claims))
     protected = json.dumps({"alg": "ES384", "kid": key.kid, "typ": "JWT"})
     token.add_signature(key.jwk, protected=protected)
     return token.serialize(compact=True)
+
+
+def _compact(claims: dict) -> bytes:
+    """Return ``claims`` without spaces, and in UTF-8 but for what only an escape can spell, as tokens usually are."""
+    try:
+        return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(claims, separators=(",", ":")).encode()
 
 
 def request_claims(tenant: str, path: str, now: float | None = None) -> dict:

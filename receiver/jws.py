@@ -1,0 +1,73 @@
+"""Signatures: compact JWS by ES384 and nothing else (RFC 7515; RFC 7518 section 3.4)."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+
+from receiver import curve, strictjson
+from receiver.jose import (
+    Rule,
+    TokenFault,
+    decode_base64url,
+    encode_base64url,
+    is_kid,
+    is_label,
+    one_of,
+    parts_of,
+    read_header,
+)
+
+_RULES: dict[str, Rule] = {
+    "alg": one_of("ES384"),
+    "kid": is_kid,
+    "typ": is_label,
+    "cty": is_label,
+}
+
+
+def verify_jws(token: bytes, find_key: Callable[[str], curve.PublicKey | None]) -> bytearray:
+    """Return the payload of ``token``, a compact JWS by ES384, once its signature holds.
+
+    ``find_key`` takes the header's ``kid`` and returns the one key that may have signed, or None. Raises
+    TokenFault. RFC 8725 sections 3.1 and 3.2: the algorithm is ours to choose, never the token's.
+    """
+    head, payload, signature = parts_of(token, 3)
+    header = _header(bytes(token[slice(*head)]))
+    raw_signature = decode_base64url(token, *signature, size=curve.SIGNATURE_BYTES)
+    key = find_key(header["kid"])
+    if key is None:
+        raise TokenFault("the kid names no key that may sign here")
+    with memoryview(token) as view:
+        digest = hashlib.sha384(view[: payload[1]]).digest()
+    try:
+        holds = curve.verify(key, raw_signature, digest)
+    except MemoryError:
+        raise
+    except Exception as cause:  # any library error means the same: not verified
+        raise TokenFault(f"the signature does not verify ({type(cause).__name__})") from None
+    if not holds:
+        raise TokenFault("the signature does not verify")
+    return decode_base64url(token, *payload)
+
+
+@functools.lru_cache(256)
+def _header(part: bytes) -> dict:
+    """Return the header in ``part``; raises TokenFault. All that one key signs have the very same."""
+    return read_header(part, _RULES, ("alg", "kid"))
+
+
+@functools.lru_cache(256)
+def _own_header(kid: str) -> bytes:
+    return encode_base64url(strictjson.dumps({"alg": "ES384", "kid": kid, "typ": "JWT"}))
+
+
+def sign_jws(payload: bytes, key: curve.PrivateKey, kid: str) -> tuple[bytes, bytes]:
+    """Return the compact JWS of ``payload`` by ES384 with ``key``, ``kid`` in its header: what is signed, and the rest.
+
+    In two pieces, since what is signed may be large: joining them would copy it.
+    """
+    body = encode_base64url(payload)
+    del payload  # large as it may be, nobody needs it any more
+    signed = b".".join((_own_header(kid), body))
+    del body
+    return signed, b"." + encode_base64url(curve.sign(key, hashlib.sha384(signed).digest()))
