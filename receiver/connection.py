@@ -12,6 +12,8 @@ from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
+from receiver.turns import waiting
+
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
 _LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
@@ -31,7 +33,8 @@ class DeadlineUnreader(SocketUnreader):
             if left <= 0:
                 raise TimeoutError
             self.sock.settimeout(left if outer is None else min(outer, left))
-            return super().chunk(size_hint)
+            with waiting():
+                return super().chunk(size_hint)
         except TimeoutError:
             raise errors.NoMoreData() from None
         finally:
@@ -44,6 +47,7 @@ class Connection(TConn):
     def __init__(self, plain: TConn, read_timeout: float):
         super().__init__(plain.cfg, plain.sock, plain.client, plain.server)
         self.read_timeout = read_timeout
+        self.is_tls = plain.cfg.is_ssl
         self.head = bytearray()
         self.ended = False
         self.deadline = 0.0
@@ -53,14 +57,19 @@ class Connection(TConn):
         """Begin to wait for a request; what was read ahead of the last one is its beginning."""
         self.timeout = time.monotonic() + self.read_timeout
         self.deadline = self.timeout
-        if self.initialized:
+        if self.initialized and self.has_more():
             self.head += self.parser.unreader.take_buffered()
+
+    def has_more(self) -> bool:
+        """Tell whether more was read than the request that was answered."""
+        return self.parser.unreader.buf.getbuffer().nbytes > 0
 
     def has_head(self) -> bool:
         """Take what has arrived, without waiting; return whether the request can go to a thread."""
-        if self.cfg.is_ssl:  # a handshake must come first, and that is done in a thread
+        if self.is_tls:  # a handshake must come first, and that is done in a thread
             return True
-        self.sock.setblocking(False)
+        if self.sock.gettimeout() != 0.0:
+            self.sock.setblocking(False)
         while _END_OF_HEAD not in self.head and len(self.head) < _MOST_HEAD and not self.ended:
             try:
                 data = self.sock.recv(_MOST_HEAD)
@@ -84,7 +93,7 @@ class Connection(TConn):
         super().init()
         if fresh:
             self.parser.unreader = DeadlineUnreader(self.sock)
-        whole = _END_OF_HEAD in self.head or self.cfg.is_ssl
+        whole = _END_OF_HEAD in self.head or self.is_tls
         self.parser.unreader.deadline = self.deadline if whole else 0.0
         self.parser.unreader.unread(bytes(self.head))
         self.head.clear()

@@ -1,5 +1,6 @@
 """gunicorn, configured: what ``receiver serve`` runs."""
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 
@@ -70,6 +71,11 @@ class Server(BaseApplication):
         }
         for name, value in options.items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        gc.collect()  # here and not in each worker: looking through memory would end that they share it
+        super().run()
 
     def load(self):
         """Return the application; called in each worker, so that nothing of a store is shared over a fork.

@@ -69,8 +69,19 @@ class Settings:
         options.bind,
         "Address to listen on: `host:port`, `[ipv6]:port` or `unix:/path`. Port 0 takes a free one.",
     )
-    workers: int = _setting("STORAGE_WORKERS", 2, options.whole(1, 256), "Processes that answer requests.")
-    threads: int = _setting("STORAGE_THREADS", 8, options.whole(1, 256), "Threads in each of these processes.")
+    workers: int = _setting(
+        "STORAGE_WORKERS",
+        2,
+        options.whole(1, 256),
+        "Processes that answer requests; as many as there are processors serve most of them.",
+    )
+    threads: int = _setting(
+        "STORAGE_THREADS",
+        8,
+        options.whole(1, 256),
+        "Threads in each of these processes: how many requests may wait for a store or a slow client at once."
+        " More of them compute no more.",
+    )
     keys: Path = _setting(  # noqa: RUF009 - a frozen declaration
         "STORAGE_KEYS",
         Path("keys"),

@@ -5,24 +5,30 @@ in the thread that accepts them, and quotes the fault in its error pages.
 """
 
 import contextlib
+import ctypes
+import gc
 import json
 import selectors
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from functools import partial
 
 from gunicorn.http import errors
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from receiver import problems
+from receiver import problems, turns
 from receiver.body import BODY_READ, CONTINUE
 from receiver.connection import Connection
 from receiver.signature import SIGNATURE
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
+_LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections
+_GARBAGE = 10_000  # objects that a worker makes before it looks for rings among them, some 50 requests'
+_JOINED = 64 << 10  # bytes of a body that is copied to be sent with its head
 _SLOWEST_READER = 1 << 20  # bytes a second that a client must take of a large reply
 
 _STATUSES = {
@@ -40,13 +46,22 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.lingering: deque[Connection] = deque()
 
+    def get_thread_pool(self) -> turns.Pool:
+        """Return the threads that serve connections whose next request has a whole head."""
+        return turns.Pool(self.cfg.threads, turns.share_of(self.cfg.workers), self._serve)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for what happens on the connections and see to it, but not while all threads have enough to do."""
+        self.tpool.await_appetite(min(timeout, _LONGEST_DEAFNESS))
+        super().wait_for_and_dispatch_events(timeout)
+
     def enqueue_req(self, conn: TConn) -> None:
         """Hand ``conn`` to the thread pool once the head of its request is there; until then it waits in the poller."""
         if not isinstance(conn, Connection):
             conn = Connection(conn, READ_TIMEOUT)
         conn.expect_head()
         if conn.has_head():
-            super().enqueue_req(conn)
+            self.tpool.submit(conn)
             return
         self.pending_conns.append(conn)  # murder_pending closes it when its time is over
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_head_readable, conn))
@@ -55,7 +70,26 @@ class Worker(ThreadWorker):
         if conn.has_head():
             self.poller.unregister(sock)
             self.pending_conns.remove(conn)
-            super().enqueue_req(conn)
+            self.tpool.submit(conn)
+
+    def _serve(self, conn: Connection) -> None:
+        """Answer the request on ``conn``, in a thread; then it waits for the next one, or goes to its end."""
+        if not self.handle(conn):
+            self.method_queue.defer(self._linger, conn)
+        elif conn.has_more():
+            self.method_queue.defer(self.enqueue_req, conn)
+        else:
+            self._keep(conn)
+
+    def _keep(self, conn: Connection) -> None:
+        """Let ``conn`` wait in the poller for its next request, without a word to the main thread."""
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.keepalived_conns.append(conn)  # first: the main thread may see its next request at once
+        if not self.alive:
+            conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
+        with contextlib.suppress(ValueError):  # all is over, and closed
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def _cap_keepalive(self, deadline: float) -> None:
         """When stopping, do not wait long for requests that have not arrived either."""
@@ -67,6 +101,10 @@ class Worker(ThreadWorker):
         """Load the application, and close the connection behind any request whose body it did not read."""
         super().load_wsgi()
         self.wsgi = _bounded(self.wsgi)
+        # What is there now stays: looking for garbage in it, again and again, is work for nothing.
+        gc.freeze()
+        gc.set_threshold(_GARBAGE)
+        _give_memory_back()
 
     def handle_request(self, req, conn: Connection) -> bool:
         """Answer ``req``; a client that does not take the reply in time is left."""
@@ -78,10 +116,10 @@ class Worker(ThreadWorker):
             self.log.info("the reply was not taken in time by %s", _peer(conn.client))
             return False
 
-    def finish_request(self, conn: Connection, fs: Future) -> None:
-        """Take ``conn`` back from its thread: for its next request, or to linger to its end without a thread."""
-        if fs.cancelled() or fs.exception() is not None or fs.result() is not False or conn.sock.fileno() == -1:
-            super().finish_request(conn, fs)
+    def _linger(self, conn: Connection) -> None:
+        """Take ``conn`` to its end without a thread, unless the one that answered has closed it."""
+        if conn.sock.fileno() == -1:
+            self.nr_conns -= 1
             return
         with contextlib.suppress(OSError):
             conn.sock.shutdown(socket.SHUT_WR)
@@ -114,7 +152,7 @@ class Worker(ThreadWorker):
             status = 500
             self.log.error("error outside the application", exc_info=exc)
         uri = (getattr(req, "uri", None) or "").partition("?")[0]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), turns.waiting():
             client.sendall(_reply(status, uri))
 
 
@@ -122,18 +160,54 @@ def _peer(address: object) -> str:
     return str(address[0]) if isinstance(address, tuple) else "-"
 
 
+def _give_memory_back() -> None:
+    """Have glibc return what a large state took as soon as it is free; it would keep it, and take more for the next."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, 8 * _LARGE)
+
+
+class _Joined:
+    """A socket that sends the head of a reply together with its body: one system call less, and one packet."""
+
+    def __init__(self, sock: socket.socket):
+        self.sock = sock
+        self.patience = READ_TIMEOUT  # seconds that the client has to take it
+        self.holds_head = False
+        self.head = b""
+
+    def sendall(self, data: bytes) -> None:
+        """Send ``data``, or keep it when it is a head whose body follows; others compute while the client is slow."""
+        if self.holds_head:
+            self.head, self.holds_head = data, False
+            return
+        if self.head:
+            data, self.head = self.head + data, b""
+        try:
+            sent = self.sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.sock.settimeout(self.patience)
+            with turns.waiting(), memoryview(data) as view:
+                self.sock.sendall(view[sent:])
+
+
 def _bounded(application: Callable) -> Callable:
     """Return ``application`` such that neither an unread body nor a reply that is not taken keeps a thread."""
 
     def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
         response, sock = start_response.__self__, environ["gunicorn.socket"]
+        response.sock = _Joined(sock)
 
         def start(status: str, headers: list, exc_info=None) -> Callable:
             has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
             if has_body and not environ.get(BODY_READ):
                 response.force_close()  # else the rest would be waited for, or read as a request
             size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-            sock.settimeout(READ_TIMEOUT + size / _SLOWEST_READER)
+            response.sock.patience = READ_TIMEOUT + size / _SLOWEST_READER
+            response.sock.holds_head = 0 < size <= _JOINED and environ["REQUEST_METHOD"] != "HEAD"
             return start_response(status, headers, exc_info)
 
         if response.req.expects_continue:

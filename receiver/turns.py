@@ -1,0 +1,165 @@
+"""The threads of a worker: as many compute at once as it has processors, the others only wait.
+
+Threads of Python that compute at once take the interpreter from one another at each system call: with eight of them a
+request costs sixty switches. Here they are for waiting: for the rest of a body, for a commit, for a database server,
+for a client that reads slowly. A thread that computes has a *turn*. It goes from request to request with it, gives it
+up while it waits, and another thread is woken only then.
+"""
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Self, TypeVar
+
+Job = TypeVar("Job")
+_USEFUL = 3
+_mine = threading.local()  # pool: the one in which this thread has a turn
+
+
+def share_of(workers: int) -> int:
+    """Return how many of the processors that this process may use are for each of so many ``workers``.
+
+    At least one; and no more than _USEFUL, since Python itself is one processor's work, a third of each request.
+    """
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_USEFUL, max(1, processors // workers))
+
+
+class _Seat(Generic[Job]):
+    """Where a thread without a turn waits: the lock is released when it gets one, with a job if it had none."""
+
+    def __init__(self):
+        self.woken = threading.Lock()
+        self.woken.acquire()
+        self.job: Job | None = None
+
+
+class Pool(Generic[Job]):
+    """At most so many ``threads`` that ``serve`` jobs, so many ``turns`` of them at once. Jobs start in their order."""
+
+    def __init__(self, threads: int, turns: int, serve: Callable[[Job], None]):
+        self._serve = serve
+        self._guard = threading.Lock()
+        self._startable = threads
+        self._free = turns
+        self._jobs: deque[Job] = deque()
+        self._returning: deque[_Seat[Job]] = deque()  # threads whose wait is over
+        self._idle: list[_Seat[Job]] = []  # the last to come is the first to go: its memory is warm
+        self._closed = False
+        self._taken = threading.Lock()  # released for who awaits that the last job is taken
+        self._taken.acquire()
+        self._is_awaited = False
+
+    def submit(self, job: Job) -> None:
+        """Have ``job`` served by and by."""
+        with self._guard:
+            self._jobs.append(job)
+            self._distribute()
+
+    def shutdown(self, wait: bool = False) -> None:
+        """End the threads, each once it is idle; does not ``wait``."""
+        with self._guard:
+            self._closed = True
+            for seat in self._idle:
+                seat.woken.release()
+            self._idle.clear()
+
+    def await_appetite(self, timeout: float) -> None:
+        """Return when no job waits for a turn, at the latest after ``timeout`` seconds.
+
+        Whoever brings jobs does so in good time when the last one was taken. To look for more before that would only
+        take the interpreter from the one that computes.
+        """
+        with self._guard:
+            if not self._jobs:
+                return
+            self._is_awaited = True
+        if self._taken.acquire(timeout=timeout):
+            return
+        with self._guard:
+            if self._is_awaited:
+                self._is_awaited = False
+                return
+        self._taken.acquire()  # it was released just now
+
+    def _take(self) -> Job:
+        """Return the next job; under the guard."""
+        job = self._jobs.popleft()
+        if self._is_awaited and not self._jobs:
+            self._is_awaited = False
+            self._taken.release()
+        return job
+
+    def give_up(self) -> None:
+        """Take the turn of this thread back."""
+        with self._guard:
+            self._free += 1
+            self._distribute()
+
+    def come_back(self) -> None:
+        """Return when this thread has a turn again: those who come back go before new jobs."""
+        with self._guard:
+            if self._free:
+                self._free -= 1
+                return
+            seat: _Seat[Job] = _Seat()
+            self._returning.append(seat)
+        seat.woken.acquire()
+
+    def _distribute(self) -> None:
+        """Give what turns are free to those who can use one; under the guard."""
+        while self._free and (self._returning or (self._jobs and (self._idle or self._startable) and not self._closed)):
+            self._free -= 1
+            if self._returning:
+                self._returning.popleft().woken.release()
+            elif self._idle:
+                seat = self._idle.pop()
+                seat.job = self._take()
+                seat.woken.release()
+            else:
+                self._startable -= 1
+                threading.Thread(target=self._run, args=(self._take(),)).start()
+
+    def _run(self, job: Job | None) -> None:
+        """Serve ``job``, then one after the other as long as there are any, then whatever this thread is woken for."""
+        seat: _Seat[Job] = _Seat()
+        while job is not None:
+            _mine.pool = self
+            try:
+                self._serve(job)
+            except Exception:
+                logging.getLogger("receiver").exception("a defect")
+            _mine.pool = None
+            job = self._next(seat)
+
+    def _next(self, seat: _Seat[Job]) -> Job | None:
+        """Return the next job for the thread of ``seat``, which has a turn; None when it shall end."""
+        with self._guard:
+            if self._jobs and not self._returning and not self._closed:
+                return self._take()
+            self._free += 1
+            if not self._closed:
+                self._idle.append(seat)
+            self._distribute()
+            if self._closed:
+                return None
+        seat.woken.acquire()
+        job, seat.job = seat.job, None
+        return job
+
+
+class waiting:
+    """A context in which this thread has given up its turn, if it has one: it may take its time."""
+
+    def __enter__(self) -> Self:
+        self.pool, _mine.pool = getattr(_mine, "pool", None), None
+        if self.pool is not None:
+            self.pool.give_up()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self.pool is not None:
+            self.pool.come_back()
+            _mine.pool = self.pool

@@ -1,0 +1,191 @@
+"""The threads of a worker: who computes, who waits, and that nobody is forgotten."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from receiver.turns import Pool, share_of, waiting
+
+PATIENCE = 10  # seconds
+
+
+@contextmanager
+def pool_of(threads, turns, serve):
+    """A pool that is shut down at the end, and its threads with it."""
+    before = set(threading.enumerate())
+    pool = Pool(threads, turns, serve)
+    try:
+        yield pool
+    finally:
+        pool.shutdown()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def until(condition):
+    """Return once ``condition`` holds; fail when it does not in time."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_jobs_are_served_in_their_order_by_one_thread_that_keeps_its_turn():
+    served = []
+    with pool_of(8, 1, lambda job: served.append((job, threading.get_ident()))) as pool:
+        for job in range(1000):
+            pool.submit(job)
+        until(lambda: len(served) == 1000)
+    assert [job for job, _ in served] == list(range(1000))
+    assert len({thread for _, thread in served}) == 1
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_no_more_compute_at_once_than_there_are_turns(turns):
+    guard, most, now, done = threading.Lock(), [0], [0], []
+
+    def serve(job):
+        for _ in range(3):
+            with guard:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.0005)
+            with guard:
+                now[0] -= 1
+            with waiting():
+                time.sleep(0.001)
+        done.append(job)
+
+    with pool_of(8, turns, serve) as pool:
+        for job in range(60):
+            pool.submit(job)
+        until(lambda: len(done) == 60)
+    assert sorted(done) == list(range(60))
+    assert most == [turns]
+
+
+def test_who_waits_lets_others_compute_and_goes_on_before_new_jobs():
+    told, gate = [], threading.Event()
+
+    def serve(job):
+        if job == "waits":
+            with waiting():
+                assert gate.wait(PATIENCE)
+        elif job == "opens":
+            gate.set()
+            time.sleep(0.05)  # meanwhile the first one asks for a turn
+        told.append(job)
+
+    with pool_of(2, 1, serve) as pool:
+        for job in ("waits", "opens", "new"):
+            pool.submit(job)
+        until(lambda: len(told) == 3)
+    assert told == ["opens", "waits", "new"]
+
+
+def test_as_many_wait_as_there_are_threads_and_the_rest_is_served_after_them():
+    gate, begun, done = threading.Event(), [], []
+
+    def serve(job):
+        begun.append(job)
+        with waiting():
+            assert gate.wait(PATIENCE)
+        done.append(job)
+
+    with pool_of(3, 1, serve) as pool:
+        for job in range(7):
+            pool.submit(job)
+        until(lambda: len(begun) == 3)
+        time.sleep(0.05)
+        assert len(begun) == 3
+        gate.set()
+        until(lambda: len(done) == 7)
+
+
+def test_a_job_that_fails_costs_no_thread_and_no_turn(caplog):
+    served = []
+
+    def serve(job):
+        if job % 2:
+            raise ValueError("a defect")
+        with waiting():
+            served.append(job)
+
+    with pool_of(2, 1, serve) as pool:
+        for job in range(20):
+            pool.submit(job)
+        until(lambda: len(served) == 10)
+    assert len([record for record in caplog.records if record.exc_info]) == 10
+
+
+def test_a_wait_that_ends_with_an_error_ends_with_a_turn():
+    served = []
+
+    def serve(job):
+        try:
+            with waiting():
+                raise TimeoutError
+        except TimeoutError:
+            served.append(job)
+
+    with pool_of(2, 1, serve) as pool:
+        for job in range(50):
+            pool.submit(job)
+        until(lambda: len(served) == 50)
+
+
+def test_outside_a_pool_waiting_is_nothing():
+    with waiting(), waiting():
+        assert True
+    assert share_of(1) >= share_of(2) >= 1
+    assert share_of(10_000) == 1
+
+
+def test_who_brings_jobs_is_woken_when_the_last_one_was_taken():
+    gate, taken = threading.Event(), []
+
+    def serve(job):
+        taken.append(job)
+        assert gate.wait(PATIENCE)
+
+    with pool_of(1, 1, serve) as pool:
+        pool.await_appetite(PATIENCE)  # there is none to wait for
+        pool.submit("first")
+        pool.submit("second")
+        until(lambda: taken == ["first"])
+        began = time.monotonic()
+        pool.await_appetite(0.05)  # the second is not taken
+        assert 0.05 <= time.monotonic() - began < PATIENCE / 2
+        threading.Timer(0.05, gate.set).start()
+        pool.await_appetite(PATIENCE)
+        assert taken == ["first", "second"]
+
+
+def test_nobody_is_forgotten_when_all_meet():
+    count, done, guard = 4000, [0], threading.Lock()
+
+    def serve(job):
+        if job % 3 == 0:
+            with waiting():
+                pass
+        if job % 7 == 0:
+            with waiting():
+                time.sleep(0.0002)
+        with guard:
+            done[0] += 1
+
+    with pool_of(8, 2, serve) as pool:
+        bringing = [
+            threading.Thread(target=lambda: [pool.submit(job) for job in range(count // 4)], daemon=True)
+            for _ in range(4)
+        ]
+        for thread in bringing:
+            thread.start()
+        for _ in range(200):
+            pool.await_appetite(0.001)
+        until(lambda: done[0] == count)
+        for thread in bringing:
+            thread.join()
