@@ -28,6 +28,7 @@ from receiver.states import NANOSECONDS, Instant
 from receiver.stores import Effect, open_store
 from receiver.stores.filesystem import FilesystemStore, durable, formats
 from receiver.stores.filesystem.changes import TenantFolder
+from receiver.stores.filesystem.planning import deleting, saving
 from tests.conftest import assert_problem, loaded
 from tests.test_stores import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
@@ -226,14 +227,14 @@ def test_many_expired_states_are_purged_in_portions(store, monkeypatch):
 
 def test_a_state_that_is_saved_anew_while_a_purge_waits_for_its_turn_is_kept(store, root, monkeypatch):
     store.save(TENANT, [a_state(10, expires_at=PAST), a_state(11, expires_at=PAST)], None)
-    waiting, prolonged = TenantFolder.locked, a_state(10, NEW, expires_at=FUTURE)
+    waiting, prolonged = TenantFolder.change, a_state(10, NEW, expires_at=FUTURE)
 
-    def locked(folder, timeout):
-        monkeypatch.setattr(TenantFolder, "locked", waiting)
+    def change(folder, purge, timeout):
+        monkeypatch.setattr(TenantFolder, "change", waiting)
         FilesystemStore(str(root), 5).save(TENANT, [prolonged], None)
-        return waiting(folder, timeout)
+        return waiting(folder, purge, timeout)
 
-    monkeypatch.setattr(TenantFolder, "locked", locked)
+    monkeypatch.setattr(TenantFolder, "change", change)
     assert store.purge(NOW * NANOSECONDS) == 1
     assert list(store.scan()) == [prolonged]
 
@@ -600,8 +601,29 @@ def test_no_descriptor_is_left_open(store, root):
 # Stopped at any instant
 
 
+def group_of(store) -> list:
+    """Do three changes as one group, and return what each of them answers."""
+    changes = (
+        saving([a_state(id=IDS[2], content="new"), a_state(id=IDS[0], updated=NEW)], a_receipt("group 1")),
+        deleting([IDS[1], uid(99)], a_receipt("group 2", method="DELETE", expires=NOW + 500)),
+        saving([a_state(id=IDS[1], content="anew")], a_receipt("group 3")),
+    )
+    store._ready()
+    folder = store._folder(TENANT)
+    with durable.file_errors(), folder._locked(time.monotonic() + 5):
+        return folder._commit(changes)
+
+
+def repeated_of_group(store) -> list[bool]:
+    """Tell for each change of ``group_of`` whether it was done before."""
+    receipts = (a_receipt("group 1"), a_receipt("group 2", method="DELETE"), a_receipt("group 3"))
+    return [store.repeated(TENANT, receipt) for receipt in receipts]
+
+
 def change_of(kind, store):
-    """Do one of three changes to what ``a_store_to_change`` made: each of several files, in several shards."""
+    """Do one of four changes to what ``a_store_to_change`` made: each of several files, in several shards."""
+    if kind == "group":
+        return group_of(store)
     if kind == "save":
         batch = [a_state(id=IDS[2], content="new"), a_state(id=IDS[0], updated=NEW), a_state(id=IDS[1], content="late")]
         return store.save(TENANT, batch, a_receipt("x"))
@@ -620,6 +642,9 @@ def a_store_to_change(root):
 def view(store, kind="save") -> tuple:
     """Return all that the platform can learn: the content of each state, and whether the change was done before."""
     found = [store.find(TENANT, id) for id in IDS]
+    if kind == "group":
+        [repeated] = set(repeated_of_group(store))
+        return tuple(state and state.content for state in found), repeated
     receipt = a_receipt("x", method="DELETE" if kind == "delete" else "POST")
     return tuple(state and state.content for state in found), store.repeated(TENANT, receipt)
 
@@ -661,7 +686,7 @@ def killed_at(number, action) -> int:
 
 @pytest.mark.case("G01", "G02")
 @pytest.mark.parametrize("seen_by", ["a running store", "a new store"])
-@pytest.mark.parametrize("kind", ["save", "delete", "purge"])
+@pytest.mark.parametrize("kind", ["save", "delete", "purge", "group"])
 def test_a_process_that_is_killed_at_any_instant_leaves_all_or_nothing(tmp_path, kind, seen_by):
     before, after = views_around(kind, tmp_path)
     a_store_to_change(tmp_path / "base")
@@ -688,7 +713,7 @@ def test_a_process_that_is_killed_at_any_instant_leaves_all_or_nothing(tmp_path,
 
 
 @pytest.mark.case("G01", "G02")
-@pytest.mark.parametrize("kind", ["save", "delete", "purge"])
+@pytest.mark.parametrize("kind", ["save", "delete", "purge", "group"])
 def test_a_process_that_is_killed_while_it_recovers_leaves_all_or_nothing(tmp_path, kind):
     views = views_around(kind, tmp_path)
     a_store_to_change(tmp_path / "base")
@@ -756,6 +781,40 @@ def test_an_error_at_any_instant_leaves_all_or_nothing_and_is_told_as_what_it_is
     assert {told for told, seen in outcomes if seen == before} == told_before
     assert {told for told, seen in outcomes if seen == after} == told_after | {None}
     assert {seen for _, seen in outcomes} == {before, after}
+
+
+@pytest.mark.case("G07", "G08")
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO])
+def test_an_error_at_any_instant_of_a_group_leaves_all_or_nothing_of_each_change_and_tells_its_caller(tmp_path, fault):
+    raised, seen = True, set()
+    for number in range(1, 100):
+        place = tmp_path / str(number)
+        store = a_store_to_change(place)
+        steps, raised = iter(range(1, 100)), False
+
+        def step(number=number, steps=steps):
+            nonlocal raised
+            if next(steps) == number:
+                raised = True
+                raise OSError(fault, "a fault")
+
+        try:
+            with watching(step):
+                outcomes = group_of(store)
+        except StoreUnavailable as problem:
+            outcomes = [problem] * 3
+        done = tuple(repeated_of_group(store))
+        seen.add((done, *(type(outcome) for outcome in outcomes)))
+        contents = tuple(state and state.content for state in (store.find(TENANT, id) for id in IDS))
+        assert contents == ((NEW, "anew", "new", OLD) if all(done) else (OLD, NEW, None, OLD))
+        store.save(TENANT, [], a_receipt("further"))
+        assert not leftovers(place)
+        if not raised:
+            break
+    assert not raised
+    all_done, none_done, failed = (True,) * 3, (False,) * 3, (StoreUnavailable,) * 3
+    # Once more, one by one, is what an error before the commit leads to; after it, nobody can say that it lasts.
+    assert seen == {(all_done, Effect, Effect, Effect), (all_done, *failed), (none_done, *failed)}
 
 
 class Killed(BaseException):
@@ -891,6 +950,7 @@ def changes_in_a_row():
         lambda store: store.delete(TENANT, [IDS[0]], None),
         lambda store: store.save(TENANT, [a_state(id=IDS[0], content="again"), a_state(id=IDS[2])], a_receipt("x")),
         lambda store: store.purge(NOW * NANOSECONDS),
+        group_of,
     )
 
 
@@ -989,18 +1049,18 @@ def test_every_file_is_synced_before_its_name_and_every_folder_after_it(tmp_path
                 if name in ("mkdir", "rename", "link") or (name == "unlink" and path.endswith(".state")):
                     assert last["fsync", folder] > number, (name, path)
                 if name == "write":
-                    assert disk.steps[number + 1] == ("fsync", path) or disk.steps[number + 1] == ("write", path)
+                    later = disk.steps[number + 1 :]
+                    named = next(place for place, (name, _) in enumerate(later) if name in ("rename", "link"))
+                    assert ("fsync", path) in later[:named], path
     commits = [number for number, step in enumerate(disk.steps) if step == ("rename", f"store/{TENANT}/.change/record")]
-    assert len(commits) == 4
+    assert len(commits) == 5
     for number in commits:
         assert disk.steps[number + 1] == ("fsync", f"store/{TENANT}/.change")
 
 
 def test_a_save_of_one_state_costs_five_syncs(store):
     store.save(TENANT, [a_state()], a_receipt())
-    with pytest.MonkeyPatch.context() as patch:
-        synced, real = [], os.fsync
-        patch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor)))
+    with counted_syncs() as synced:
         store.save(TENANT, [a_state(updated=NEW)], a_receipt("two"))
     assert len(synced) == 5
 
@@ -1083,28 +1143,189 @@ def test_threads_wait_for_each_other_no_longer_than_the_time_out(store, root):
     assert max(told) < 1
 
 
-def test_threads_get_their_turn_in_the_order_in_which_they_asked(store, root):
-    store.save(TENANT, [a_state()], None)
-    done = []
+@contextmanager
+def waiting_together(store, root, *changes):
+    """Start a thread for each of ``changes``, in this order, and hold the tenant's lock until all wait for it.
 
-    def save(number):
-        with contextlib.suppress(StoreUnavailable):
-            FilesystemStore.save(impatient if number == 2 else store, TENANT, [a_state(updated=NEW)], None)
-            done.append(number)
+    Yields the list of what each of them returns or raises, which is filled when the context ends; what is done in it is
+    done while they wait.
+    """
+    told = [None] * len(changes)
 
-    impatient = FilesystemStore(str(root), 0.01)
-    impatient._tenants = store._tenants
-    threads = [threading.Thread(target=save, args=(number,)) for number in range(6)]
+    def call(number):
+        try:
+            told[number] = changes[number]()
+        except Exception as cause:
+            told[number] = cause
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(changes))]
+    store.save(TENANT, [], None)
     with durable.locked(str(root / TENANT), time.monotonic()):
         for number, thread in enumerate(threads):
             thread.start()
-            while number != 2 and len(store._tenants[TENANT]._queue._waiting) < number + (number < 2):
+            while len(store._tenants[TENANT]._group._queue) <= number:
                 time.sleep(0.001)
-            if number == 2:
-                thread.join()
+        yield told
     for thread in threads:
         thread.join()
-    assert done == [0, 1, 3, 4, 5]
+
+
+def test_threads_get_their_turn_in_the_order_in_which_they_asked(store, root):
+    impatient = FilesystemStore(str(root), 0.05)
+    impatient._tenants = store._tenants
+    order = [1, 0, 3, 2, 4, 5]
+    changes = [partial(store.save, TENANT, [a_state(content=str(number))], a_receipt(str(number))) for number in order]
+    with waiting_together(store, root, *changes), pytest.raises(StoreUnavailable):
+        impatient.save(TENANT, [a_state(content="impatient")], a_receipt("impatient"))
+    assert store.find(TENANT, uid(10)).content == "5"
+    assert not store.repeated(TENANT, a_receipt("impatient"))
+    [record] = {path.read_bytes() for path in (root / TENANT / ".receipts").iterdir()}
+    assert [receipt["jti"] for receipt in formats.unseal(record)["receipts"]] == [str(number) for number in order]
+
+
+@contextmanager
+def counted_syncs():
+    with pytest.MonkeyPatch.context() as patch:
+        synced, real = [], os.fsync
+        patch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), real(descriptor))[1])
+        yield synced
+
+
+@pytest.mark.parametrize("waiting", [1, 2, 12, 40])
+def test_changes_that_wait_at_the_same_moment_share_their_syncs(store, root, waiting):
+    numbers = range(waiting)
+    store.save(TENANT, [a_state(10)], a_receipt())
+    same = [partial(store.save, TENANT, [a_state(10, NEW, content=str(number))], None) for number in numbers]
+    receipts = [partial(store.save, TENANT, [], a_receipt(f"receipt {number}")) for number in numbers]
+    others = [
+        partial(store.save, TENANT, [a_state(100 + number)], a_receipt(f"other {number}", expires=NOW + number))
+        for number in numbers
+    ]
+    deletions = [partial(store.delete, TENANT, [uid(100 + number)], None) for number in numbers]
+    # Record, .change and .receipts or shard are shared; each state that is stored has a file of its own besides.
+    for changes, syncs in ((same, 4), (receipts, 3), (others, 4 + waiting), (deletions, 3)):
+        with counted_syncs() as synced:
+            with waiting_together(store, root, *changes) as told:
+                pass
+            stored = 0 if changes is receipts else 1
+            assert told == [Effect(stored=stored)] * waiting
+        assert len(synced) == syncs
+        if changes is others:
+            assert all(store.repeated(TENANT, a_receipt(f"other {number}")) for number in numbers)
+    assert store.find(TENANT, uid(10)).content == str(waiting - 1)
+    assert [state.id for state in store.scan()] == [uid(10)]
+    assert not leftovers(root)
+
+
+def test_the_receipts_of_one_record_expire_each_at_its_time(store, root):
+    receipts = [a_receipt(str(number), expires=NOW + 100 * number) for number in range(4)]
+    with waiting_together(store, root, *(partial(store.save, TENANT, [], receipt) for receipt in receipts)):
+        pass
+    later = [a_receipt(str(number), now=NOW + 150) for number in range(4)]
+    assert [store.repeated(TENANT, receipt) for receipt in later] == [False, False, True, True]
+    for path in (root / TENANT / ".receipts").iterdir():
+        os.utime(path, (1, 1))  # as a copy may bear
+    store.save(TENANT, [], a_receipt("late", now=NOW + 250, expires=NOW + 600))
+    assert len(os.listdir(root / TENANT / ".receipts")) == 2
+    assert store.repeated(TENANT, later[3])
+    store.save(TENANT, [], a_receipt("last", now=NOW + 301 + 60, expires=NOW + 600))
+    assert len(os.listdir(root / TENANT / ".receipts")) == 2
+
+
+def test_a_refused_change_takes_no_other_of_its_group_with_it(store, root):
+    store.save(TENANT, [a_state(12)], a_receipt())
+    file_of(root, uid(12)).write_bytes(b"damaged")
+    changes = (
+        lambda: store.save(TENANT, [a_state(10)], a_receipt("two")),
+        lambda: store.delete(TENANT, [uid(10)], a_receipt(method="DELETE")),
+        lambda: store.save(TENANT, [a_state(13), a_state(12)], a_receipt("three")),
+        lambda: store.save(TENANT, [a_state(11)], a_receipt("four")),
+    )
+    with waiting_together(store, root, *changes) as told:
+        pass
+    assert [type(outcome) for outcome in told] == [Effect, ReplayRefused, StoreDamaged, Effect]
+    assert [bool(store.find(TENANT, uid(number))) for number in (10, 11, 13)] == [True, True, False]
+    assert [store.repeated(TENANT, a_receipt(jti)) for jti in ("two", "three", "four")] == [True, False, True]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_jti_that_comes_twice_in_a_group_stands_as_if_one_had_come_after_the_other(store, root, together):
+    seen = a_receipt("seen", enforce=False)
+    changes = (
+        lambda: store.save(TENANT, [a_state(10)], a_receipt()),
+        lambda: store.save(TENANT, [a_state(10)], a_receipt()),
+        lambda: store.delete(TENANT, [uid(10)], a_receipt(method="DELETE")),
+        lambda: store.delete(TENANT, [uid(10)], a_receipt(method="DELETE", enforce=False)),
+        lambda: store.save(TENANT, [a_state(11)], a_receipt("short", expires=NOW + 1)),
+        lambda: store.delete(TENANT, [uid(11)], a_receipt("short", method="DELETE", now=NOW + 2)),
+        lambda: store.save(TENANT, [a_state(12)], seen),
+        lambda: store.save(TENANT, [a_state(12)], seen),
+    )
+    if together:
+        with waiting_together(store, root, *changes) as told:
+            pass
+    else:
+        told = [change() if number != 2 else None for number, change in enumerate(changes)]
+        with pytest.raises(ReplayRefused) as refused:
+            changes[2]()
+        told[2] = refused.value
+    assert isinstance(told.pop(2), ReplayRefused)
+    assert told == [
+        Effect(stored=1),
+        Effect(jti_was="repeated"),
+        Effect(stored=1, jti_was="conflicting"),
+        Effect(stored=1),
+        Effect(stored=1),
+        Effect(stored=1),
+        Effect(stored=1),
+    ]
+    assert [state.id for state in store.scan()] == [uid(12)]
+    assert store.repeated(TENANT, a_receipt("short", method="DELETE"))
+    assert store.repeated(TENANT, a_receipt())
+
+
+@pytest.mark.parametrize("stored_before", [True, False])
+def test_a_state_that_is_saved_deleted_and_saved_in_one_group_is_new(store, root, stored_before):
+    if stored_before:
+        store.save(TENANT, [a_state(parent=uid(3))], None)
+    created = Instant.parse("2026-05-05T00:00:00Z")
+    last = a_state(updated="2025-01-01T00:00:00Z", parent=uid(5))
+    changes = (
+        lambda: store.save(TENANT, [a_state(updated=NEW, parent=uid(4)), a_state(11)], None),
+        lambda: store.delete(TENANT, [uid(10), uid(10), uid(11), uid(12)], None),
+        lambda: store.delete(TENANT, [uid(10), uid(11)], None),
+        lambda: store.save(TENANT, [last], None),
+        lambda: store.save(TENANT, [a_state(updated="2024-01-01T00:00:00Z")], None),
+        lambda: store.save(TENANT, [a_state(updated=NEW, parent=uid(6), created_at=created)], None),
+    )
+    with waiting_together(store, root, *changes) as told:
+        pass
+    assert told == [Effect(2), Effect(2), Effect(), Effect(1), Effect(0, 1), Effect(1)]
+    kept = a_state(updated=NEW, parent=uid(5), created_at=last.created_at)
+    assert list(store.scan()) == [kept]
+
+
+@pytest.mark.case("G07")
+def test_one_state_that_finds_no_room_does_not_fail_the_others_of_its_group(store, root, monkeypatch):
+    real = os.write
+
+    def write(descriptor, data):
+        if b"too large" in bytes(data):
+            raise OSError(errno.ENOSPC, "full")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    contents = ["a", "too large", "b"]
+    changes = [
+        partial(store.save, TENANT, [a_state(number, content=content), a_state(20 + number)], a_receipt(str(number)))
+        for number, content in enumerate(contents)
+    ]
+    with waiting_together(store, root, *changes) as told:
+        pass
+    assert [type(outcome) for outcome in told] == [Effect, StoreFull, Effect]
+    assert [state.id for state in store.scan()] == [uid(number) for number in (0, 2, 20, 22)]
+    assert [store.repeated(TENANT, a_receipt(str(number))) for number in range(3)] == [True, False, True]
+    assert not leftovers(root)
 
 
 @pytest.mark.case("F02")

@@ -36,7 +36,7 @@ def test_the_sqlite_in_use_has_no_wal_reset_bug():
 
 def test_every_commit_is_synchronous_and_the_file_is_for_its_owner_only(store):
     store.save(TENANT, [a_state()], None)
-    connection = store._connection()
+    connection = store._file.connection()
     assert connection.execute("pragma synchronous").fetchone()[0] == 2
     assert connection.execute("pragma journal_mode").fetchone()[0] == "wal"
     for path in store.path.parent.iterdir():
@@ -203,7 +203,7 @@ def test_a_file_that_may_not_grow_is_an_error_and_the_process_lives_on(tmp_path)
 @pytest.mark.case("G07")
 def test_a_full_database_answers_507_keeps_what_it_has_and_heals(store, platform, state):
     platform.save(state)
-    connection = store._connection()
+    connection = store._file.writer()
     pages = connection.execute("pragma page_count").fetchone()[0]
     connection.execute(f"pragma max_page_count = {pages + 4}")
     big = state | {"id": uid(50), "content": "x" * 500_000}
@@ -262,7 +262,7 @@ def test_expired_receipts_do_not_pile_up(store):
         store.save(TENANT, [], a_receipt(str(number), expires=a_receipt().now + 1))
     for number in range(10):
         store.save(TENANT, [], a_receipt(f"later {number}", now=a_receipt().now + 100))
-    kept = store._connection().execute("select count(*) from receipts").fetchone()[0]
+    kept = store._file.connection().execute("select count(*) from receipts").fetchone()[0]
     assert kept == 10
 
 

@@ -1,6 +1,7 @@
 """States as files: a folder per tenant, a file per state, for a disk that people and backups can look into.
 
-``changes.py`` tells how a change is made, ``formats.py`` what stands in a file, ``durable.py`` how it comes to last.
+``planning.py`` tells what changes come to, ``changes.py`` how they are made, ``formats.py`` what stands in a file,
+``durable.py`` how it comes to last.
 """
 
 import itertools
@@ -8,18 +9,19 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
-from receiver.states import NANOSECONDS, State, Summary
+from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.states import State, Summary
 from receiver.stores import Effect, Receipt, Store
 from receiver.stores.filesystem import durable, formats
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
+from receiver.stores.filesystem.planning import Change, deleting, has_expired, purging, saving, stored
 
 _PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
 
@@ -105,45 +107,27 @@ class FilesystemStore(Store):
             return receipt.compare(folder.receipts.first_use(receipt)) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
-        with self._changing(tenant, receipt) as (folder, was, unkept):
-            if was == "repeated":
-                return Effect(jti_was=was)
-            newest: dict[str, State] = {}
-            stored = 0
-            for state in states:
-                _check(state.id)
-                known = newest.get(state.id) or _known(folder, state.id)
-                if known is None or state.updated_at.nanoseconds >= known.updated_at.nanoseconds:
-                    first = known or state
-                    newest[state.id] = replace(state, parent=first.parent, created_at=first.created_at)
-                    stored += 1
-            folder.commit(newest, (), unkept)
-            return Effect(stored, len(states) - stored, was)
+        for state in states:
+            _check(state.id)
+        return self._changed(tenant, saving(states, receipt))
 
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         for id in ids:
             _check(id)
         if receipt is None and self._is_unknown(tenant):
             return Effect()
-        with self._changing(tenant, receipt) as (folder, was, unkept):
-            if was == "repeated":
-                return Effect(jti_was=was)
-            there = folder.held(dict.fromkeys(ids))
-            folder.commit({}, there, unkept)
-            return Effect(len(there), 0, was)
+        return self._changed(tenant, deleting(ids, receipt))
 
     def purge(self, before: int) -> int:
         purged = 0
-        with file_errors(full=StoreFull):
+        with file_errors():
             self._ready()
             for tenant in self._names(str(self.path), _UUID):
                 folder = self._folder(tenant)
-                expired = (id for id in self._ids(folder) if _has_expired(folder, id, before))
+                known = partial(stored, folder)
+                expired = (id for id in self._ids(folder) if has_expired(known, id, before))
                 while ids := list(itertools.islice(expired, _PURGED_AT_ONCE)):
-                    with folder.locked(self.timeout):
-                        still = [id for id in ids if _has_expired(folder, id, before)]
-                        folder.commit({}, still, None)
-                    purged += len(still)
+                    purged += self._changed(tenant, purging(ids, before))
         return purged
 
     def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
@@ -175,18 +159,12 @@ class FilesystemStore(Store):
             self._ready()
             return missing
 
-    @contextmanager
-    def _changing(self, tenant: str, receipt: Receipt | None) -> Iterator[tuple[TenantFolder, str, Receipt | None]]:
-        """Hold the lock of ``tenant``; yield its folder, how the jti stood, and ``receipt`` if it is to be kept."""
+    def _changed(self, tenant: str, change: Change) -> Effect | int:
+        """Return what ``change`` of ``tenant`` answers, when it lasts."""
         folder = self._folder(tenant)
         with file_errors(full=StoreFull):
             self._ready()
-            with folder.locked(self.timeout):
-                first = None
-                if receipt:
-                    folder.receipts.drop_expired(receipt.now)
-                    first = folder.receipts.first_use(receipt)
-                yield folder, receipt.compare(first) if receipt else "new", receipt if first is None else None
+            return folder.change(change, self.timeout)
 
     def _each(self, tenant: str | None, read: Callable[[StateFile], T | None]) -> Iterator[T]:
         """Yield what ``read`` makes of each state's file, those of ``tenant`` or all, one shard's names in memory."""
@@ -225,21 +203,3 @@ def _check(id: str) -> None:
     """Raise ValueError unless ``id`` is a UUID in lower case, and so no path."""
     if not _UUID.fullmatch(id):
         raise ValueError("an id must be a UUID in lower case")
-
-
-def _known(folder: TenantFolder, id: str) -> State | None:
-    """Return the stored state ``id`` without its content, or None; raises StoreDamaged."""
-    try:
-        with folder.open(id) as file:
-            return file.state
-    except FileNotFoundError:
-        return None
-
-
-def _has_expired(folder: TenantFolder, id: str, before: int) -> bool:
-    try:
-        known = _known(folder, id)
-    except StoreDamaged:  # its time is not known
-        return False
-    # Whole seconds on both sides: a state goes a second late rather than early.
-    return bool(known and known.expires_at) and known.expires_at.nanoseconds // NANOSECONDS < before // NANOSECONDS

@@ -1,9 +1,11 @@
 """The folder of one tenant, and how it is changed: all or nothing, at whatever instant the process or the power goes.
 
+Changes that wait at the same moment are done as a group, with one record and its syncs: "the change" below.
+
 | in the folder          |                                                                                    |
 |------------------------|------------------------------------------------------------------------------------|
 | ``ab/<id>.state``        | a state, in the shard of the first two digits of its id                              |
-| ``.receipts/<hash>``     | the record of a change that came with a ``jti``, under that one's SHA-256             |
+| ``.receipts/<hash>``     | the record of a change that came with a ``jti``, under the SHA-256 of each one it has |
 | ``.lock``                | locked by whoever changes something here                                           |
 | ``.change/``             | the change under way; empty at rest                                                |
 | ``.change/<id>.<token>`` | a state file on its way to its shard                                               |
@@ -14,7 +16,7 @@ The steps of a change, under the lock. A name lasts when its folder is synced; b
 1. State files and record are written into ``.change`` and synced; the folders they go to are made and synced.
 2. The record gets its name: the commit. From here on whoever meets it goes on with step 3.
 3. ``.change`` is synced. State files move to their shards, deleted ones go, the shards are synced.
-4. The record gets a second name in ``.receipts``, which is synced, if it came with a receipt.
+4. The record gets a second name in ``.receipts`` for each receipt that it came with, and that folder is synced.
 5. It loses the first. That need not last: a record that comes back is finished again, to no effect, since a later
    change replaces it before it moves a file.
 
@@ -26,15 +28,17 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 
 from receiver.problems import StoreDamaged
-from receiver.states import State
-from receiver.stores import Receipt
+from receiver.stores import Effect
 from receiver.stores.filesystem import durable
 from receiver.stores.filesystem.formats import StateFile, encode, seal, unseal
+from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
+from receiver.stores.grouping import GroupCommit
+from receiver.turns import waiting
 
 
 class TenantFolder:
@@ -47,7 +51,7 @@ class TenantFolder:
         self.receipts = Receipts(f"{self.path}/.receipts")
         self._change = f"{self.path}/.change"
         self._record = f"{self._change}/record"
-        self._queue = durable.Queue()
+        self._group: GroupCommit[Change, Effect | int] = GroupCommit(self._commit, self._locked)
 
     def open(self, id: str) -> StateFile:
         """Return the open StateFile of ``id``; raises FileNotFoundError, StoreDamaged."""
@@ -79,39 +83,49 @@ class TenantFolder:
                 if held:
                     self._recover()
 
-    @contextmanager
-    def locked(self, timeout: float) -> Iterator[None]:
-        """Hold this tenant's lock, with nothing half done; makes the folder.
+    def change(self, change: Change, timeout: float) -> Effect | int:
+        """Return what ``change`` answers, when it lasts. Whatever it raises before the commit leaves nothing.
 
-        Raises StoreUnavailable after ``timeout`` seconds.
+        After it, and when its turn has not come within ``timeout`` seconds, it raises StoreUnavailable. A change that
+        was committed is gone on with by the next call.
         """
-        deadline = time.monotonic() + timeout
         # Threads of one process queue here; only processes meet in the polling of the file's lock.
-        with self._queue.turn(deadline):
-            if durable.identity(f"{self.path}/{durable.LOCK}") is None:
-                self._make()
-            with durable.locked(self.path, deadline):
-                self._recover()
-                yield
+        return self._group.submit(change, timeout)
 
-    def commit(self, states: Mapping[str, State], deleted: Collection[str], receipt: Receipt | None) -> None:
-        """Store ``states``, by id, delete those of the ids ``deleted`` and keep ``receipt``, durably; under the lock.
+    def _locked(self, deadline: float) -> AbstractContextManager[None]:
+        """Return what holds this tenant's lock, as ``durable.locked`` does; makes the folder if it is not there."""
+        if durable.identity(f"{self.path}/{durable.LOCK}") is None:
+            self._make()
+        return durable.locked(self.path, deadline)
 
-        Whatever it raises before the commit leaves nothing. After it, it raises StoreUnavailable, and the next
-        call goes on with the change.
-        """
-        if not (states or deleted or receipt):
-            return
-        record = {"token": secrets.token_hex(8), "states": {}, "deleted": list(deleted), "receipt": fields_of(receipt)}
+    def _commit(self, group: Sequence[Change]) -> list[Effect | int | Exception]:
+        """Do the changes of ``group`` durably and return what each answers, or its exception; under the lock."""
+        with waiting():
+            return self._done(group)
+
+    def _done(self, group: Sequence[Change]) -> list[Effect | int | Exception]:
+        self._recover()
+        plan = Plan(self)
+        outcomes = [plan.outcome_of(change) for change in group]
+        if not (plan.states or plan.deleted or plan.receipts):
+            return outcomes
         try:
-            self._write(record, states)
-            os.rename(self._new("", record), self._record)
-        except BaseException:
-            with suppress(OSError):
-                self._sweep()
-            raise
-        with durable.file_errors():
-            self._finish(record, states)
+            record = self._write(plan)
+        except Exception as cause:
+            # One too large state shall not fail the others.
+            return [self._alone(change) for change in group] if len(group) > 1 else [cause]
+        try:
+            with durable.file_errors():
+                self._finish(record, plan.states)
+        except Exception as cause:
+            return [outcome if isinstance(outcome, Exception) else cause for outcome in outcomes]
+        return outcomes
+
+    def _alone(self, change: Change) -> Effect | int | Exception:
+        try:
+            return self._done([change])[0]
+        except Exception as cause:
+            return cause
 
     def _make(self) -> None:
         """Make the folder. Its lock comes last: where that is, the rest lasts, whoever made it."""
@@ -121,21 +135,32 @@ class TenantFolder:
             durable.sync_folder(folder)
         durable.make_lock(self.path)
 
-    def _write(self, record: dict, states: Mapping[str, State]) -> None:
-        """Write the files of the change ``record``, itself the last, into ``.change``, and make the folders they go to.
+    def _write(self, plan: Plan) -> dict:
+        """Write what ``plan`` does into ``.change`` and commit it; return its record. What it raises leaves nothing."""
+        receipts = [fields_of(receipt) for receipt in plan.receipts.values()]
+        record = {"token": secrets.token_hex(8), "states": {}, "deleted": list(plan.deleted), "receipts": receipts}
+        try:
+            # Files come first: they tell who finds them that a folder may have been made that does not last yet.
+            durable.write_files(self._files(record, plan))
+            self._make_folders(record)
+            os.rename(self._new("", record), self._record)
+        except BaseException:
+            with suppress(OSError):
+                self._sweep()
+            raise
+        return record
 
-        Files come first: they tell who finds them that a folder may have been made that does not last yet.
-        """
-        for id, state in states.items():
+    def _files(self, record: dict, plan: Plan) -> Iterator[tuple[str, tuple[bytes, ...], int | None]]:
+        """Yield the files of ``plan``, one at a time in memory, for ``durable.write_files``; ``record`` is the last."""
+        for id, state in plan.states.items():
             line, content = encode(self.tenant, state)
-            durable.write_file(self._new(id, record), line, content)
             record["states"][id] = zlib.crc32(line)
-        expires = record["receipt"]["expires"] if record["receipt"] else None
-        durable.write_file(self._new("", record), seal(record), mtime=expires)
-        self._make_folders(record)
+            yield self._new(id, record), (line, content), None
+        latest = max((receipt.expires for receipt in plan.receipts.values()), default=None)
+        yield self._new("", record), (seal(record),), latest
 
     def _make_folders(self, record: dict) -> None:
-        folders = self._shards(record) | ({self.receipts.path} if record["receipt"] else set())
+        folders = self._shards(record) | ({self.receipts.path} if record["receipts"] else set())
         if sum(map(durable.make_folder, folders)):
             durable.sync_folder(self.path)
 
@@ -149,8 +174,8 @@ class TenantFolder:
                 os.unlink(self._file_of(id))
         for shard in self._shards(record):
             durable.sync_folder(shard)
-        if record["receipt"]:
-            self.receipts.keep(self._record, record["receipt"]["jti"])
+        if record["receipts"]:
+            self.receipts.keep(self._record, [receipt["jti"] for receipt in record["receipts"]])
         os.unlink(self._record)
 
     def _recover(self) -> None:

@@ -4,13 +4,13 @@ import errno
 import fcntl
 import os
 import stat
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 
 from receiver.problems import Problem, StoreUnavailable
+from receiver.turns import waiting
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -20,6 +20,8 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe nobody writes to would hold for ever
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OPEN_AT_ONCE = 32  # files; a batch may have thousands, a process has descriptors for a thousand
+_HAS_HINT = hasattr(os, "posix_fadvise")
 _POLL = 0.001  # seconds; a lock is rarely free for longer than this while many want it
 
 
@@ -41,23 +43,57 @@ def read_only(path: str, _flags: int = 0) -> int:
     return os.open(path, _READ)
 
 
-def write_file(path: str, *parts: bytes, mtime: int | None = None) -> None:
-    """Make the file ``path`` of ``parts`` and return when its content lasts; its name does once its folder is synced.
+def write_file(path: str, *parts: bytes) -> None:
+    """Make one file, as ``write_files`` makes many."""
+    write_files([(path, parts, None)])
 
-    Takes ``mtime``, its time in seconds since the epoch, if not now. Raises OSError, FileExistsError among them.
+
+def write_files(files: Iterable[tuple[str, tuple[bytes, ...], int | None]]) -> None:
+    """Make files and return when their contents last; their names do once their folder is synced.
+
+    Each is a path, the parts of its content, and its time in seconds since the epoch, or None for now. Raises OSError,
+    FileExistsError among them.
     """
-    descriptor = os.open(path, _WRITE, FILE_MODE)
-    try:
-        os.fchmod(descriptor, FILE_MODE)  # the umask may have taken some of it
-        for part in parts:
-            left = memoryview(part)
-            while left:
-                left = left[os.write(descriptor, left) :]
-        if mtime is not None:
-            os.utime(descriptor, (mtime, mtime))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files = iter(files)
+    while _write_some(islice(files, _OPEN_AT_ONCE)) == _OPEN_AT_ONCE:
+        pass
+
+
+def _write_some(files: Iterable[tuple[str, tuple[bytes, ...], int | None]]) -> int:
+    """Make as many files as there are and return how many, all written before the first is synced.
+
+    So the disk is at work on all of them while the first is waited for.
+    """
+    descriptors: list[int] = []
+    with ExitStack() as closing:
+        for path, parts, mtime in files:
+            descriptor = os.open(path, _WRITE, FILE_MODE)
+            closing.callback(os.close, descriptor)
+            descriptors.append(descriptor)
+            _write(descriptor, parts, mtime)
+        if len(descriptors) > 1:
+            for descriptor in descriptors:
+                _begin_sync(descriptor)
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+    return len(descriptors)
+
+
+def _write(descriptor: int, parts: tuple[bytes, ...], mtime: int | None) -> None:
+    os.fchmod(descriptor, FILE_MODE)  # the umask may have taken some of it
+    for part in parts:
+        left = memoryview(part)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    if mtime is not None:
+        os.utime(descriptor, (mtime, mtime))
+
+
+def _begin_sync(descriptor: int) -> None:
+    """Have the kernel begin to write the file, without waiting for it; a hint, where there is such a one."""
+    if _HAS_HINT:
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def make_folder(path: str) -> bool:
@@ -98,33 +134,6 @@ def make_lock(folder: str) -> None:
         os.close(descriptor)
 
 
-class Queue:
-    """A lock that threads get in the order in which they asked for it."""
-
-    def __init__(self):
-        self._guard = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()  # the first of them is whose turn it is
-
-    @contextmanager
-    def turn(self, deadline: float) -> Iterator[None]:
-        """Hold the lock; raises StoreUnavailable when it is not free by ``deadline`` (time.monotonic)."""
-        mine = threading.Lock()
-        with self._guard:
-            if self._waiting:
-                mine.acquire()
-            self._waiting.append(mine)
-        try:
-            if not mine.acquire(timeout=max(0, deadline - time.monotonic())):
-                raise StoreUnavailable("files: other changes were not finished in time")
-            yield
-        finally:
-            with self._guard:
-                had_turn = self._waiting[0] is mine
-                self._waiting.remove(mine)
-                if had_turn and self._waiting:
-                    self._waiting[0].release()
-
-
 @contextmanager
 def lock_if_free(folder: str) -> Iterator[bool]:
     """Hold the lock of ``folder`` if nobody else does, and yield whether it is held.
@@ -161,4 +170,5 @@ def pause(deadline: float) -> None:
     """Wait a moment for another process; raises StoreUnavailable when ``deadline`` (time.monotonic) has passed."""
     if time.monotonic() >= deadline:
         raise StoreUnavailable("files: another change was not finished in time")
-    time.sleep(_POLL)
+    with waiting():
+        time.sleep(_POLL)

@@ -5,7 +5,6 @@ that stands before it, that of the content included: so each bit of the file is 
 state can be trusted without reading its content.
 """
 
-import dataclasses
 import errno
 import json
 import os
@@ -97,11 +96,12 @@ def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
 class StateFile:
     """The open file of the state ``id`` of ``tenant`` at ``path``: a context that closes it.
 
-    It stays what it was when it was opened, whatever replaces it meanwhile. ``line`` is its first line, ``state`` the
-    state without its content. Raises FileNotFoundError, and StoreDamaged when that line is not what was written there.
+    It stays what it was when it was opened, whatever replaces it meanwhile. ``line`` is its first line. Raises
+    FileNotFoundError, and StoreDamaged when that line is not what was written there.
     """
 
     def __init__(self, path: str, tenant: str, id: str):
+        self.id = id
         self._file = open(path, "rb", opener=read_only)  # noqa: SIM115
         try:
             with _damage(id):
@@ -109,7 +109,6 @@ class StateFile:
                 self._fields = unseal(self.line)
                 if (self._fields["tenant"], self._fields["id"]) != (tenant, id):
                     raise ValueError("the file of another state")
-                self.state = _state_of(self._fields)
         except BaseException:
             self._file.close()
             raise
@@ -120,25 +119,35 @@ class StateFile:
     def __exit__(self, *_exception: object) -> None:
         self._file.close()
 
+    def state(self) -> State:
+        """Return the state without its content, which is not read; raises StoreDamaged."""
+        with _damage(self.id):
+            return _state_of(self._fields, "")
+
     def summary(self) -> Summary:
         """Return the Summary, without reading the content; raises StoreDamaged when its size is another one."""
-        state, size = self.state, self._fields["contentBytes"]
-        with _damage(state.id):
-            if os.fstat(self._file.fileno()).st_size != len(self.line) + size:
-                raise ValueError("the content has another size")
-        return Summary(state.tenant, state.id, state.updated_at, state.expires_at, size)
+        state = self.state()
+        with _damage(self.id):
+            return Summary(state.tenant, state.id, state.updated_at, state.expires_at, self._size())
 
     def whole(self) -> State:
         """Return the state with its content; raises StoreDamaged when that is not what was written."""
-        self.summary()
-        with _damage(self.state.id):
+        with _damage(self.id):
+            self._size()
             content = self._file.read()
             if f"{zlib.crc32(content):08x}" != self._fields["contentCrc32"]:
                 raise ValueError("the content is not what was saved")
-            return dataclasses.replace(self.state, content=content.decode("utf-8"))
+            return _state_of(self._fields, content.decode("utf-8"))
+
+    def _size(self) -> int:
+        """Return the size of the content in bytes; raises ValueError when the file has another one."""
+        size = self._fields["contentBytes"]
+        if os.fstat(self._file.fileno()).st_size != len(self.line) + size:
+            raise ValueError("the content has another size")
+        return size
 
 
-def _state_of(fields: dict) -> State:
+def _state_of(fields: dict, content: str) -> State:
     expires = fields["expiresAt"]
     return State(
         fields["id"],
@@ -152,7 +161,7 @@ def _state_of(fields: dict) -> State:
         Instant.parse(fields["createdAt"]),
         Instant.parse(fields["updatedAt"]),
         Instant.parse(expires) if expires else None,
-        content="",
+        content,
     )
 
 

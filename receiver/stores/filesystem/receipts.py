@@ -1,8 +1,9 @@
-"""The receipts of one tenant: which requests were done before. Each is the record of its change."""
+"""The receipts of one tenant: which requests were done before. Each is the record of the group of its change."""
 
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 
 from receiver.problems import StoreDamaged
@@ -23,33 +24,33 @@ class Receipts:
 
     def file_of(self, jti: str) -> str:
         """Return the path of the receipt of ``jti``, there or not."""
-        return f"{self.path}/{hashlib.sha256(jti.encode('utf-8', 'surrogatepass')).hexdigest()}"
+        return f"{self.path}/{_name_of(jti)}"
 
     def first_use(self, receipt: Receipt) -> tuple[str, bytes] | None:
         """Return method and digest that the ``jti`` of ``receipt`` was first used for, or None; raises StoreDamaged."""
         try:
             first = _read(self.file_of(receipt.jti))
-            if first["jti"] != receipt.jti:
-                raise ValueError("the receipt of another request")
             return None if first["expires"] < receipt.now else (first["method"], bytes.fromhex(first["digest"]))
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError) as cause:
             raise StoreDamaged("files: a receipt cannot be read back") from cause
 
-    def keep(self, record: str, jti: str) -> None:
-        """Keep the file ``record``, which stays where it is, as the receipt of ``jti``; return when that lasts."""
-        path = self.file_of(jti)
-        with suppress(FileNotFoundError):  # one that expired, or this very one
-            os.unlink(path)
-        os.link(record, path)
+    def keep(self, record: str, jtis: Iterable[str]) -> None:
+        """Keep the file ``record``, which stays where it is, as the receipt of all ``jtis``; return when that lasts."""
+        for path in map(self.file_of, jtis):
+            try:
+                os.link(record, path)
+            except FileExistsError:  # one that expired, or this very one
+                os.unlink(path)
+                os.link(record, path)
         sync_folder(self.path)
 
     def drop_expired(self, now: int) -> None:
         """Remove those that expired before ``now``, once in a while; under the tenant's lock.
 
-        The time of a file is that of its expiry, so that only expired ones are read. What is in them counts: a copy
-        of the folder may bear other times.
+        The time of a file is the latest expiry in it, so that only expired ones are read. What is in them counts: a
+        copy of the folder may bear other times.
         """
         if self._tidied is not None and abs(now - self._tidied) < _TIDYING:
             return
@@ -60,10 +61,8 @@ class Receipts:
         self._tidied = now
 
 
-def fields_of(receipt: Receipt | None) -> dict | None:
+def fields_of(receipt: Receipt) -> dict[str, str | int]:
     """Return what a record keeps of ``receipt``."""
-    if receipt is None:
-        return None
     return {
         "jti": receipt.jti,
         "method": receipt.method,
@@ -72,9 +71,18 @@ def fields_of(receipt: Receipt | None) -> dict | None:
     }
 
 
+def _name_of(jti: str) -> str:
+    return hashlib.sha256(jti.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _read(path: str) -> dict:
+    """Return what the record at ``path`` keeps of the jti that it is named for; raises ValueError for damage."""
     with open(path, "rb", opener=read_only) as file:
-        return unseal(file.read())["receipt"]
+        kept = unseal(file.read())["receipts"]
+    for fields in kept:
+        if _name_of(fields["jti"]) == os.path.basename(path):
+            return fields
+    raise ValueError("the receipt of another request")
 
 
 def _has_expired(path: str, now: int) -> bool:

@@ -5,20 +5,31 @@ from sqlite_utils.utils import sqlite3
 from receiver.stores import Receipt
 from receiver.stores.rows import FIELDS
 
-_STALE_RECEIPTS_PER_CHANGE = 16  # more than one change adds, so the table shrinks back after a burst
+_STALE_RECEIPTS = 1024  # deleted at once: more than is added between two times
+
+
+def forget(connection: sqlite3.Connection, now: int) -> None:
+    """Delete receipts whose time has passed at ``now`` (seconds since the epoch), as many as do not take long."""
+    connection.execute(
+        "delete from receipts where rowid in (select rowid from receipts where expires < :now limit :most)",
+        {"now": now, "most": _STALE_RECEIPTS},
+    )
 
 
 def bind(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> str:
-    """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting". Drops stale ones."""
-    connection.execute(
-        "delete from receipts where rowid in (select rowid from receipts where expires < :now limit :most)",
-        {"now": receipt.now, "most": _STALE_RECEIPTS_PER_CHANGE},
-    )
+    """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting"."""
     values = {"tenant": tenant, "jti": receipt.jti, "method": receipt.method}
-    values |= {"digest": receipt.digest, "expires": receipt.expires}
+    values |= {"digest": receipt.digest, "expires": receipt.expires, "now": receipt.now}
     added = connection.execute(
-        "insert into receipts (tenant, jti, method, digest, expires)"
-        " values (:tenant, :jti, :method, :digest, :expires) on conflict do nothing",
+        """
+        insert into receipts (tenant, jti, method, digest, expires)
+        values (:tenant, :jti, :method, :digest, :expires)
+        on conflict (tenant, jti) do update set
+            method  = excluded.method,
+            digest  = excluded.digest,
+            expires = excluded.expires
+        where receipts.expires < :now
+        """,
         values,
     ).rowcount
     return "new" if added else jti_was(connection, tenant, receipt)
@@ -28,8 +39,8 @@ def jti_was(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> st
     """Return how the jti of ``receipt`` was used (Receipt.compare); raises ReplayRefused."""
     return receipt.compare(
         connection.execute(
-            "select method, digest from receipts where tenant = :tenant and jti = :jti",
-            {"tenant": tenant, "jti": receipt.jti},
+            "select method, digest from receipts where tenant = :tenant and jti = :jti and expires >= :now",
+            {"tenant": tenant, "jti": receipt.jti, "now": receipt.now},
         ).fetchone()
     )
 

@@ -1,0 +1,157 @@
+"""What a group of changes comes to, before any of it is written: each of them sees what those before it did.
+
+A change is a function that is given the Plan, takes its place in it as a whole and returns what its caller gets. One
+that raises has put nothing into the plan, so that it takes no other with it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from receiver.problems import StoreDamaged
+from receiver.states import NANOSECONDS, State
+from receiver.stores import Effect, Receipt
+from receiver.stores.filesystem.formats import StateFile
+from receiver.stores.filesystem.receipts import Receipts
+
+
+class OnDisk(Protocol):
+    """What a plan asks of the folder that it is for."""
+
+    receipts: Receipts
+
+    def open(self, id: str) -> StateFile: ...
+    def held(self, ids: Iterable[str]) -> list[str]: ...
+
+
+class Plan:
+    """What a group of changes does to ``folder``, over what lies there; made and carried out under the folder's lock.
+
+    ``states`` are those to store, by id, and ``deleted`` the ids of those to delete: no id is in both. ``receipts`` are
+    those to keep, by jti.
+    """
+
+    def __init__(self, folder: OnDisk):
+        self._folder = folder
+        self.states: dict[str, State] = {}
+        self.deleted: dict[str, None] = {}
+        self.receipts: dict[str, Receipt] = {}
+
+    def outcome_of(self, change: "Change") -> Effect | int | Exception:
+        """Return what ``change``, the next one, answers, or the exception that its own caller gets."""
+        try:
+            return change(self)
+        except Exception as cause:
+            return cause
+
+    def known(self, id: str) -> State | None:
+        """Return the state ``id`` as the changes before left it, perhaps without its content; raises StoreDamaged."""
+        if id in self.deleted:
+            return None
+        return self.states.get(id) or stored(self._folder, id)
+
+    def held(self, ids: Iterable[str]) -> list[str]:
+        """Return those of ``ids`` that there is a state of after the changes before, damaged or not; in any order."""
+        ids = list(dict.fromkeys(ids))
+        elsewhere = self._folder.held(id for id in ids if id not in self.states and id not in self.deleted)
+        return [id for id in ids if id in self.states] + elsewhere
+
+    def bind(self, receipt: Receipt | None) -> tuple[str, Receipt | None]:
+        """Return how the jti of ``receipt`` stands (as Effect has it), and ``receipt`` if it is to be kept.
+
+        Raises ReplayRefused, StoreDamaged.
+        """
+        if receipt is None:
+            return "new", None
+        self._folder.receipts.drop_expired(receipt.now)
+        earlier = self.receipts.get(receipt.jti)
+        if earlier is None:
+            first = self._folder.receipts.first_use(receipt)
+        else:
+            first = None if earlier.expires < receipt.now else (earlier.method, earlier.digest)
+        return receipt.compare(first), receipt if first is None else None
+
+    def add(self, states: Mapping[str, State], deleted: Collection[str], receipt: Receipt | None) -> None:
+        """Store ``states``, delete those of the ids ``deleted`` (other ones) and keep ``receipt``; cannot fail."""
+        for id in states:
+            self.deleted.pop(id, None)
+        for id in deleted:
+            self.states.pop(id, None)
+        self.states |= states
+        self.deleted |= dict.fromkeys(deleted)
+        if receipt:
+            self.receipts[receipt.jti] = receipt
+
+
+Change = Callable[[Plan], Effect | int]
+
+
+def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
+    """Return the change that saves ``states``, all or none of them, as Store.save has it."""
+
+    def save(plan: Plan) -> Effect:
+        was, unkept = plan.bind(receipt)
+        if was == "repeated":
+            return Effect(jti_was=was)
+        newest: dict[str, State] = {}
+        stored = 0
+        for state in states:
+            known = newest.get(state.id) or plan.known(state.id)
+            if known is None:
+                newest[state.id] = state
+            elif state.updated_at.nanoseconds >= known.updated_at.nanoseconds:
+                newest[state.id] = replace(state, parent=known.parent, created_at=known.created_at)
+            else:
+                continue
+            stored += 1
+        plan.add(newest, (), unkept)
+        return Effect(stored, len(states) - stored, was)
+
+    return save
+
+
+def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:
+    """Return the change that deletes the states ``ids``, as Store.delete has it."""
+
+    def delete(plan: Plan) -> Effect:
+        was, unkept = plan.bind(receipt)
+        if was == "repeated":
+            return Effect(jti_was=was)
+        there = plan.held(ids)
+        plan.add({}, there, unkept)
+        return Effect(len(there), 0, was)
+
+    return delete
+
+
+def purging(ids: Sequence[str], before: int) -> Change:
+    """Return the change that deletes those of the states ``ids`` that still expire before ``before``, nanoseconds.
+
+    It answers how many they were.
+    """
+
+    def purge(plan: Plan) -> int:
+        expired = [id for id in ids if has_expired(plan.known, id, before)]
+        plan.add({}, expired, None)
+        return len(expired)
+
+    return purge
+
+
+def stored(folder: OnDisk, id: str) -> State | None:
+    """Return the state ``id`` that lies in ``folder``, without its content, or None; raises StoreDamaged."""
+    try:
+        with folder.open(id) as file:
+            return file.state()
+    except FileNotFoundError:
+        return None
+
+
+def has_expired(known: Callable[[str], State | None], id: str, before: int) -> bool:
+    """Tell whether the state ``id``, as ``known`` has it, is there and expires before ``before``, nanoseconds."""
+    try:
+        state = known(id)
+    except StoreDamaged:  # its time is not known
+        return False
+    # Whole seconds on both sides: a state goes a second late rather than early.
+    return bool(state and state.expires_at) and state.expires_at.nanoseconds // NANOSECONDS < before // NANOSECONDS

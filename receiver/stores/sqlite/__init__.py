@@ -1,0 +1,189 @@
+"""The embedded store: one SQLite file in WAL mode, shared by all workers of one machine.
+
+sqlite-utils makes the schema and its migrations; the hot path is SQL of its own. Changes are BEGIN IMMEDIATE
+transactions: a deferred one that reads before it writes fails at once under load. Those that wait at the same moment
+share one, and its sync.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
+
+from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
+from receiver.states import NANOSECONDS, State, Summary
+from receiver.stores import Effect, Receipt, Store
+from receiver.stores.grouping import GroupCommit
+from receiver.stores.rows import row_of, state_of, summary_of
+from receiver.stores.sqlite.file import DatabaseFile, begin, driver_errors
+from receiver.stores.sqlite.rows import COLUMNS, SUMMARY, UPSERT, bind, forget, jti_was
+from receiver.turns import waiting
+
+_PAGE = 500
+_LARGE = 1 << 20  # characters of a content that no connection shall keep: one remembers what it was given last
+_RECEIPTS_KEPT = 8  # between two deletions of those whose time has passed
+_FIND = f"select {COLUMNS} from states where tenant = :tenant and id = :id"  # noqa: S608
+Result = TypeVar("Result")
+
+
+class SqliteStore(Store):
+    """States in the SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock."""
+
+    def __init__(self, path: str, timeout: float, create: bool = True):
+        self.path = Path(path)
+        self.timeout = timeout
+        self._file = DatabaseFile(self.path, timeout, create)
+        # Threads of one process queue here in order; only processes meet in SQLite's unfair busy wait.
+        self._receipts = itertools.count()
+        self._group: GroupCommit[_Change, Effect | int] = GroupCommit(self._commit)
+
+    def prepare(self) -> None:
+        self._file.prepare()
+
+    def check_place(self) -> None:
+        self._file.check_place()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def ping(self) -> None:
+        try:
+            with self._reading() as connection:
+                connection.execute("select 1 from states limit 1").fetchone()
+        except StoreDamaged as damage:
+            raise StoreUnavailable(damage.cause) from damage
+
+    def find(self, tenant: str, id: str) -> State | None:
+        with driver_errors():
+            row = self._file.connection().execute(_FIND, {"tenant": tenant, "id": id}).fetchone()
+            return state_of(row) if row else None
+
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        with self._reading() as connection:
+            return jti_was(connection, tenant, receipt) == "repeated"
+
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        rows = [row_of(tenant, state) for state in states]
+
+        def work(connection: sqlite3.Connection, was: str) -> Effect:
+            stored = sum(connection.execute(UPSERT, row).rowcount for row in rows)
+            return Effect(stored, len(rows) - stored, was)
+
+        large = sum(len(state.content) for state in states) > _LARGE
+        return self._change(self._bound(tenant, receipt, work), large)
+
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        def work(connection: sqlite3.Connection, was: str) -> Effect:
+            cursor = connection.executemany(
+                "delete from states where tenant = ? and id = ?", ((tenant, id) for id in ids)
+            )
+            return Effect(max(cursor.rowcount, 0), 0, was)
+
+        return self._change(self._bound(tenant, receipt, work))
+
+    def purge(self, before: int) -> int:
+        # Whole seconds on both sides: a state goes a second late rather than early.
+        second = {"second": before // NANOSECONDS}
+        sql = "delete from states where expires_second < :second"
+        return self._change(lambda connection: connection.execute(sql, second).rowcount)
+
+    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+        sql = f"""
+            select {SUMMARY} from states
+             where (tenant, id) > (:tenant, :id) and tenant between :first and :last
+             order by tenant, id limit {_PAGE}
+        """  # noqa: S608
+        at = {"tenant": "", "id": "", "first": tenant or "", "last": tenant or "~"}
+        while True:
+            with self._reading() as connection:
+                page = [summary_of(row) for row in connection.execute(sql, at)]
+            yield from page
+            if len(page) < _PAGE:
+                return
+            at |= {"tenant": page[-1].tenant, "id": page[-1].id}
+
+    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+        where = "" if tenant is None else "where tenant = :tenant"
+        keys = f"select {SUMMARY} from states {where} order by tenant, id"  # noqa: S608
+        row = f"select {COLUMNS} from states where tenant = ? and id = ?"  # noqa: S608
+        with driver_errors():
+            self._file.connection()
+            # A connection of its own: an open transaction would pin this thread's to an old snapshot.
+            with closing(self._file.connect()) as connection:
+                connection.execute("begin")
+                for summary in map(summary_of, connection.execute(keys, {"tenant": tenant})):
+                    if wanted is None or wanted(summary):
+                        yield state_of(connection.execute(row, (summary.tenant, summary.id)).fetchone())
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with driver_errors():
+            yield self._file.connection()
+
+    def _bound(
+        self, tenant: str, receipt: Receipt | None, work: Callable[[sqlite3.Connection, str], Effect]
+    ) -> Callable[[sqlite3.Connection], Effect]:
+        """Return ``work``, told how the jti stood, bound to ``receipt``: the same request has no second effect."""
+
+        def bound(connection: sqlite3.Connection) -> Effect:
+            if receipt and next(self._receipts) % _RECEIPTS_KEPT == 0:
+                forget(connection, receipt.now)
+            was = bind(connection, tenant, receipt) if receipt else "new"
+            return Effect(jti_was=was) if was == "repeated" else work(connection, was)
+
+        return bound
+
+    def _change(self, work: Callable[[sqlite3.Connection], Result], large: bool = False) -> Result:
+        """Return what ``work`` does in a transaction that is then durable; all of it or nothing."""
+        return self._group.submit(_Change(work, time.monotonic() + self.timeout, large), self.timeout)
+
+    def _commit(self, group: Sequence["_Change"]) -> list:
+        """Do the changes of ``group`` in one durable transaction; one that cannot be done takes no other with it."""
+        if len(group) > 1:
+            with suppress(Exception):
+                return self._transaction(group)
+        outcomes = []
+        for change in group:
+            try:
+                with driver_errors():
+                    outcomes += self._transaction([change])
+            except Exception as cause:  # its own caller gets it
+                outcomes.append(cause)
+        return outcomes
+
+    def _transaction(self, group: Sequence["_Change"]) -> list:
+        connection = self._file.writer()
+        begin(connection, group[0].deadline)
+        try:
+            outcomes = [_outcome(change, connection) for change in group]
+            with waiting():
+                connection.execute("commit")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                connection.execute("rollback")
+            raise
+        finally:
+            if any(change.large for change in group):
+                self._file.drop_writer()
+        return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Work on a connection, the time.monotonic() by which its transaction must have begun, and if it is ``large``."""
+
+    work: Callable[[sqlite3.Connection], Effect | int]
+    deadline: float
+    large: bool
+
+
+def _outcome(change: _Change, connection: sqlite3.Connection) -> Effect | int | ReplayRefused:
+    try:
+        return change.work(connection)
+    except ReplayRefused as refusal:  # nothing of the change is done by then, so that the others may go on
+        return refusal
