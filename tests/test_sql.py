@@ -379,11 +379,11 @@ def test_a_commit_is_durable_whatever_the_server_is_used_to(postgresql):
     postgresql.execute(f"alter database {name} set synchronous_commit = off")
     with contextlib.closing(open_store(postgresql.url(name), TIMEOUT)) as store:
         store.prepare()
-        seen = store._repeat(lambda connection: connection.exec_driver_sql("show synchronous_commit").scalar(), False)
+        seen = store._repeat(lambda connection: connection.exec_driver_sql("show synchronous_commit").scalar(), True)
         assert seen == "on"
     postgresql.execute(f"alter database {name} set synchronous_commit = remote_apply")
     with contextlib.closing(open_store(postgresql.url(name), TIMEOUT)) as store:
-        seen = store._repeat(lambda connection: connection.exec_driver_sql("show synchronous_commit").scalar(), False)
+        seen = store._repeat(lambda connection: connection.exec_driver_sql("show synchronous_commit").scalar(), True)
         assert seen == "remote_apply"
 
 

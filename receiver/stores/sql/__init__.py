@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, delete, func, select
+from sqlalchemy import Connection, Engine, bindparam, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
 from receiver.problems import Problem, StoreUnavailable, TooLarge
@@ -22,10 +22,11 @@ from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
 from receiver.stores.rows import FIELDS, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import bounded, driver_of, left, make_engine
+from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
 from receiver.stores.sql.schema import receipts, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls import Place
+from receiver.turns import waiting
 
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
 _PAGE = 500
@@ -36,6 +37,13 @@ _RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as were added meanwhil
 _LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
 _ROW = [states.c[name] for name in FIELDS]
 _SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
+# Made once: building a statement takes longer than asking it.
+_FIND = select(*_ROW).where(states.c.tenant == bindparam("tenant"), states.c.id == bindparam("id"))
+_RECEIPT = select(receipts.c.method, receipts.c.digest).where(
+    receipts.c.tenant == bindparam("tenant"),
+    receipts.c.jti == bindparam("jti"),
+    receipts.c.expires >= bindparam("now"),
+)
 Result = TypeVar("Result")
 
 
@@ -62,7 +70,8 @@ class SqlStore(Store):
 
     def prepare(self) -> None:
         with errors.driver_errors(), bounded(self.timeout):
-            upgrade.prepare(self._engine(), self.place, 0.8 * self.timeout, self.create)
+            engine = self._engine().execution_options(**TRANSACTIONAL)
+            upgrade.prepare(engine, self.place, 0.8 * self.timeout, self.create)
             self._prepared = True
 
     def check_place(self) -> None:
@@ -72,8 +81,7 @@ class SqlStore(Store):
         self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
 
     def find(self, tenant: str, id: str) -> State | None:
-        query = select(*_ROW).where(states.c.tenant == tenant, states.c.id == id)
-        row = self._read(lambda connection: connection.execute(query).one_or_none())
+        row = self._read(lambda connection: connection.execute(_FIND, {"tenant": tenant, "id": id}).one_or_none())
         return state_of(tuple(row)) if row else None
 
     def repeated(self, tenant: str, receipt: Receipt) -> bool:
@@ -170,30 +178,33 @@ class SqlStore(Store):
             tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
-        with errors.driver_errors(), bounded(self.timeout):
+        with waiting(), errors.driver_errors(), bounded(self.timeout):
             self._make_ready()
-            return self._repeat(work, autocommit=self.place.kind == "postgresql")
+            return self._repeat(work, writes=False)
 
     def _change(self, work: Callable[[Connection], Result], receipt: Receipt | None) -> Result:
         """Return what ``work`` answers in a transaction of its own, which is then durable."""
-        with errors.driver_errors(), bounded(self.timeout):
-            self._make_ready()
-            result = self._repeat(work, autocommit=False)
-        if receipt and next(self._changes) % _RECEIPTS_KEPT == 0:
-            self._forget(receipt.now)
-        return result
+        with waiting():
+            with errors.driver_errors(), bounded(self.timeout):
+                self._make_ready()
+                result = self._repeat(work, writes=True)
+            if receipt and next(self._changes) % _RECEIPTS_KEPT == 0:
+                self._forget(receipt.now)
+            return result
 
-    def _repeat(self, work: Callable[[Connection], Result], autocommit: bool) -> Result:
-        """Do ``work`` in a transaction, again while something that passes is in its way, until the time is over."""
-        options = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+    def _repeat(self, work: Callable[[Connection], Result], writes: bool) -> Result:
+        """Do ``work`` in a transaction, again while something that passes is in its way, until the time is over.
+
+        One that only reads (not ``writes``) needs none where each statement is its own.
+        """
         pause = 0.01
         while True:
             # A connection that cannot be made is an outage now, and 503 tells the platform to come again.
-            with self._engine().connect().execution_options(**options) as connection:
+            with self._engine().connect() as connection:
                 try:
                     with connection.begin():
-                        if not autocommit and (settings := connection.info.get("local_settings")):
-                            connection.exec_driver_sql(settings)
+                        if writes:
+                            begin(connection)
                         return work(connection)
                 except DBAPIError as error:
                     if errors.is_for_another_connection(error):
@@ -224,7 +235,7 @@ class SqlStore(Store):
 
         try:
             with errors.driver_errors(), bounded(self.timeout):
-                self._repeat(work, autocommit=False)
+                self._repeat(work, writes=True)
         except Problem as problem:
             logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
 
@@ -245,10 +256,8 @@ def _check_size(connection: Connection, rows: Sequence[dict]) -> None:
 
 def _was(connection: Connection, tenant: str, receipt: Receipt) -> str:
     """Return how the jti of ``receipt`` was used (Receipt.compare); raises ReplayRefused."""
-    kept = select(receipts.c.method, receipts.c.digest).where(
-        receipts.c.tenant == tenant, receipts.c.jti == receipt.jti.encode(), receipts.c.expires >= receipt.now
-    )
-    return receipt.compare(connection.execute(kept).one_or_none())
+    key = {"tenant": tenant, "jti": receipt.jti.encode(), "now": receipt.now}
+    return receipt.compare(connection.execute(_RECEIPT, key).one_or_none())
 
 
 def _delete(connection: Connection, tenant: str, ids: Sequence[str], *conditions) -> int:

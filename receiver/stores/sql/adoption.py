@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, inspect
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores.sql import adoption_statements as statements
 from receiver.stores.sql import upgrade
-from receiver.stores.sql.engine import make_engine
+from receiver.stores.sql.engine import TRANSACTIONAL, make_engine
 from receiver.stores.sql.errors import driver_errors
 from receiver.stores.urls import Place
 
@@ -33,7 +33,7 @@ class Plan:
 
 def open_engine(place: Place, timeout: float) -> Engine:
     """Return an engine that is reached within ``timeout`` seconds, and then waits as long as a large table takes."""
-    return make_engine(place, timeout, connections=2, answer=_PATIENCE)
+    return make_engine(place, timeout, connections=2, answer=_PATIENCE).execution_options(**TRANSACTIONAL)
 
 
 def plan(engine: Engine, place: Place) -> Plan:
