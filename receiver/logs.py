@@ -7,15 +7,16 @@ import ipaddress
 import logging
 import logging.config
 import re
+import secrets
 import sys
 import time
 import traceback
-import uuid
 
 from flask import Response, g, request
 
 log = logging.getLogger("receiver")
-_LONG = re.compile(r"([\w-]{8})[\w-]{56,}")  # a part of a token or of a key; no id or name is that long
+# A part of a token or of a key; no id or name is that long. Each run of letters is looked at once, from its start.
+_LONG = re.compile(r"(?<![\w-])([\w-]{8})[\w-]{56,}")
 _LONGEST = 300  # characters of a path in the log
 
 
@@ -30,7 +31,16 @@ class LineFormatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
     def __init__(self):
+        self._second = (-1, "")
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the time of ``record``, UTC; that of the same second is made once."""
+        second, text = self._second
+        if int(record.created) != second:
+            second, text = int(record.created), time.strftime(self.default_time_format, time.gmtime(record.created))
+            self._second = second, text
+        return self.default_msec_format % (text, record.msecs)
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of ``record``, without control characters."""
@@ -76,7 +86,7 @@ def gunicorn_level(level: str) -> str:
 
 def start_request() -> None:
     """Give the request its id and note when it began."""
-    g.request_id = uuid.uuid4().hex
+    g.request_id = secrets.token_hex(16)
     g.began = time.perf_counter()
 
 
@@ -85,25 +95,25 @@ def finish_request(response: Response, path: str, trusted: tuple[str, ...]) -> R
 
     ``path`` is the raw one, which holds no space; ``trusted`` are the proxies whose word is taken.
     """
-    response.headers["X-Request-ID"] = g.request_id
-    effect, cause = g.get("effect"), g.get("cause")
+    noted, environ = g._get_current_object(), request.environ
+    response.headers["X-Request-ID"] = noted.request_id
+    effect, cause = noted.get("effect"), noted.get("cause")
     told = [
-        client_address(request.remote_addr, request.headers.get("X-Forwarded-For", ""), trusted),
-        request.method[:16],
+        client_address(environ.get("REMOTE_ADDR"), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted),
+        environ["REQUEST_METHOD"][:16],
         path[:_LONGEST],
         str(response.status_code),
-        f"{1000 * (time.perf_counter() - g.began):.1f}ms",
+        f"{1000 * (time.perf_counter() - noted.began):.1f}ms",
     ]
     if effect:
         told.append(f"stored={effect.stored} ignored={effect.ignored} jti={effect.jti_was}")
     if cause:
         told.append(f"cause={cause!r}")
     conflict = effect is not None and effect.jti_was == "conflicting"
-    log.log(
-        logging.WARNING if conflict else logging.INFO,
-        " ".join(told),
-        extra={"request": g.request_id},
-    )
+    level = logging.WARNING if conflict else logging.INFO
+    if log.isEnabledFor(level):  # by hand: looking for the caller's file and line, which are not shown, takes long
+        extra = {"request": noted.request_id}
+        log.handle(log.makeRecord(log.name, level, "", 0, " ".join(told), (), None, extra=extra))
     return response
 
 

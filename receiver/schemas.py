@@ -7,14 +7,27 @@ the fields here are exact.
 
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
 from receiver.jose import canonical_uuid
 from receiver.states import Instant
 
+Value = TypeVar("Value")
 
-class UniqueId(fields.Field[str]):
+
+class _Exact(fields.Field[Value]):
+    """A field that is all said by ``_deserialize``: no validators, and null only where that is allowed."""
+
+    def deserialize(self, value, attr=None, data=None, **kwargs):
+        """Return what ``value`` means; raises ValidationError."""
+        if value is None or value is missing:
+            return super().deserialize(value, attr, data, **kwargs)
+        return self._deserialize(value, attr, data, **kwargs)
+
+
+class UniqueId(_Exact[str]):
     """A UUID in its 8-4-4-4-12 spelling, any letter case → lower case."""
 
     def _deserialize(self, value, attr, data, **kwargs):
@@ -24,7 +37,7 @@ class UniqueId(fields.Field[str]):
         return found
 
 
-class EmptyIsNone(fields.Field):
+class EmptyIsNone(_Exact):
     """Wraps a field whose value may also be null or empty → None."""
 
     def __init__(self, inner: fields.Field, **kwargs):
@@ -35,7 +48,7 @@ class EmptyIsNone(fields.Field):
         return None if value == "" else self.inner.deserialize(value, attr, data)
 
 
-class Time(fields.Field[Instant]):
+class Time(_Exact[Instant]):
     """ISO 8601 with an offset, up to 9 fraction digits → Instant."""
 
     def _deserialize(self, value, attr, data, **kwargs):
@@ -45,7 +58,7 @@ class Time(fields.Field[Instant]):
             raise ValidationError("must be an ISO 8601 time with an offset") from None
 
 
-class NumericDate(fields.Field[float]):
+class NumericDate(_Exact[float]):
     """Seconds since 1970-01-01T00:00:00Z as a finite JSON number (RFC 7519 section 2)."""
 
     def _deserialize(self, value, attr, data, **kwargs):
@@ -55,7 +68,7 @@ class NumericDate(fields.Field[float]):
         return value
 
 
-class Text(fields.Field[str]):
+class Text(_Exact[str]):
     """A text that every store can keep: well-formed Unicode without U+0000, of ``least`` to ``most`` characters."""
 
     def __init__(self, least: int = 0, most: int | None = None, **kwargs):
@@ -82,7 +95,7 @@ def _is_well_formed(value: str) -> bool:
     return True
 
 
-class Boolean(fields.Field[bool]):
+class Boolean(_Exact[bool]):
     """true or false, and nothing that resembles them."""
 
     def _deserialize(self, value, attr, data, **kwargs):
@@ -91,7 +104,7 @@ class Boolean(fields.Field[bool]):
         return value
 
 
-class Audience(fields.Field[list]):
+class Audience(_Exact[list]):
     """One text, or a list of texts → list (RFC 7519 section 4.1.3)."""
 
     def _deserialize(self, value, attr, data, **kwargs):

@@ -1,6 +1,7 @@
 """The four calls: tenants, ids, times, batches and the replay binding. Table C of the cases, and A21."""
 
 import json
+import os
 import random
 import time
 import uuid
@@ -329,6 +330,14 @@ def test_a_retry_is_answered_even_when_its_tokens_can_no_longer_be_opened(platfo
     monkeypatch.setattr("receiver.envelope.TOKEN_LIFETIME", -(10**9))
     assert platform.call("POST", path, body, headers).status == 204
     assert_problem(platform.call("POST", path, body, platform.headers(path)), 400, "item 0: exp")
+
+
+def test_a_large_retry_is_answered_before_anything_is_made_of_it(platform, state, monkeypatch):
+    path, headers, body = save_request(platform, state | {"content": os.urandom(100_000).hex()})
+    assert platform.call("POST", path, body, headers).status == 204
+    monkeypatch.setattr("receiver.body.parse", lambda _body: pytest.fail("parsed"))
+    assert platform.call("POST", path, body, headers).status == 204
+    assert_problem(platform.call("POST", path, body + b" ", headers), 401)
 
 
 @pytest.mark.parametrize("item", ["1", "{}", '"a"', "null", "[]"])
