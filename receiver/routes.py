@@ -16,7 +16,7 @@ from receiver import body, envelope, signature, strictjson
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
 from receiver.logs import log
-from receiver.problems import BadRequest, NotFound, SignatureRefused, TooLarge
+from receiver.problems import BadRequest, NotFound, SignatureRefused, StoreFull, TooLarge
 from receiver.schemas import fault_of, ids_of, tokens_of
 from receiver.settings import Settings
 from receiver.signature import Caller
@@ -146,7 +146,7 @@ def _once(change: Change, do: Callable[[], Effect]) -> Response:
         return _done(Effect(jti_was="repeated"))
     try:
         return _done(do())
-    except (BadRequest, TooLarge):
+    except (BadRequest, TooLarge, StoreFull):
         if looks_first or not _was_done(change):
             raise
         return _done(Effect(jti_was="repeated"))

@@ -39,7 +39,7 @@ def loads(data: bytes) -> object:
             value = orjson.loads(data)
             if orjson.dumps(value) == data:
                 return value
-        except ValueError:  # its refusals are more than ours
+        except (ValueError, TypeError):  # its refusals are more than ours; it writes less deep than it reads
             pass
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)

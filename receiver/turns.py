@@ -41,7 +41,7 @@ class Pool(Generic[Job]):
 
     def __init__(self, threads: int, turns: int, serve: Callable[[Job], None]):
         self._serve = serve
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal may shut down in the middle of what its thread is about
         self._startable = threads
         self._free = turns
         self._jobs: deque[Job] = deque()
@@ -120,7 +120,14 @@ class Pool(Generic[Job]):
                 seat.woken.release()
             else:
                 self._startable -= 1
-                threading.Thread(target=self._run, args=(self._take(),)).start()
+                job = self._take()
+                try:
+                    threading.Thread(target=self._run, args=(job,)).start()
+                except RuntimeError:  # the system has none left: one of ours comes by
+                    self._jobs.appendleft(job)
+                    self._startable += 1
+                    self._free += 1
+                    return
 
     def _run(self, job: Job | None) -> None:
         """Serve ``job``, then one after the other as long as there are any, then whatever this thread is woken for."""

@@ -50,6 +50,13 @@ class Worker(ThreadWorker):
         """Return the threads that serve connections whose next request has a whole head."""
         return turns.Pool(self.cfg.threads, turns.share_of(self.cfg.workers), self._serve)
 
+    def run(self) -> None:
+        """Serve until told to stop. However that ends, no idle thread keeps the process."""
+        try:
+            super().run()
+        finally:
+            self.tpool.shutdown()
+
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for what happens on the connections and see to it, but not while all threads have enough to do."""
         self.tpool.await_appetite(min(timeout, _LONGEST_DEAFNESS))
@@ -74,12 +81,18 @@ class Worker(ThreadWorker):
 
     def _serve(self, conn: Connection) -> None:
         """Answer the request on ``conn``, in a thread; then it waits for the next one, or goes to its end."""
-        if not self.handle(conn):
+        try:
+            if not self.handle(conn):
+                self.method_queue.defer(self._linger, conn)
+            elif conn.has_more():
+                self.method_queue.defer(self.enqueue_req, conn)
+            else:
+                self._keep(conn)
+        except Exception:
+            with contextlib.suppress(ValueError):
+                self.keepalived_conns.remove(conn)
             self.method_queue.defer(self._linger, conn)
-        elif conn.has_more():
-            self.method_queue.defer(self.enqueue_req, conn)
-        else:
-            self._keep(conn)
+            raise
 
     def _keep(self, conn: Connection) -> None:
         """Let ``conn`` wait in the poller for its next request, without a word to the main thread."""
@@ -93,8 +106,8 @@ class Worker(ThreadWorker):
 
     def _cap_keepalive(self, deadline: float) -> None:
         """When stopping, do not wait long for requests that have not arrived either."""
-        super()._cap_keepalive(deadline)
-        for conn in (*self.pending_conns, *self.lingering):
+        # Not the base's: threads append to keepalived_conns while it walks through them.
+        for conn in (*self.keepalived_conns, *self.pending_conns, *self.lingering):
             conn.timeout = min(conn.timeout, deadline)
 
     def load_wsgi(self) -> None:
@@ -152,8 +165,8 @@ class Worker(ThreadWorker):
             status = 500
             self.log.error("error outside the application", exc_info=exc)
         uri = (getattr(req, "uri", None) or "").partition("?")[0]
-        with contextlib.suppress(OSError), turns.waiting():
-            client.sendall(_reply(status, uri))
+        with contextlib.suppress(OSError):
+            _send_patiently(client, _reply(status, uri), READ_TIMEOUT)
 
 
 def _peer(address: object) -> str:
@@ -166,6 +179,16 @@ def _give_memory_back() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, 8 * _LARGE)
+
+
+def _send_patiently(sock: socket.socket, data: bytes | memoryview, patience: float) -> None:
+    """Send ``data`` to a client that has ``patience`` seconds to take it; others compute meanwhile."""
+    sock.settimeout(patience)
+    try:
+        with turns.waiting():
+            sock.sendall(data)
+    finally:
+        sock.settimeout(None)  # else each attempt to send at once would wait
 
 
 class _Joined:
@@ -189,9 +212,8 @@ class _Joined:
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self.sock.settimeout(self.patience)
-            with turns.waiting(), memoryview(data) as view:
-                self.sock.sendall(view[sent:])
+            with memoryview(data) as view:
+                _send_patiently(self.sock, view[sent:], self.patience)
 
 
 def _bounded(application: Callable) -> Callable:
@@ -211,7 +233,7 @@ def _bounded(application: Callable) -> Callable:
             return start_response(status, headers, exc_info)
 
         if response.req.expects_continue:
-            environ[CONTINUE] = partial(sock.sendall, b"HTTP/1.1 100 Continue\r\n\r\n")
+            environ[CONTINUE] = partial(_send_patiently, sock, b"HTTP/1.1 100 Continue\r\n\r\n", READ_TIMEOUT)
         return application(environ, start)
 
     return answer

@@ -332,6 +332,14 @@ def test_a_retry_is_answered_even_when_its_tokens_can_no_longer_be_opened(platfo
     assert_problem(platform.call("POST", path, body, platform.headers(path)), 400, "item 0: exp")
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize("depth", [255, 1000, 2000])
+def test_a_body_that_is_nested_deep_is_refused(platform, unchanged, method, depth):
+    with unchanged():
+        body = (depth * "[" + depth * "]").encode()
+        assert platform.call(method, f"/api/storage/1/states/{platform.tenant}", body).status == 400
+
+
 def test_a_large_retry_is_answered_before_anything_is_made_of_it(platform, state, monkeypatch):
     path, headers, body = save_request(platform, state | {"content": os.urandom(100_000).hex()})
     assert platform.call("POST", path, body, headers).status == 204

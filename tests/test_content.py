@@ -100,6 +100,20 @@ texts = st.one_of(
 )
 
 
+@pytest.mark.parametrize("depth", [253, 254, 255, 256, 1023, 1024, 1025, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_what_is_nested_deep_is_a_value_or_refused(depth, opening, closing):
+    data = depth * opening + b"1" + depth * closing
+    try:
+        value = strictjson.loads(data)
+    except strictjson.NotJson:
+        assert depth > 254  # what one of the parsers cannot
+    else:
+        for _ in range(depth):
+            (value,) = value.values() if isinstance(value, dict) else value
+        assert value == 1
+
+
 @given(text=texts)
 @settings(max_examples=1000, deadline=None)
 def test_the_quick_parser_answers_what_the_strict_one_does(text):

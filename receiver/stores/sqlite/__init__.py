@@ -166,6 +166,8 @@ class SqliteStore(Store):
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")
+            if connection.in_transaction:
+                self._file.drop_writer()  # it cannot begin another
             raise
         finally:
             if any(change.large for change in group):
