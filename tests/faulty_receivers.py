@@ -40,6 +40,7 @@ from receiver import (
 from receiver.problems import BadRequest, NotFound, SignatureRefused
 from receiver.stores import Effect, Receipt, sqlite
 from receiver.stores.sqlite import SqliteStore
+from receiver.turns import waiting
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,8 @@ def reads_before_it_writes_without_a_lock():
 
     def save(self, tenant, found, receipt):
         kept = [find(self, tenant, state.id) for state in found]
-        time.sleep(0.03)
+        with waiting():
+            time.sleep(0.03)
         late = [
             s for s, k in zip(found, kept, strict=True) if k and k.updated_at.nanoseconds > s.updated_at.nanoseconds
         ]
