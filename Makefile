@@ -35,7 +35,7 @@ test: setup  ## run all tests
 chaos: setup  ## run the tests of outages and large stores at full length: half an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py
 
-bench: setup  ## measure speed side by side with a floor and a plain server: a quarter of an hour
+bench: setup  ## measure speed side by side with a floor and a plain server: nine minutes
 	$(BIN)/python -m tests.bench
 
 demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=… takes that store instead of a temporary one

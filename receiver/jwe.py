@@ -87,8 +87,9 @@ def decrypt(token: bytes, find_key: Callable[[str], curve.PrivateKey | None], ma
     ``find_key`` takes the header's ``kid`` and returns the key that opens it, or None; ``max_inflated`` is in bytes.
     Raises TokenFault, and TooLarge beyond ``max_inflated``.
     """
-    head, wrapped, iv, ciphertext, tag = parts_of(token, 5)
-    header = read_header(token[slice(*head)], _RULES, ("alg", "enc", "kid", "cty", "epk"))
+    where, wrapped, iv, ciphertext, tag = parts_of(token, 5)
+    head = token[slice(*where)]
+    header = read_header(head, _RULES, ("alg", "enc", "kid", "cty", "epk"))
     half = _ENCRYPTIONS[header["enc"]].half
     raw = {
         "wrapped": decode_base64url(token, *wrapped, size=2 * half + 8),  # RFC 3394: 8 bytes longer than the key
@@ -101,10 +102,9 @@ def decrypt(token: bytes, find_key: Callable[[str], curve.PrivateKey | None], ma
     key = find_key(header["kid"])
     if key is None:
         raise TokenFault("the kid names no receiver key of this tenant")
-    head_part = token[slice(*head)]
     del token
     try:
-        plain = _open(key, header, head_part, **raw)
+        plain = _open(key, header, head, **raw)
     except MemoryError:
         raise
     except Exception as cause:  # whatever a library makes of it: this token is not for us

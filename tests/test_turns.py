@@ -138,8 +138,8 @@ def test_a_wait_that_ends_with_an_error_ends_with_a_turn():
 
 
 def test_outside_a_pool_waiting_is_nothing():
-    with waiting(), waiting():
-        assert True
+    with waiting() as outer, waiting() as inner:
+        assert outer.pool is inner.pool is None
     assert share_of(1) >= share_of(2) >= 1
     assert share_of(10_000) == 1
 

@@ -7,8 +7,9 @@ import sqlite3
 from importlib import metadata
 from pathlib import Path
 
-from cryptography.hazmat.backends.openssl import backend
 from sqlite_utils.utils import sqlite3 as receivers_sqlite
+
+from receiver import curve
 
 _PACKAGES = ("gunicorn", "flask", "cryptography", "jwcrypto")
 
@@ -25,7 +26,7 @@ def describe() -> dict[str, object]:
         "Python": platform.python_version(),
         **{package: metadata.version(package) for package in _PACKAGES},
         "SQLite": f"{receivers_sqlite.sqlite_version} (plain server: {sqlite3.sqlite_version})",
-        "elliptic curves by": backend.openssl_version_text(),
+        "elliptic curves by": curve.PROVIDER,
     }
 
 
