@@ -57,6 +57,7 @@ format: setup  ## format the code
 
 lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql setup.cfg --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra fuzz --constraint requirements.txt setup.cfg --output-file requirements-fuzz.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql --extra dev --constraint requirements.txt setup.cfg --output-file requirements-dev.txt
 
 clean:  ## remove .venv and caches; keys/ and var/ stay

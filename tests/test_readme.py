@@ -63,7 +63,7 @@ def test_every_file_that_is_named_exists():
 
 def test_every_module_is_part_of_the_journey_or_of_what_it_names():
     journey = README[README.index("## A request's journey") : README.index("## The calls")]
-    supporting = {"__init__", "__main__", "settings", "options", "files"}  # configuration, not a request's way
+    supporting = {"__init__", "__main__", "files"}  # configuration, not a request's way
     for path in (ROOT / "receiver").glob("*.py"):
         assert path.stem in supporting or f"receiver/{path.name}" in journey, path
 

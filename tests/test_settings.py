@@ -43,7 +43,18 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
         "STORAGE_POOL_SIZE": "4",
         "STORAGE_TENANTS": "0123ABCD-0000-0000-0000-000000000000, 0123abcd-0000-0000-0000-000000000001",
         "STORAGE_REGION": "Frankfurt am Main",
+        "STORAGE_SEALING_KEY": "{}",
+        "STORAGE_CLEAR_STATES": "read",
+        "STORAGE_KEY_PASSPHRASE": "correct horse",
+        "STORAGE_INSECURE_KEYS": "warn",
+        "STORAGE_TLS_CERT": str(tmp_path / "pem"),
+        "STORAGE_TLS_KEY": str(tmp_path / "pem"),
+        "STORAGE_TLS_CLIENT_CA": str(tmp_path / "pem"),
+        "STORAGE_ALLOW_FROM": "192.0.2.0/24",
+        "STORAGE_PUBLIC_PREFIX": "/flow/%7Ea",
+        "STORAGE_MAX_ITEMS": "5000",
     }
+    (tmp_path / "pem").touch()
     found, mistakes = settings.read(given)
     assert mistakes == []
     assert set(given) == {field.metadata["name"] for field in settings.declared()}
@@ -95,6 +106,12 @@ def test_the_variables_of_the_java_service_mean_what_they_meant():
             ("STORAGE_KEYS", "/no/such/directory", "directory that exists"),
             ("STORAGE_KEYS", "x" * 5000, "directory that exists"),
         ),
+        *(("STORAGE_TLS_CERT", "/no/such/file", "file that exists"), ("STORAGE_TLS_KEY", "/tmp", "file that exists")),
+        *(
+            ("STORAGE_PUBLIC_PREFIX", value, "such as /flow")
+            for value in ("flow", "/flow/", "/a//b", "/a/../b", "/a?b")
+        ),
+        *(("STORAGE_MAX_ITEMS", "0", "1 to 1000000"), ("STORAGE_CLEAR_STATES", "yes", "refuse, read")),
         *(
             ("DATABASE_URL", "postgresql://u:hunter2@h/d?pasword=hunter2", "not known for PostgreSQL: pasword"),
             ("JDBC_DATABASE_URL", "jdbc:sqlite:x;password=hunter2", "no parameters"),

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from receiver import app, options, settings
+from receiver import app, settings
+from receiver.settings import options
 from receiver.stores import urls
 
 

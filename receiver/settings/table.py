@@ -1,31 +1,17 @@
-"""One declared table of settings: the fields of Settings. Environment → frozen Settings, or all mistakes.
+"""One declared table of settings: the fields of Settings, each with its variable, type, default and help.
 
 Names without ``STORAGE_`` are those of the Java service that this replaces and mean what they meant there.
 Each may also be given as ``NAME_FILE``, the path of a file that holds the value.
 """
 
 import dataclasses
-import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from receiver import files, options
-from receiver.keyring import kid_in_name
+from receiver.settings import options
 from receiver.stores import urls
 from receiver.stores.urls import Place
-
-_KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
-_TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
-
-
-class SettingsMistakes(Exception):
-    """A start that cannot be: ``mistakes`` is a list of lines, each with the variable and what is valid."""
-
-    def __init__(self, mistakes: list[str]):
-        self.mistakes = mistakes
-        super().__init__("\n".join(mistakes))
 
 
 def _setting(name: str, default: object, parse: Callable[[str], object], help: str, secret: bool = False):
@@ -87,6 +73,69 @@ class Settings:
         Path("keys"),
         options.directory,
         "Directory of key files; a folder in it named by a tenant's UUID holds keys for that tenant only.",
+    )
+    sealing_key: str = _setting(
+        "STORAGE_SEALING_KEY",
+        "",
+        options.text,
+        "Key that seals content before it is stored: a JWK, or a JWK set."
+        " Those in `STORAGE_KEYS` count as well; the newest one writes, all read.",
+        secret=True,
+    )
+    clear_states: str = _setting(
+        "STORAGE_CLEAR_STATES",
+        "refuse",
+        options.choice("refuse", "read"),
+        "With a sealing key, a state that was stored before there was one: `refuse` it, or `read` it.",
+    )
+    key_passphrase: str = _setting(
+        "STORAGE_KEY_PASSPHRASE",
+        "",
+        options.text,
+        "Opens key files that a passphrase protects.",
+        secret=True,
+    )
+    insecure_keys: str = _setting(
+        "STORAGE_INSECURE_KEYS",
+        "refuse",
+        options.choice("refuse", "warn"),
+        "A file with a private key that everybody on the machine can read: `refuse` to start, or only `warn`.",
+    )
+    tls_cert: str = _setting(
+        "STORAGE_TLS_CERT",
+        "",
+        options.file,
+        "PEM file of the certificate and its chain: the receiver then speaks TLS (1.2 or newer), and nothing else.",
+    )
+    tls_key: str = _setting(
+        "STORAGE_TLS_KEY",
+        "",
+        options.file,
+        "PEM file of the certificate's private key; both are read again when renewed.",
+    )
+    tls_client_ca: str = _setting(
+        "STORAGE_TLS_CLIENT_CA",
+        "",
+        options.file,
+        "PEM file of authorities: only clients with a certificate of one of them are answered.",
+    )
+    allow_from: tuple[str, ...] = _setting(
+        "STORAGE_ALLOW_FROM",
+        (),
+        options.addresses,
+        "Addresses or networks, separated by commas, of the only clients that are answered. All, if empty.",
+    )
+    public_prefix: str = _setting(
+        "STORAGE_PUBLIC_PREFIX",
+        "",
+        options.prefix,
+        "What a proxy takes off the path that the platform calls and signs, such as `/flow`.",
+    )
+    max_items: int = _setting(
+        "STORAGE_MAX_ITEMS",
+        1000,
+        options.whole(1, 1_000_000),
+        "Most states, or ids, in one request.",
     )
     max_body: int = _setting(
         "STORAGE_MAX_BODY",
@@ -202,88 +251,3 @@ class Resident:
 def declared() -> list[dataclasses.Field]:
     """Return the declared settings in the order of the table; each field's ``metadata`` tells name and help."""
     return [field for field in dataclasses.fields(Settings) if field.metadata]
-
-
-def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default."""
-    given, mistakes = _given(environ)
-    values: dict[str, object] = {}
-    for field in declared():
-        name = field.metadata["name"]
-        if name not in given:
-            continue
-        value, source = given.pop(name)
-        try:
-            values[field.name] = field.metadata["parse"](value)
-        except ValueError as cause:
-            # A parser's message says what is valid and never repeats the value: it may be a secret.
-            mistakes.append(f"{source}: {cause}")
-        values.setdefault("sources", {})[field.name] = source
-    values["tenant_stores"], more = _residents({name: given.pop(name) for name in list(given) if _tenant_in(name)})
-    return Settings(**values, key_texts={source: value for value, source in given.values()}), mistakes + more
-
-
-def _tenant_in(name: str) -> str | None:
-    match = _TENANT_NAME.fullmatch(name)
-    return kid_in_name(match.group(2), whole=True) if match else None
-
-
-def _residents(given: dict[str, tuple[str, str]]) -> tuple[dict[str, Resident], list[str]]:
-    """Return tenant → Resident of the STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid> in ``given``, and mistakes."""
-    found: dict[str, Resident] = {}
-    mistaken, mistakes = set(), []
-    for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
-        tenant = _tenant_in(name)
-        try:
-            if name.startswith("STORAGE_TENANT_") and tenant not in found:
-                found[tenant] = Resident(source, urls.parse(value))
-            elif name.startswith("STORAGE_REGION_") and tenant in found:
-                found[tenant] = dataclasses.replace(found[tenant], region=options.label(value))
-            elif tenant not in mistaken:
-                raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
-        except ValueError as cause:
-            mistaken.add(tenant)
-            mistakes.append(f"{source}: {cause}")
-    return found, mistakes
-
-
-def _is_key(name: str) -> bool:
-    match = _KEY_NAME.fullmatch(name)
-    return match is not None and (match.group(1) is None or kid_in_name(match.group(1), whole=True) is not None)
-
-
-def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Return name → (value, variable it came from) of all variables that concern the receiver."""
-    known = {field.metadata["name"] for field in declared()}
-    given: dict[str, tuple[str, str]] = {}
-    mistakes = []
-    for variable, raw in sorted(environ.items()):
-        name, from_file = variable, False
-        if variable.endswith("_FILE") and variable not in known:
-            name, from_file = variable.removesuffix("_FILE"), True
-        concerns = name in known or variable.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
-        if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
-            continue
-        if name not in known and not _is_key(name) and not _tenant_in(name):
-            mistakes.append(_unknown(variable))
-            continue
-        if name in given:
-            mistakes.append(f"{variable}: {given[name][1]} is set as well; only one of them is valid")
-            continue
-        try:
-            value = files.read_text(raw).rstrip("\r\n") if from_file else raw
-        except ValueError as cause:
-            mistakes.append(f"{variable}: the file it names {cause}")
-            continue
-        given[name] = (value, variable)
-    return given, mistakes
-
-
-def _unknown(variable: str) -> str:
-    if _KEY_NAME.fullmatch(variable):
-        return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
-    if _TENANT_NAME.fullmatch(variable):
-        return f"{variable}: must end in a tenant's UUID (underscores may stand for its hyphens)"
-    names = [field.metadata["name"] for field in declared()]
-    nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]
-    return f"{variable}: there is no such setting; the nearest is {nearest}"

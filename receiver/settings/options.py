@@ -95,6 +95,20 @@ def directory(value: str) -> Path:
     raise ValueError("must be the path of a directory that exists")
 
 
+def file(value: str) -> str:
+    """Return ``value`` as the path of a file that exists."""
+    if value and os.path.isfile(value):
+        return value
+    raise ValueError("must be the path of a file that exists")
+
+
+def prefix(value: str) -> str:
+    """Return ``value`` as what stands before the path of the API, percent-encoded as it is sent."""
+    if re.fullmatch(r"(/[\w.~!$&'()*+,;=:@%-]+)+", value, re.ASCII) and not re.search(r"/\.{1,2}(/|$)", value):
+        return value
+    raise ValueError("must be the beginning of a path, such as /flow, without a slash at its end")
+
+
 def addresses(value: str) -> tuple[str, ...]:
     """Return the addresses and networks in ``value``, separated by commas."""
     try:

@@ -1,0 +1,6 @@
+"""The settings: ``table.py`` declares, ``options.py`` parses each, ``reading.py`` takes all from the environment."""
+
+from receiver.settings.reading import SettingsMistakes, read
+from receiver.settings.table import Resident, Settings, declared
+
+__all__ = ["Resident", "Settings", "SettingsMistakes", "declared", "read"]

@@ -1,0 +1,108 @@
+"""Environment → Settings, or all mistakes in it at once."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+
+from receiver import files
+from receiver.keyring import kid_in_name
+from receiver.settings import options
+from receiver.settings.table import Resident, Settings, declared
+from receiver.stores import urls
+
+_KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
+_TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
+
+
+class SettingsMistakes(Exception):
+    """A start that cannot be: ``mistakes`` is a list of lines, each with the variable and what is valid."""
+
+    def __init__(self, mistakes: list[str]):
+        self.mistakes = mistakes
+        super().__init__("\n".join(mistakes))
+
+
+def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
+    """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default."""
+    given, mistakes = _given(environ)
+    values: dict[str, object] = {}
+    for field in declared():
+        name = field.metadata["name"]
+        if name not in given:
+            continue
+        value, source = given.pop(name)
+        try:
+            values[field.name] = field.metadata["parse"](value)
+        except ValueError as cause:
+            # A parser's message says what is valid and never repeats the value: it may be a secret.
+            mistakes.append(f"{source}: {cause}")
+        values.setdefault("sources", {})[field.name] = source
+    values["tenant_stores"], more = _residents({name: given.pop(name) for name in list(given) if _tenant_in(name)})
+    return Settings(**values, key_texts={source: value for value, source in given.values()}), mistakes + more
+
+
+def _tenant_in(name: str) -> str | None:
+    match = _TENANT_NAME.fullmatch(name)
+    return kid_in_name(match.group(2), whole=True) if match else None
+
+
+def _residents(given: dict[str, tuple[str, str]]) -> tuple[dict[str, Resident], list[str]]:
+    """Return tenant → Resident of the STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid> in ``given``, and mistakes."""
+    found: dict[str, Resident] = {}
+    mistaken, mistakes = set(), []
+    for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
+        tenant = _tenant_in(name)
+        try:
+            if name.startswith("STORAGE_TENANT_") and tenant not in found:
+                found[tenant] = Resident(source, urls.parse(value))
+            elif name.startswith("STORAGE_REGION_") and tenant in found:
+                found[tenant] = dataclasses.replace(found[tenant], region=options.label(value))
+            elif tenant not in mistaken:
+                raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
+        except ValueError as cause:
+            mistaken.add(tenant)
+            mistakes.append(f"{source}: {cause}")
+    return found, mistakes
+
+
+def _is_key(name: str) -> bool:
+    match = _KEY_NAME.fullmatch(name)
+    return match is not None and (match.group(1) is None or kid_in_name(match.group(1), whole=True) is not None)
+
+
+def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Return name → (value, variable it came from) of all variables that concern the receiver."""
+    known = {field.metadata["name"] for field in declared()}
+    given: dict[str, tuple[str, str]] = {}
+    mistakes = []
+    for variable, raw in sorted(environ.items()):
+        name, from_file = variable, False
+        if variable.endswith("_FILE") and variable not in known:
+            name, from_file = variable.removesuffix("_FILE"), True
+        concerns = name in known or variable.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
+        if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
+            continue
+        if name not in known and not _is_key(name) and not _tenant_in(name):
+            mistakes.append(_unknown(variable))
+            continue
+        if name in given:
+            mistakes.append(f"{variable}: {given[name][1]} is set as well; only one of them is valid")
+            continue
+        try:
+            value = files.read_text(raw).rstrip("\r\n") if from_file else raw
+        except ValueError as cause:
+            mistakes.append(f"{variable}: the file it names {cause}")
+            continue
+        given[name] = (value, variable)
+    return given, mistakes
+
+
+def _unknown(variable: str) -> str:
+    if _KEY_NAME.fullmatch(variable):
+        return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
+    if _TENANT_NAME.fullmatch(variable):
+        return f"{variable}: must end in a tenant's UUID (underscores may stand for its hyphens)"
+    names = [field.metadata["name"] for field in declared()]
+    nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]
+    return f"{variable}: there is no such setting; the nearest is {nearest}"
