@@ -16,7 +16,7 @@ from receiver.keyring import Key, Keyring
 from receiver.problems import BadRequest
 from receiver.schemas import fault_of, state_claims
 from receiver.signature import ISSUER, is_for_tenant, time_fault
-from receiver.states import State
+from receiver.states import Content, State
 
 TOKEN_LIFETIME = 300 * 60  # seconds that a state's token may still be valid for
 REPLY_LIFETIME = 10 * 60
@@ -60,6 +60,7 @@ def _state_of(raw: object, item: str, tenant: str, now: float, skew: float) -> S
     fault = _claims_fault(claims, tenant) or time_fault(claims, now, skew, TOKEN_LIFETIME)
     if fault:
         raise BadRequest(message=f"{item}: {fault}")
+    claims["content"] = Content(claims["content"])
     return State(**{name: claims[name] for name in State.__dataclass_fields__})
 
 
@@ -95,5 +96,5 @@ def _reply_claims(state: State, now: float) -> dict[str, object]:
         "iat": int(now),
         "nbf": int(now) - REPLY_BACKDATED,
         "jti": str(uuid.uuid4()),
-        "content": state.content,
+        "content": state.content.text,
     }

@@ -16,6 +16,7 @@ from jwcrypto.jwk import JWK
 
 from receiver import curve, files, strictjson
 from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
+from receiver.sealing import SealingKey, SealingKeys
 
 ROLES = ("platform", "receiver")
 _SIGNATURE_OPS = {"sign", "verify"}
@@ -65,8 +66,9 @@ class _Entry(NamedTuple):
 class Keyring:
     """All keys of a receiver. Lookup is by role and kid; the tenant then says yes or no."""
 
-    def __init__(self, keys: Iterable[Key] = ()):
+    def __init__(self, keys: Iterable[Key] = (), sealing: Iterable[SealingKey] = ()):
         self._keys = {(key.role, key.kid.lower()): key for key in keys}
+        self.sealing = SealingKeys(sealing)
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys.values())

@@ -1,7 +1,7 @@
 """State: a frozen value with its identity, its times and its content (PROTOCOL, "A state on its way in")."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 
 NANOSECONDS = 1_000_000_000
@@ -46,9 +46,23 @@ class Instant:
         return cls(text, seconds * NANOSECONDS + int((fraction or "").ljust(9, "0")))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Content:
+    """What a state holds: ``text``, as the platform sent it, or sealed by the key with the kid ``sealing_key``.
+
+    It refuses to be printed: str(), repr() and format() tell only how long it is.
+    """
+
+    text: str
+    sealing_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{'sealed ' if self.sealing_key else ''}content of {len(self.text)} characters>"
+
+
 @dataclass(frozen=True, slots=True)
 class State:
-    """One saved state of a flow. Ids are UUIDs in lower case; ``content`` never shows in a repr or a log."""
+    """One saved state of a flow. Ids are UUIDs in lower case."""
 
     id: str
     tenant: str
@@ -61,7 +75,7 @@ class State:
     created_at: Instant
     updated_at: Instant
     expires_at: Instant | None
-    content: str = field(repr=False)
+    content: Content
 
 
 def metadata_of(state: State) -> dict[str, object]:
@@ -83,13 +97,18 @@ def metadata_of(state: State) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is known of a stored state without its content; ``size`` is that of the content, bytes of UTF-8."""
+    """What is known of a stored state without its content.
+
+    ``size`` is that of the content as it is stored, bytes of UTF-8; ``sealing_key`` is the kid of the key that sealed
+    it, None for one in the clear.
+    """
 
     tenant: str
     id: str
     updated_at: Instant
     expires_at: Instant | None
     size: int
+    sealing_key: str | None = None
 
 
 def key_of(one: State | Summary) -> tuple[str, str]:

@@ -38,6 +38,7 @@ from receiver import (
     strictjson,
 )
 from receiver.problems import BadRequest, NotFound, SignatureRefused
+from receiver.states import Content
 from receiver.stores import Effect, Receipt, sqlite
 from receiver.stores.sqlite import SqliteStore
 from receiver.turns import waiting
@@ -431,7 +432,7 @@ def _content(change):
     whole = SqliteStore.save
 
     def save(self, tenant, found, receipt):
-        changed = [dataclasses.replace(state, content=change(state.content)) for state in found]
+        changed = [dataclasses.replace(state, content=Content(change(state.content.text))) for state in found]
         return whole(self, tenant, changed, receipt)
 
     SqliteStore.save = save

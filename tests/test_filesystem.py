@@ -207,7 +207,7 @@ def test_a_scan_passes_over_what_is_deleted_meanwhile_and_holds_nothing(store):
     store.timeout = 0
     store.delete(TENANT, [uid(11)], None)
     store.save(TENANT, [a_state(12, NEW)], None)
-    assert [(state.id, state.content) for state in scan] == [
+    assert [(state.id, state.content.text) for state in scan] == [
         (uid(12), NEW),
         (uid(13), OLD),
         (uid(14), OLD),
@@ -258,7 +258,7 @@ def test_every_flipped_bit_and_every_cut_is_found_and_harms_that_state_only(stor
         assert "secret" not in told.value.cause
     assert store.find(TENANT, uid(11)) == a_state(11)
     file_of(root, uid(10)).write_bytes(whole)
-    assert store.find(TENANT, uid(10)).content == "secret content"
+    assert store.find(TENANT, uid(10)).content.text == "secret content"
 
 
 @pytest.mark.case("G10")
@@ -571,7 +571,7 @@ def test_a_file_that_may_not_grow_is_told_and_the_process_lives_on(store, root):
 
     store.save(TENANT, [a_state(), a_state(12)], None)
     assert exit_code(forked(fill)) == 0
-    assert len(store.find(TENANT, uid(12)).content) == 20_000
+    assert len(store.find(TENANT, uid(12)).content.text) == 20_000
     assert not leftovers(root)
 
 
@@ -644,9 +644,9 @@ def view(store, kind="save") -> tuple:
     found = [store.find(TENANT, id) for id in IDS]
     if kind == "group":
         [repeated] = set(repeated_of_group(store))
-        return tuple(state and state.content for state in found), repeated
+        return tuple(state and state.content.text for state in found), repeated
     receipt = a_receipt("x", method="DELETE" if kind == "delete" else "POST")
-    return tuple(state and state.content for state in found), store.repeated(TENANT, receipt)
+    return tuple(state and state.content.text for state in found), store.repeated(TENANT, receipt)
 
 
 def views_around(kind, folder) -> list[tuple]:
@@ -805,7 +805,7 @@ def test_an_error_at_any_instant_of_a_group_leaves_all_or_nothing_of_each_change
             outcomes = [problem] * 3
         done = tuple(repeated_of_group(store))
         seen.add((done, *(type(outcome) for outcome in outcomes)))
-        contents = tuple(state and state.content for state in (store.find(TENANT, id) for id in IDS))
+        contents = tuple(state and state.content.text for state in (store.find(TENANT, id) for id in IDS))
         assert contents == ((NEW, "anew", "new", OLD) if all(done) else (OLD, NEW, None, OLD))
         store.save(TENANT, [], a_receipt("further"))
         assert not leftovers(place)
@@ -1177,7 +1177,7 @@ def test_threads_get_their_turn_in_the_order_in_which_they_asked(store, root):
     changes = [partial(store.save, TENANT, [a_state(content=str(number))], a_receipt(str(number))) for number in order]
     with waiting_together(store, root, *changes), pytest.raises(StoreUnavailable):
         impatient.save(TENANT, [a_state(content="impatient")], a_receipt("impatient"))
-    assert store.find(TENANT, uid(10)).content == "5"
+    assert store.find(TENANT, uid(10)).content.text == "5"
     assert not store.repeated(TENANT, a_receipt("impatient"))
     [record] = {path.read_bytes() for path in (root / TENANT / ".receipts").iterdir()}
     assert [receipt["jti"] for receipt in formats.unseal(record)["receipts"]] == [str(number) for number in order]
@@ -1212,7 +1212,7 @@ def test_changes_that_wait_at_the_same_moment_share_their_syncs(store, root, wai
         assert len(synced) == syncs
         if changes is others:
             assert all(store.repeated(TENANT, a_receipt(f"other {number}")) for number in numbers)
-    assert store.find(TENANT, uid(10)).content == str(waiting - 1)
+    assert store.find(TENANT, uid(10)).content.text == str(waiting - 1)
     assert [state.id for state in store.scan()] == [uid(10)]
     assert not leftovers(root)
 
@@ -1338,11 +1338,11 @@ def test_of_many_processes_that_save_one_state_the_newest_wins_and_nobody_reads_
         for updated in mine:
             own.save(TENANT, [a_state(updated=updated)], a_receipt(updated))
             highest = max(highest, updated)
-            assert own.find(TENANT, uid(10)).content >= highest
+            assert own.find(TENANT, uid(10)).content.text >= highest
 
     with processes(*(partial(save, versions[start::4]) for start in range(4))):
         pass
-    assert store.find(TENANT, uid(10)).content == max(versions)
+    assert store.find(TENANT, uid(10)).content.text == max(versions)
     assert all(store.repeated(TENANT, a_receipt(updated)) for updated in versions)
 
 
@@ -1355,25 +1355,25 @@ def test_readers_that_run_see_whole_batches_while_writers_are_killed(store, root
         real = os.rename  # slowed, so that most die between two of them
         os.rename = lambda *names: (real(*names), time.sleep(0.0005))
         own = FilesystemStore(str(root), 10)
-        version = own.find(TENANT, IDS[0]).content
+        version = own.find(TENANT, IDS[0]).content.text
         for number in range(int(version) + 1, sys.maxsize):
             own.save(TENANT, [a_state(id=id, updated=NEW, content=f"{number:06}") for id in IDS], None)
 
     def read():
         while not done.exists():
-            seen = [store.find(TENANT, id).content for id in random.sample(IDS, 4)]
+            seen = [store.find(TENANT, id).content.text for id in random.sample(IDS, 4)]
             assert seen == sorted(seen)
 
     store.save(TENANT, [a_state(id=id, content="000000") for id in IDS], None)
     with processes(read):
         for number in range(50):
-            before = store.find(TENANT, IDS[0]).content
+            before = store.find(TENANT, IDS[0]).content.text
             with processes(write) as [writer]:
-                while store.find(TENANT, IDS[0]).content == before:
+                while store.find(TENANT, IDS[0]).content.text == before:
                     time.sleep(0.001)
                 time.sleep(0.0005 * (number % 20))
                 os.kill(writer, signal.SIGKILL)
-            seen = {store.find(TENANT, id).content for id in IDS}
+            seen = {store.find(TENANT, id).content.text for id in IDS}
             assert len(seen) == 1
         done.touch()
     assert int(seen.pop()) >= 50
@@ -1427,7 +1427,7 @@ def test_a_copy_of_the_folder_made_under_load_holds_all_that_was_acknowledged_be
     with processes(*(partial(write, number) for number in range(3))) as writers:
         for number in range(15):
             time.sleep(0.05)
-            before = {state.id: state.content for state in store.scan(TENANT)}
+            before = {state.id: state.content.text for state in store.scan(TENANT)}
             copy = tmp_path / f"copy {number}"
             copy.mkdir()
             packing = subprocess.Popen(["tar", "-cC", root, "."], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -1436,7 +1436,7 @@ def test_a_copy_of_the_folder_made_under_load_holds_all_that_was_acknowledged_be
             assert packing.wait() in (0, 1)  # 1 where a file changed meanwhile
             restored = FilesystemStore(str(copy), 5)
             restored.prepare()
-            after = {state.id: state.content for state in restored.scan(TENANT)}
+            after = {state.id: state.content.text for state in restored.scan(TENANT)}
             assert {id for id in before if id < uid(100)} <= set(after)
             assert all(after[id] >= before[id] for id in before if id < uid(100))
             restored.save(TENANT, [a_state(1)], a_receipt())

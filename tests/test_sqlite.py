@@ -151,7 +151,7 @@ def test_a_damaged_file_is_an_error_and_not_an_empty_store(store, damage):
     for number in range(200):
         try:
             found = again.find(TENANT, uid(number))
-            outcomes.add("whole" if found and found.content == "x" * 5000 else "missing")
+            outcomes.add("whole" if found and found.content.text == "x" * 5000 else "missing")
         except (StoreDamaged, StoreUnavailable):
             outcomes.add("error")
     if damage == "emptied":  # nothing tells an emptied file from a new one; the log of `receiver serve` says it is new

@@ -12,7 +12,7 @@ import uuid
 import pytest
 
 from receiver.problems import ReplayRefused
-from receiver.states import NANOSECONDS, Instant, State
+from receiver.states import NANOSECONDS, Content, Instant, State
 from receiver.stores import Effect, Receipt, open_store
 
 NOW = 1_800_000_000
@@ -49,7 +49,8 @@ def a_state(number: int = 10, updated: str = "2026-01-01T00:00:00Z", **changes) 
         "expires_at": None,
         "content": updated,
     }
-    return State(**fields | changes)
+    fields |= changes
+    return State(**fields | {"content": Content(fields["content"])})
 
 
 def a_receipt(jti: str = "one", **changes) -> Receipt:
@@ -97,13 +98,13 @@ def test_the_newest_wins_in_any_order_of_arrival(store, order):
     times.append("2026-01-01T00:00:00.000000202Z")
     for number in order:
         store.save(TENANT, [a_state(updated=times[number])], None)
-    assert store.find(TENANT, uid(10)).content == times[3]
+    assert store.find(TENANT, uid(10)).content.text == times[3]
 
 
 def test_a_tie_goes_to_the_later_arrival(store):
     for content in ("b", "a", "c"):
         assert store.save(TENANT, [a_state(content=content)], None).stored == 1
-        assert store.find(TENANT, uid(10)).content == content
+        assert store.find(TENANT, uid(10)).content.text == content
 
 
 def test_an_older_state_is_ignored_and_counted(store):
@@ -272,7 +273,7 @@ def test_times_at_the_edge_of_the_calendar_are_kept(store, updated):
 @pytest.mark.parametrize("content", CONTENTS)
 def test_content_is_kept_to_the_last_byte(store, content):
     store.save(TENANT, [a_state(content=content)], None)
-    assert store.find(TENANT, uid(10)).content == content
+    assert store.find(TENANT, uid(10)).content.text == content
 
 
 @pytest.mark.parametrize("url", [name for name in BACKENDS if name != "filesystem"], indirect=True)
@@ -354,7 +355,7 @@ def test_many_threads_leave_the_newest_of_each_state(store):
     for thread in threads:
         thread.join()
     assert not failures
-    assert [state.content[-5:] for state in store.scan()] == [f"{195 + number:04d}Z" for number in range(5)]
+    assert [state.content.text[-5:] for state in store.scan()] == [f"{195 + number:04d}Z" for number in range(5)]
 
 
 def test_batches_in_opposite_order_do_not_lock_each_other_out(store):

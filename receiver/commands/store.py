@@ -111,9 +111,9 @@ def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json:
         state = opened.find(str(tenant), str(id))
     if state is None:
         raise click.ClickException("there is no such state")
-    fields = metadata_of(state) | {"bytes": len(state.content.encode("utf-8"))}
+    fields = metadata_of(state) | {"bytes": len(state.content.text.encode("utf-8"))}
     if with_content:
-        fields["content"] = state.content
+        fields["content"] = state.content.text
     if as_json:
         click.echo(json.dumps(fields, indent=1))
         return

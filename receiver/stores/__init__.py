@@ -1,7 +1,7 @@
 """The Store contract and its backends. What a backend must do is told here and tested in tests/test_stores.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from receiver.problems import ReplayRefused
@@ -95,6 +95,26 @@ class Store(ABC):
     @abstractmethod
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         """Delete the states ``ids`` of ``tenant``, or none; ids that do not exist are no fault. As ``save``."""
+
+    @abstractmethod
+    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        """Put the content of each pair's second state in the place of the first one's, and change nothing else.
+
+        Only where the first is still what is stored: one that was saved or deleted meanwhile stays as it is. Returns
+        how many were exchanged.
+        """
+
+    @abstractmethod
+    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
+        """Keep when each key was last used: (role, kid) → seconds since the epoch. An earlier time changes nothing."""
+
+    @abstractmethod
+    def key_uses(self) -> dict[tuple[str, str], int]:
+        """Return what ``note_key_uses`` kept, of all receivers on this store."""
+
+    @abstractmethod
+    def forget_key(self, role: str, kid: str) -> None:
+        """Delete what is kept of one key."""
 
     @abstractmethod
     def purge(self, before: int) -> int:

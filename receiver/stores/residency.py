@@ -46,6 +46,21 @@ class Residency(Store):
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         return self.of(tenant).delete(tenant, ids, receipt)
 
+    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        return self.of(tenant).exchange(tenant, pairs)
+
+    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
+        self.others.note_key_uses(uses)
+
+    def key_uses(self) -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        for uses in self._each(lambda store: store.key_uses()):
+            found |= {key: max(used, found.get(key, 0)) for key, used in uses.items()}
+        return found
+
+    def forget_key(self, role: str, kid: str) -> None:
+        self._each(lambda store: store.forget_key(role, kid))
+
     def purge(self, before: int) -> int:
         return sum(self._each(lambda store: store.purge(before)))
 

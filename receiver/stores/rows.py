@@ -8,16 +8,17 @@ changed, would be served as what was saved.
 import zlib
 
 from receiver.problems import StoreDamaged
-from receiver.states import NANOSECONDS, Instant, State, Summary
+from receiver.states import NANOSECONDS, Content, Instant, State, Summary
 
 FIELDS = (
     *("id", "tenant", "parent", "flow", "flow_version", "is_done", "current_map_element", "current_user"),
-    *("created_at", "updated_at", "expires_at", "content", "content_crc32"),
+    *("created_at", "updated_at", "expires_at", "content", "content_crc32", "sealing_key"),
 )
 # What a newer state replaces; the rest keeps its first value (PROTOCOL, "Newer wins").
 REPLACED = (
     *("flow", "flow_version", "is_done", "current_map_element", "current_user", "updated_at"),
-    *("expires_at", "expires_second", "content", "content_crc32", "updated_nanosecond", "updated_second"),
+    *("expires_at", "expires_second", "content", "content_crc32", "sealing_key"),
+    *("updated_nanosecond", "updated_second"),
 )
 
 
@@ -40,9 +41,25 @@ def row_of(tenant: str, state: State) -> dict[str, object]:
         "updated_nanosecond": nanosecond,
         "expires_at": expires.text if expires else None,
         "expires_second": expires.nanoseconds // NANOSECONDS if expires else None,
-        "content": state.content,
-        "content_crc32": zlib.crc32(state.content.encode("utf-8")),
+        **content_of(state),
     }
+
+
+def content_of(state: State) -> dict[str, object]:
+    """Return the values of what ``state`` holds, by the name of their field."""
+    text = state.content.text
+    return {
+        "content": text,
+        "content_crc32": zlib.crc32(text.encode("utf-8")),
+        "sealing_key": state.content.sealing_key,
+    }
+
+
+def exchange_of(tenant: str, old: State, new: State) -> dict[str, object]:
+    """Return the values for an exchange of ``old``'s content by ``new``'s: the new ones, and what tells the old row."""
+    row = row_of(tenant, old)
+    names = ("tenant", "id", "updated_second", "updated_nanosecond")
+    return {name: row[name] for name in names} | {"crc32_before": row["content_crc32"], **content_of(new)}
 
 
 def state_of(row: tuple) -> State:
@@ -50,7 +67,7 @@ def state_of(row: tuple) -> State:
 
     A row that was adopted from the Java service has no ``content_crc32``, and nothing to compare with.
     """
-    *ids, is_done, element, user, created, updated, expires, content, crc32 = row
+    *ids, is_done, element, user, created, updated, expires, content, crc32, sealing_key = row
     try:
         if crc32 is not None and zlib.crc32(content.encode("utf-8")) != crc32:
             raise ValueError("the content is not what was saved")
@@ -62,16 +79,17 @@ def state_of(row: tuple) -> State:
             Instant.parse(created),
             Instant.parse(updated),
             Instant.parse(expires) if expires else None,
-            content,
+            Content(content, sealing_key and str(sealing_key)),
         )
     except (AttributeError, TypeError, ValueError) as cause:
         raise StoreDamaged(f"state {ids[0]!s:.36} cannot be read back") from cause
 
 
 def summary_of(row: tuple) -> Summary:
-    """Return the Summary in ``row`` (its fields as texts, the size); raises StoreDamaged when it is not one."""
-    tenant, id, updated, expires, size = row
+    """Return the Summary in ``row`` (texts, the size, the sealing key); raises StoreDamaged."""
+    tenant, id, updated, expires, size, sealing_key = row
     try:
-        return Summary(tenant, id, Instant.parse(updated), Instant.parse(expires) if expires else None, size)
+        instants = Instant.parse(updated), Instant.parse(expires) if expires else None
+        return Summary(tenant, id, *instants, size, sealing_key and str(sealing_key))
     except (AttributeError, TypeError, ValueError) as cause:
         raise StoreDamaged(f"state {id!s:.36} cannot be read back") from cause

@@ -101,7 +101,12 @@ def _bytes_of(state: State) -> bytes:
     """Return every field of ``state`` in one spelling, the times as they came."""
     instants = (state.created_at, state.updated_at, state.expires_at)
     fields = [state.tenant, state.id, state.parent, state.flow, state.flow_version, state.is_done]
-    fields += [state.current_map_element, state.current_user, *(one and one.text for one in instants), state.content]
+    fields += [
+        state.current_map_element,
+        state.current_user,
+        *(one and one.text for one in instants),
+        state.content.text,
+    ]
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
@@ -129,7 +134,7 @@ def _batches(states: Iterator[State]) -> Iterator[list[State]]:
             yield batch
             batch, size = [], 0
         batch.append(state)
-        size += len(state.content)
+        size += len(state.content.text)
     if batch:
         yield batch
 

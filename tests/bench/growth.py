@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from receiver.mock_platform.keys import StoreKeys, new_store
-from receiver.states import Instant, State
+from receiver.states import Content, Instant, State
 from receiver.stores import open_store
 from tests.bench import cells, idle
 from tests.bench.figures import slope, spread
@@ -102,7 +102,7 @@ def _fill(folder: Path, tenant: str, count: int) -> list[str]:
     store = open_store(f"sqlite:///{folder}/states.db", 60)
     store.prepare()
     flow = content_of(1_000, tenant)
-    now, content = Instant.parse(flow.updated_at), flow.content()
+    now, content = Instant.parse(flow.updated_at), Content(flow.content())
     chance = random.Random(count)
     ids = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(count)]
     for first in range(0, count, _BATCH):

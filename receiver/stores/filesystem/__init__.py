@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import TypeVar
 from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import State, Summary
 from receiver.stores import Effect, Receipt, Store
-from receiver.stores.filesystem import durable, formats
+from receiver.stores.filesystem import durable, formats, key_uses
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
-from receiver.stores.filesystem.planning import Change, deleting, has_expired, purging, saving, stored
+from receiver.stores.filesystem.planning import Change, deleting, exchanging, has_expired, purging, saving, stored
 
 _PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
 
@@ -117,6 +117,30 @@ class FilesystemStore(Store):
         if receipt is None and self._is_unknown(tenant):
             return Effect()
         return self._changed(tenant, deleting(ids, receipt))
+
+    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        for old, _ in pairs:
+            _check(old.id)
+        return self._changed(tenant, exchanging(pairs))
+
+    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
+        def note(known: dict[tuple[str, str], int]) -> None:
+            known |= {key: max(time, known.get(key, 0)) for key, time in uses.items()}
+
+        self._change_key_uses(note)
+
+    def key_uses(self) -> dict[tuple[str, str], int]:
+        with file_errors():
+            self._ready()
+            return key_uses.read(str(self.path))
+
+    def forget_key(self, role: str, kid: str) -> None:
+        self._change_key_uses(lambda known: known.pop((role, kid), None))
+
+    def _change_key_uses(self, edit: Callable[[dict], object]) -> None:
+        with file_errors(full=StoreFull):
+            self._ready()
+            key_uses.change(str(self.path), edit, self.timeout)
 
     def purge(self, before: int) -> int:
         purged = 0

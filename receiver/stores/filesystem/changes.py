@@ -34,7 +34,7 @@ from contextlib import AbstractContextManager, suppress
 from receiver.problems import StoreDamaged
 from receiver.stores import Effect
 from receiver.stores.filesystem import durable
-from receiver.stores.filesystem.formats import StateFile, encode, seal, unseal
+from receiver.stores.filesystem.formats import StateFile, encode, from_line, to_line
 from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
 from receiver.stores.grouping import GroupCommit
@@ -157,7 +157,7 @@ class TenantFolder:
             record["states"][id] = zlib.crc32(line)
             yield self._new(id, record), (line, content), None
         latest = max((receipt.expires for receipt in plan.receipts.values()), default=None)
-        yield self._new("", record), (seal(record),), latest
+        yield self._new("", record), (to_line(record),), latest
 
     def _make_folders(self, record: dict) -> None:
         folders = self._shards(record) | ({self.receipts.path} if record["receipts"] else set())
@@ -206,7 +206,7 @@ class TenantFolder:
     def _read_record(self) -> dict | None:
         try:
             with open(self._record, "rb", opener=durable.read_only) as file:
-                return unseal(file.read())
+                return from_line(file.read())
         except (FileNotFoundError, ValueError):
             return None
 

@@ -1,8 +1,8 @@
-"""What the files hold: the mark of the store; a sealed line of JSON, and behind it, in a state file, the content.
+"""What the files hold: the mark of the store; a checked line of JSON, and behind it, in a state file, the content.
 
-``head -1 FILE`` shows what is known of a state, ``tail -n +2 FILE`` is its content. A line ends in the CRC-32 of all
-that stands before it, that of the content included: so each bit of the file is covered, and what is known of a
-state can be trusted without reading its content.
+``head -1 FILE`` shows what is known of a state, ``tail -n +2 FILE`` its content, unless it is sealed. A line ends in
+the CRC-32 of all that stands before it, that of the content included: so each bit of the file is covered, and what is
+known of a state can be trusted without reading its content.
 """
 
 import errno
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Self
 
 from receiver.problems import StoreDamaged, StoreMisplaced
-from receiver.states import Instant, State, Summary, metadata_of
+from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
 
 FORMAT = 1  # the version of the layout; a newer one is left alone
@@ -24,7 +24,7 @@ _STORE = "external-storage-receiver"
 _NO_STRANGERS = {"lost+found", LOCK, _NEW_MARK}  # what an empty volume, or a start that failed, may hold
 _NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 _LONGEST_LINE = 8192  # bytes; that of a state has some 700
-_SEAL = b', "crc32": '
+_CHECK = b', "crc32": '
 
 
 def check_mark(folder: str) -> None:
@@ -71,15 +71,15 @@ def make_mark(folder: str) -> None:
         os.unlink(new)
 
 
-def seal(fields: dict[str, object]) -> bytes:
+def to_line(fields: dict[str, object]) -> bytes:
     """Return ``fields`` as one line of JSON in ASCII with a last one, ``crc32``, over all others."""
     body = json.dumps(fields)[:-1].encode("ascii")
-    return b'%b%b"%08x"}\n' % (body, _SEAL, zlib.crc32(body))
+    return b'%b%b"%08x"}\n' % (body, _CHECK, zlib.crc32(body))
 
 
-def unseal(line: bytes) -> dict[str, object]:
-    """Return the fields of ``line``; raises ValueError unless it is to the bit what ``seal`` made."""
-    body, _, rest = line.rpartition(_SEAL)
+def from_line(line: bytes) -> dict[str, object]:
+    """Return the fields of ``line``; raises ValueError unless it is to the bit what ``to_line`` made."""
+    body, _, rest = line.rpartition(_CHECK)
     if rest != b'"%08x"}\n' % zlib.crc32(body):
         raise ValueError("not what was written")
     return json.loads(body + b"}")
@@ -87,10 +87,12 @@ def unseal(line: bytes) -> dict[str, object]:
 
 def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
     """Return the two parts of the file of ``state`` of ``tenant``: its first line and its content."""
-    content = state.content.encode("utf-8")
+    content = state.content.text.encode("utf-8")
     fields = metadata_of(state) | {"tenant": tenant}
     fields |= {"contentBytes": len(content), "contentCrc32": f"{zlib.crc32(content):08x}"}
-    return seal(fields), content
+    if state.content.sealing_key:
+        fields["sealingKey"] = state.content.sealing_key
+    return to_line(fields), content
 
 
 class StateFile:
@@ -106,7 +108,7 @@ class StateFile:
         try:
             with _damage(id):
                 self.line = self._file.readline(_LONGEST_LINE)
-                self._fields = unseal(self.line)
+                self._fields = from_line(self.line)
                 if (self._fields["tenant"], self._fields["id"]) != (tenant, id):
                     raise ValueError("the file of another state")
         except BaseException:
@@ -128,7 +130,8 @@ class StateFile:
         """Return the Summary, without reading the content; raises StoreDamaged when its size is another one."""
         state = self.state()
         with _damage(self.id):
-            return Summary(state.tenant, state.id, state.updated_at, state.expires_at, self._size())
+            times = state.updated_at, state.expires_at
+            return Summary(state.tenant, state.id, *times, self._size(), state.content.sealing_key)
 
     def whole(self) -> State:
         """Return the state with its content; raises StoreDamaged when that is not what was written."""
@@ -161,7 +164,7 @@ def _state_of(fields: dict, content: str) -> State:
         Instant.parse(fields["createdAt"]),
         Instant.parse(fields["updatedAt"]),
         Instant.parse(expires) if expires else None,
-        content,
+        Content(content, fields.get("sealingKey")),
     )
 
 

@@ -21,6 +21,10 @@ class OnDisk(Protocol):
     receipts: Receipts
 
     def open(self, id: str) -> StateFile: ...
+    def whole(self, id: str) -> State | None:
+        """Return the state ``id`` as the changes before left it, with its content; raises StoreDamaged."""
+        return None if id in self.deleted else self.states.get(id) or stored(self._folder, id, StateFile.whole)
+
     def held(self, ids: Iterable[str]) -> list[str]: ...
 
 
@@ -49,6 +53,10 @@ class Plan:
         if id in self.deleted:
             return None
         return self.states.get(id) or stored(self._folder, id)
+
+    def whole(self, id: str) -> State | None:
+        """Return the state ``id`` as the changes before left it, with its content; raises StoreDamaged."""
+        return None if id in self.deleted else self.states.get(id) or stored(self._folder, id, StateFile.whole)
 
     def held(self, ids: Iterable[str]) -> list[str]:
         """Return those of ``ids`` that there is a state of after the changes before, damaged or not; in any order."""
@@ -124,6 +132,17 @@ def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:
     return delete
 
 
+def exchanging(pairs: Sequence[tuple[State, State]]) -> Change:
+    """Return the change that exchanges contents, as Store.exchange has it."""
+
+    def exchange(plan: Plan) -> int:
+        changed = {old.id: replace(old, content=new.content) for old, new in pairs if plan.whole(old.id) == old}
+        plan.add(changed, (), None)
+        return len(changed)
+
+    return exchange
+
+
 def purging(ids: Sequence[str], before: int) -> Change:
     """Return the change that deletes those of the states ``ids`` that still expire before ``before``, nanoseconds.
 
@@ -138,11 +157,11 @@ def purging(ids: Sequence[str], before: int) -> Change:
     return purge
 
 
-def stored(folder: OnDisk, id: str) -> State | None:
-    """Return the state ``id`` that lies in ``folder``, without its content, or None; raises StoreDamaged."""
+def stored(folder: OnDisk, id: str, read: Callable[[StateFile], State] = StateFile.state) -> State | None:
+    """Return the state ``id`` that lies in ``folder`` as ``read`` does, or None; raises StoreDamaged."""
     try:
         with folder.open(id) as file:
-            return file.state()
+            return read(file)
     except FileNotFoundError:
         return None
 

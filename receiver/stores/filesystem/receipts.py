@@ -9,7 +9,7 @@ from contextlib import suppress
 from receiver.problems import StoreDamaged
 from receiver.stores import Receipt
 from receiver.stores.filesystem.durable import read_only, sync_folder
-from receiver.stores.filesystem.formats import unseal
+from receiver.stores.filesystem.formats import from_line
 
 _TIDYING = 60  # seconds between two looks for expired ones
 _NAME = re.compile("[0-9a-f]{64}")
@@ -78,7 +78,7 @@ def _name_of(jti: str) -> str:
 def _read(path: str) -> dict:
     """Return what the record at ``path`` keeps of the jti that it is named for; raises ValueError for damage."""
     with open(path, "rb", opener=read_only) as file:
-        kept = unseal(file.read())["receipts"]
+        kept = from_line(file.read())["receipts"]
     for fields in kept:
         if _name_of(fields["jti"]) == os.path.basename(path):
             return fields

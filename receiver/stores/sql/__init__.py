@@ -11,19 +11,20 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
-from receiver.problems import Problem, StoreUnavailable, TooLarge
+from receiver.problems import Problem, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
-from receiver.stores.rows import FIELDS, row_of, state_of, summary_of
+from receiver.stores.rows import exchange_of, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
-from receiver.stores.sql.schema import receipts, states
+from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
+from receiver.stores.sql.schema import key_uses, receipts, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls import Place
 from receiver.turns import waiting
@@ -31,19 +32,9 @@ from receiver.turns import waiting
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
 _PAGE = 500
 _BYTES_PER_READ = 4 << 20
-_STATEMENT_OVERHEAD = 8192  # bytes around a content
 _RECEIPTS_KEPT = 256  # changes between two deletions of those whose time has passed
 _RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as were added meanwhile
 _LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
-_ROW = [states.c[name] for name in FIELDS]
-_SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
-# Made once: building a statement takes longer than asking it.
-_FIND = select(*_ROW).where(states.c.tenant == bindparam("tenant"), states.c.id == bindparam("id"))
-_RECEIPT = select(receipts.c.method, receipts.c.digest).where(
-    receipts.c.tenant == bindparam("tenant"),
-    receipts.c.jti == bindparam("jti"),
-    receipts.c.expires >= bindparam("now"),
-)
 Result = TypeVar("Result")
 
 
@@ -59,9 +50,9 @@ class SqlStore(Store):
         self.timeout = timeout
         self.create = create
         self.connections = connections
-        self._upsert_state, self._upsert_receipt = upserts(place.kind)
+        self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(place.kind)
         size = func.datalength if place.kind == "sqlserver" else func.octet_length
-        self._summary = [*_SUMMARY, size(states.c.content)]
+        self._summary = [*SUMMARY, size(states.c.content), states.c.sealing_key]
         self._opened: tuple[int, Engine] | None = None
         self._opening = threading.Lock()
         self._preparing = threading.Lock()
@@ -81,11 +72,11 @@ class SqlStore(Store):
         self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
 
     def find(self, tenant: str, id: str) -> State | None:
-        row = self._read(lambda connection: connection.execute(_FIND, {"tenant": tenant, "id": id}).one_or_none())
+        row = self._read(lambda connection: connection.execute(FIND, {"tenant": tenant, "id": id}).one_or_none())
         return state_of(tuple(row)) if row else None
 
     def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self._read(lambda connection: _was(connection, tenant, receipt)) == "repeated"
+        return self._read(lambda connection: was(connection, tenant, receipt)) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         # In the order of their ids, and those of one id as they came: two batches never wait for each other in turn.
@@ -95,7 +86,7 @@ class SqlStore(Store):
             was = self._bind(connection, tenant, receipt)
             if was == "repeated":
                 return Effect(jti_was=was)
-            _check_size(connection, rows)
+            check_size(connection, rows)
             stored = sum(connection.execute(self._upsert_state, row).rowcount > 0 for row in rows)
             return Effect(stored, len(rows) - stored, was)
 
@@ -108,9 +99,30 @@ class SqlStore(Store):
             was = self._bind(connection, tenant, receipt)
             if was == "repeated":
                 return Effect(jti_was=was)
-            return Effect(sum(_delete(connection, tenant, part) for part in _parts(distinct)), 0, was)
+            return Effect(sum(delete_states(connection, tenant, part) for part in _parts(distinct)), 0, was)
 
         return self._change(work, receipt)
+
+    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        rows = sorted((exchange_of(tenant, old, new) for old, new in pairs), key=lambda row: row["id"])
+
+        def work(connection: Connection) -> int:
+            check_size(connection, rows)
+            return sum(exchange(connection, row) for row in rows)
+
+        return self._change(work, None)
+
+    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
+        rows = [{"role": role, "kid": kid, "last_used": time} for (role, kid), time in sorted(uses.items())]
+        self._change(lambda connection: [connection.execute(self._upsert_key_use, row) for row in rows], None)
+
+    def key_uses(self) -> dict[tuple[str, str], int]:
+        rows = self._read(lambda connection: connection.execute(select(key_uses)).all())
+        return {(role, kid): last_used for role, kid, last_used in rows}
+
+    def forget_key(self, role: str, kid: str) -> None:
+        own = key_uses.c.role == role, key_uses.c.kid == kid
+        self._change(lambda connection: connection.execute(delete(key_uses).where(*own)), None)
 
     def purge(self, before: int) -> int:
         # Whole seconds on both sides: a state goes a second late rather than early.
@@ -122,7 +134,7 @@ class SqlStore(Store):
             for tenant in {row.tenant_id for row in found}:
                 ids = sorted(row.id for row in found if row.tenant_id == tenant)
                 # Asked again under the row's lock: it may have been saved with a later expiry meanwhile.
-                count += self._change(lambda connection, own=(tenant, ids): _delete(connection, *own, expired), None)
+                count += self._change(lambda one, own=(tenant, ids): delete_states(one, *own, expired), None)
             total += count
         return total
 
@@ -136,7 +148,7 @@ class SqlStore(Store):
                 found = self._walk(lambda query: connection.execute(query).all(), tenant)
                 for group in _groups(summary for summary in found if wanted is None or wanted(summary)):
                     ids = [summary.id for summary in group]
-                    query = select(*_ROW).where(states.c.tenant == group[0].tenant, states.c.id.in_(ids))
+                    query = select(*ROW).where(states.c.tenant == group[0].tenant, states.c.id.in_(ids))
                     yield from [state_of(tuple(row)) for row in connection.execute(query.order_by(states.c.id))]
 
     def close(self) -> None:
@@ -222,7 +234,7 @@ class SqlStore(Store):
         values = {"tenant": tenant, "jti": receipt.jti.encode(), "method": receipt.method, "digest": receipt.digest}
         values |= {"expires": receipt.expires, "now": receipt.now}
         added = connection.execute(self._upsert_receipt, values).rowcount > 0
-        return "new" if added else _was(connection, tenant, receipt)
+        return "new" if added else was(connection, tenant, receipt)
 
     def _forget(self, now: int) -> None:
         """Delete some receipts whose time has passed; that this fails is no fault of the change before."""
@@ -238,32 +250,6 @@ class SqlStore(Store):
                 self._repeat(work, writes=True)
         except Problem as problem:
             logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
-
-
-def _check_size(connection: Connection, rows: Sequence[dict]) -> None:
-    """Raise TooLarge for a content that MariaDB or MySQL would not take: it ends the connection without a word."""
-    largest = connection.info.get("largest_statement")
-    for row in rows if largest else ():
-        content = row["content"].encode("utf-8")
-        escaped = sum(content.count(byte) for byte in (b'"', b"'", b"\\", b"\n", b"\r", b"\x1a"))  # as PyMySQL does
-        if len(content) + escaped + _STATEMENT_OVERHEAD > largest:
-            raise TooLarge(
-                f"state {row['id']}: {len(content)} bytes of content are more than max_allowed_packet of the database"
-                f" server lets through ({largest})",
-                "A state is larger than the database of this store accepts.",
-            )
-
-
-def _was(connection: Connection, tenant: str, receipt: Receipt) -> str:
-    """Return how the jti of ``receipt`` was used (Receipt.compare); raises ReplayRefused."""
-    key = {"tenant": tenant, "jti": receipt.jti.encode(), "now": receipt.now}
-    return receipt.compare(connection.execute(_RECEIPT, key).one_or_none())
-
-
-def _delete(connection: Connection, tenant: str, ids: Sequence[str], *conditions) -> int:
-    return connection.execute(
-        delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids), *conditions)
-    ).rowcount
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:

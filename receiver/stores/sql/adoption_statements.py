@@ -25,6 +25,8 @@ _ADDED = {
     "content_crc32": "bigint",
     "revision": "integer not null default 0",
 }
+# Fails while a state is sealed, which the Java service could not open: `receiver store reseal --open` comes first.
+_IN_THE_CLEAR = "alter table states add constraint states_in_the_clear check (sealing_key is null)"
 
 
 def of(place: Place, kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str]]:
@@ -85,11 +87,12 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
     was = {name: kinds[name] for name in changes if name in kinds}
     back = [
         "begin",
+        _IN_THE_CLEAR,
         f'alter table states drop constraint "{key}", add constraint "{key}" primary key (id)',
-        "alter table states " + ", ".join(f"drop column {name}" for name in _ADDED),
+        "alter table states " + ", ".join(f"drop column {name}" for name in (*_ADDED, "sealing_key")),
         "alter table states "
         + ", ".join(f"alter column {name} type {kind} using {name}::{kind}" for name, kind in was.items()),
-        f"drop table receipts, {VERSION_TABLE}",
+        f"drop table receipts, key_uses, {VERSION_TABLE}",
         "commit",
     ]
     return forth, back
@@ -177,10 +180,11 @@ def _mysql_back(kinds: Mapping[str, str]) -> list[str]:
     values |= {"expires_at": moment("expires_second")}
     return [
         "set time_zone = '+00:00'",
+        _IN_THE_CLEAR,
         "delete from states_java",
         _insert("insert", "states_java", "states", values),
         "rename table states to states_receiver, states_java to states",
-        f"drop table states_receiver, receipts, {VERSION_TABLE}",
+        f"drop table states_receiver, receipts, key_uses, {VERSION_TABLE}",
     ]
 
 
@@ -205,10 +209,13 @@ def _sqlserver(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str]
         forth.append(f"alter table states drop column {name}")
         forth.append(f"exec sp_rename 'states.{name}_text', '{name}', 'COLUMN'")
     forth.append(f"alter table states add constraint {key} primary key (tenant_id, id)")
-    back = [f"alter table states drop constraint {key}, states_revision"]
-    back += ["drop index states_expires_second on states", f"alter table states drop column {', '.join(added)}"]
+    back = [_IN_THE_CLEAR, f"alter table states drop constraint {key}, states_revision, states_in_the_clear"]
+    back += [
+        "drop index states_expires_second on states",
+        f"alter table states drop column {', '.join(added)}, sealing_key",
+    ]
     back += [f"alter table states alter column {name} {kinds[name]}" for name in TIMES]
     back += [f"alter table states alter column {name} {kinds[name]}" for name in IDS]
     back.append(f"alter table states add constraint {key} primary key (id)")
-    back.append(f"drop table receipts, {VERSION_TABLE}")
+    back.append(f"drop table receipts, key_uses, {VERSION_TABLE}")
     return forth, back

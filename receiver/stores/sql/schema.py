@@ -1,4 +1,4 @@
-"""The two tables of a database server, as the statements see them. The migrations make them; a test compares both.
+"""The three tables of a database server, as the statements see them. The migrations make them; a test compares both.
 
 Columns are named as in the Java service that this replaces, so that a table of its can be adopted and its readers
 still read; attributes are those of rows.py. Ids are UUIDs where the engine has that type.
@@ -23,6 +23,8 @@ CONTENT = (
 # Compared to the byte: a collation of text may take "a" and "a " for the same.
 JTI = LargeBinary().with_variant(mysql.VARBINARY(1020), "mysql", "mariadb").with_variant(mssql.VARBINARY(1020), "mssql")
 DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb").with_variant(mssql.BINARY(32), "mssql")
+KID = String(36)
+ROLE = String(16)
 OPTIONS = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
@@ -51,6 +53,7 @@ states = Table(
     Column("expires_second", BigInteger),
     Column("content", CONTENT, nullable=False),
     Column("content_crc32", BigInteger),  # null: adopted from the Java service
+    Column("sealing_key", KID),  # null: in the clear
     Column("revision", Integer, nullable=False, server_default="0"),  # how often it was replaced
     **OPTIONS,
 )
@@ -67,3 +70,12 @@ receipts = Table(
     **OPTIONS,
 )
 Index("receipts_expires", receipts.c.expires)
+
+key_uses = Table(
+    "key_uses",
+    metadata,
+    Column("role", ROLE, primary_key=True),
+    Column("kid", KID, primary_key=True),
+    Column("last_used", BigInteger, nullable=False),
+    **OPTIONS,
+)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Executable, Table, and_, bindparam, case, 
 from sqlalchemy.dialects import mysql, postgresql
 
 from receiver.stores.rows import REPLACED
-from receiver.stores.sql.schema import receipts, states
+from receiver.stores.sql.schema import key_uses, receipts, states
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ _RECEIPT = Upsert(
     "t.expires < :now",
 )
 
+_KEY_USE = Upsert(
+    key_uses,
+    ("last_used",),
+    lambda new: new.last_used > key_uses.c.last_used,
+    "s.last_used > t.last_used",
+)
+
 
 def _on_conflict(upsert: Upsert) -> Executable:
     insert = postgresql.insert(upsert.table)
@@ -104,10 +111,10 @@ def _merge(upsert: Upsert) -> Executable:
 _BUILDERS = {"postgresql": _on_conflict, "mysql": _on_duplicate_key, "sqlserver": _merge}
 
 
-def upserts(kind: str) -> tuple[Executable, Executable]:
-    """Return the upserts of a state (values of ``rows.row_of``) and of a receipt for a ``Place.kind``.
+def upserts(kind: str) -> tuple[Executable, Executable, Executable]:
+    """Return the upserts of a state (``rows.row_of``), of a receipt and of a key's use for a ``Place.kind``.
 
     The row count is 1 for a new row, 1 or 2 (MySQL) for a replaced one and 0 when the kept one stays.
     """
     build = _BUILDERS[kind]
-    return build(_STATE), build(_RECEIPT)
+    return build(_STATE), build(_RECEIPT), build(_KEY_USE)

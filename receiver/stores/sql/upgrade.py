@@ -1,12 +1,16 @@
 """The schema of a database server: made and upgraded by Alembic, by however many replicas start at once.
 
-PostgreSQL: one transaction under an advisory lock of that transaction, which passes through PgBouncer. Elsewhere
-the steps are made so that doing them twice does no harm; who comes second looks again.
+PostgreSQL: one transaction under an advisory lock of that transaction, which passes through PgBouncer. MariaDB and
+MySQL, whose DDL ends transactions: under a lock of the session. The steps are made so that doing them twice does no
+harm; who comes second looks again.
 """
 
 import random
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, column, inspect, select, table, text
@@ -14,10 +18,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores.sql.errors import is_hopeless
-from receiver.stores.sql.schema import VERSION_TABLE, receipts, states
+from receiver.stores.sql.schema import VERSION_TABLE, key_uses, receipts, states
 from receiver.stores.urls import Place
 
-HEAD = "0001"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
+HEAD = "0002"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _ALEMBIC = threading.Lock()  # what it works on is known to the whole process
 _LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
@@ -47,9 +51,9 @@ def _is_at_head(engine: Engine, place: Place, create: bool, deadline: float) -> 
                 _check_tables(connection, place)
         if not create:
             raise StoreUnavailable("the tables of the store are missing; a start of `receiver serve` makes them")
-        with engine.begin() as connection:
-            _lock(connection, place)
-            upgrade(connection, place)
+        with engine.begin() as connection, _locked(connection, place):
+            if revision_of(connection, place) == found:  # else another replica was first
+                upgrade(connection, place)
     except DBAPIError as error:
         if is_hopeless(error) or time.monotonic() > deadline:
             raise
@@ -87,7 +91,7 @@ def _check_tables(connection: Connection, place: Place) -> None:
             "the database holds the states of the Java service: stop that service, make a backup,"
             " then run `receiver store adopt`, which shows first what it will do"
         )
-    for ours in (states, receipts):
+    for ours in (states, receipts, key_uses):
         found = _columns(connection, place, ours.name)
         if found and found != {one.name for one in ours.columns}:
             raise StoreMisplaced(
@@ -124,13 +128,26 @@ def upgrade(connection: Connection, place: Place) -> None:
         command.upgrade(config, "head")
 
 
-def _lock(connection: Connection, place: Place) -> None:
-    """Keep other receivers from changing the schema until this transaction ends, where the engine can."""
-    if place.kind == "postgresql":
+@contextmanager
+def _locked(connection: Connection, place: Place) -> Iterator[None]:
+    """Keep other receivers from changing the schema meanwhile, where the engine can."""
+    take = {
+        "postgresql": text("select pg_advisory_xact_lock(:number)").bindparams(number=_LOCK),
+        "mysql": text("select get_lock('receiver_schema', 5)"),
+    }
+    if place.kind in take:
         try:
             with connection.begin_nested():
-                connection.execute(text("select pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+                connection.execute(take[place.kind])
         except OperationalError:
-            raise
+            if place.kind == "postgresql":
+                raise
+            place = replace(place, kind="unlocked")  # Galera has no such locks
         except DBAPIError:  # CockroachDB has none; there the steps collide and are tried again
-            return
+            place = replace(place, kind="unlocked")
+    try:
+        yield
+    finally:
+        if place.kind == "mysql":
+            with suppress(DBAPIError):
+                connection.execute(text("select release_lock('receiver_schema')"))

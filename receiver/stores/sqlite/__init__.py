@@ -7,7 +7,7 @@ share one, and its sync.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, Receipt, Store
 from receiver.stores.grouping import GroupCommit
-from receiver.stores.rows import row_of, state_of, summary_of
+from receiver.stores.rows import exchange_of, row_of, state_of, summary_of
 from receiver.stores.sqlite.file import DatabaseFile, begin, driver_errors
-from receiver.stores.sqlite.rows import COLUMNS, SUMMARY, UPSERT, bind, forget, jti_was
+from receiver.stores.sqlite.rows import COLUMNS, EXCHANGE, NOTE_KEY_USE, SUMMARY, UPSERT, bind, forget, jti_was
 from receiver.turns import waiting
 
 _PAGE = 500
@@ -74,7 +74,7 @@ class SqliteStore(Store):
             stored = sum(connection.execute(UPSERT, row).rowcount for row in rows)
             return Effect(stored, len(rows) - stored, was)
 
-        large = sum(len(state.content) for state in states) > _LARGE
+        large = sum(len(state.content.text) for state in states) > _LARGE
         return self._change(self._bound(tenant, receipt, work), large)
 
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
@@ -85,6 +85,30 @@ class SqliteStore(Store):
             return Effect(max(cursor.rowcount, 0), 0, was)
 
         return self._change(self._bound(tenant, receipt, work))
+
+    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        rows = [exchange_of(tenant, old, new) for old, new in pairs]
+
+        def work(connection: sqlite3.Connection) -> int:
+            connection.execute("pragma secure_delete = on")  # what was clear shall not stay in a page that is free now
+            try:
+                return sum(connection.execute(EXCHANGE, row).rowcount for row in rows)
+            finally:
+                connection.execute("pragma secure_delete = off")
+
+        return self._change(work, large=True)
+
+    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
+        rows = [{"role": role, "kid": kid, "last_used": time} for (role, kid), time in uses.items()]
+        self._change(lambda connection: connection.executemany(NOTE_KEY_USE, rows).rowcount)
+
+    def key_uses(self) -> dict[tuple[str, str], int]:
+        with self._reading() as connection:
+            return {(role, kid): used for role, kid, used in connection.execute("select * from key_uses")}
+
+    def forget_key(self, role: str, kid: str) -> None:
+        sql = "delete from key_uses where role = ? and kid = ?"
+        self._change(lambda connection: connection.execute(sql, (role, kid)).rowcount)
 
     def purge(self, before: int) -> int:
         # Whole seconds on both sides: a state goes a second late rather than early.

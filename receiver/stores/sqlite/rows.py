@@ -48,16 +48,16 @@ def jti_was(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> st
 COLUMNS = ", ".join(FIELDS)
 # octet_length does not read the content to tell its size; SQLite has it since 3.43.
 _SIZE = "octet_length(content)" if sqlite3.sqlite_version_info >= (3, 43) else "length(cast(content as blob))"
-SUMMARY = f"tenant, id, updated_at, expires_at, {_SIZE}"
+SUMMARY = f"tenant, id, updated_at, expires_at, {_SIZE}, sealing_key"
 UPSERT = """
     insert into states (
         id, tenant, parent, flow, flow_version, is_done, current_map_element, current_user,
         created_at, updated_at, updated_second, updated_nanosecond,
-        expires_at, expires_second, content, content_crc32
+        expires_at, expires_second, content, content_crc32, sealing_key
     ) values (
         :id, :tenant, :parent, :flow, :flow_version, :is_done, :current_map_element, :current_user,
         :created_at, :updated_at, :updated_second, :updated_nanosecond,
-        :expires_at, :expires_second, :content, :content_crc32
+        :expires_at, :expires_second, :content, :content_crc32, :sealing_key
     )
     on conflict (tenant, id) do update set
         flow                = excluded.flow,
@@ -71,7 +71,23 @@ UPSERT = """
         expires_at          = excluded.expires_at,
         expires_second      = excluded.expires_second,
         content             = excluded.content,
-        content_crc32       = excluded.content_crc32
+        content_crc32       = excluded.content_crc32,
+        sealing_key         = excluded.sealing_key
     where (excluded.updated_second, excluded.updated_nanosecond)
        >= (states.updated_second, states.updated_nanosecond)
+"""
+EXCHANGE = """
+    update states set
+        content       = :content,
+        content_crc32 = :content_crc32,
+        sealing_key   = :sealing_key
+     where tenant             = :tenant
+       and id                 = :id
+       and updated_second     = :updated_second
+       and updated_nanosecond = :updated_nanosecond
+       and content_crc32      = :crc32_before
+"""
+NOTE_KEY_USE = """
+    insert into key_uses (role, kid, last_used) values (:role, :kid, :last_used)
+    on conflict (role, kid) do update set last_used = max(last_used, excluded.last_used)
 """

@@ -25,3 +25,9 @@ def _states_and_receipts(db: Database) -> None:
     receipts = {"tenant": str, "jti": str, "method": str, "digest": bytes, "expires": int}
     db["receipts"].create(receipts, pk=("tenant", "jti"), not_null=set(receipts))
     db["receipts"].create_index(["expires"])
+
+
+@migrations(name="0002_sealing_keys")
+def _sealing_keys(db: Database) -> None:
+    db["states"].add_column("sealing_key", str)
+    db["key_uses"].create({"role": str, "kid": str, "last_used": int}, pk=("role", "kid"), not_null={"last_used"})

@@ -1,0 +1,133 @@
+"""Content at rest: sealed with XChaCha20-Poly1305 before a store gets it, opened when it comes back.
+
+A sealing key is a JWK of 32 random bytes (RFC 7518 section 6.4) whose kid is made of them, so that a wrong key cannot
+pass for the right one. What a content belongs to (tenant, id, updatedAt) is authenticated with it: in the place of
+another one, or under newer times, it does not open.
+"""
+
+import base64
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pybase64
+from isal import isal_zlib
+from nacl.exceptions import CryptoError
+from nacl.secret import Aead
+from nacl.utils import random
+
+from receiver import strictjson
+from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
+from receiver.problems import StoreDamaged
+from receiver.states import Content, State
+
+_FORMAT = "receiver-sealed-1"
+_PERSON = b"sealing key id"  # BLAKE2b's personalisation: this hash of a key is none for another purpose
+_LEVEL = 1
+_STORED, _DEFLATED = b"\0", b"\1"
+_RAW_DEFLATE = -15  # zlib's window bits: no header, no checksum; the tag is one
+
+
+class SealingFault(ValueError):
+    """A sealing key cannot be used. The text says what would be valid and holds nothing of the key."""
+
+
+@dataclass(frozen=True)
+class SealingKey:
+    """A key that seals content: ``kid``, when it was made (``issued``, seconds since the epoch), ``source``."""
+
+    kid: str
+    issued: int
+    source: str
+    box: Aead = field(repr=False, compare=False)
+
+
+class SealingKeys:
+    """The sealing keys of a receiver: all of them open, the newest one seals."""
+
+    def __init__(self, keys: Iterable[SealingKey] = ()):
+        self._keys = {key.kid: key for key in keys}
+        self.newest = max(self._keys.values(), key=lambda key: (key.issued, key.kid), default=None)
+
+    def __iter__(self) -> Iterator[SealingKey]:
+        return iter(self._keys.values())
+
+    def __contains__(self, kid: str) -> bool:
+        return kid in self._keys
+
+    def seal(self, state: State) -> State:
+        """Return ``state``, whose content is clear, with its content sealed by the newest key; there must be one."""
+        key = self.newest
+        clear = state.content.text.encode("utf-8")
+        packed = isal_zlib.compress(clear, _LEVEL, _RAW_DEFLATE)
+        packed = _DEFLATED + packed if len(packed) < len(clear) else _STORED + clear
+        del clear
+        sealed = key.box.encrypt(packed, _belonging(state, key.kid))
+        text = pybase64.b64encode(sealed).decode("ascii")
+        return replace(state, content=Content(text, key.kid))
+
+    def open(self, state: State) -> State:
+        """Return ``state`` with its content in the clear; its key must be one of these.
+
+        Raises StoreDamaged when it is not what was sealed for this tenant, id and updatedAt.
+        """
+        key = self._keys[state.content.sealing_key]
+        try:
+            sealed = pybase64.b64decode(state.content.text.encode("ascii"), validate=True)
+            packed = key.box.decrypt(sealed, _belonging(state, key.kid))
+            how, packed = packed[:1], memoryview(packed)[1:]
+            clear = isal_zlib.decompress(packed, _RAW_DEFLATE) if how == _DEFLATED else packed
+            text = str(clear, "utf-8")
+        except (CryptoError, ValueError, isal_zlib.error) as cause:
+            raise StoreDamaged(
+                f"state {state.id} of tenant {state.tenant}: its content is not what the key {key.kid} sealed for it"
+            ) from cause
+        return replace(state, content=Content(text))
+
+
+def _belonging(state: State, kid: str) -> bytes:
+    """Return the associated data of ``state``'s content; every part has a spelling of its own and no bar in it."""
+    return f"{_FORMAT}|{kid}|{state.tenant}|{state.id}|{state.updated_at.nanoseconds}".encode("ascii")
+
+
+def kid_of(secret: bytes) -> str:
+    """Return the kid of the key that is ``secret`` (32 bytes): a UUID of its hash, which tells nothing of it."""
+    return str(uuid.UUID(bytes=hashlib.blake2b(secret, digest_size=16, person=_PERSON).digest()))
+
+
+def generate(now: float) -> dict[str, object]:
+    """Return a new sealing key as the members of a JWK, made at ``now`` (seconds since the epoch)."""
+    secret = random(Aead.KEY_SIZE)
+    k = base64.urlsafe_b64encode(secret).rstrip(b"=").decode("ascii")
+    return {"kty": "oct", "kid": kid_of(secret), "iat": int(now), "k": k}
+
+
+def parse_keys(text: str, source: str) -> list[SealingKey]:
+    """Return the keys in ``text``: a JWK as ``generate`` makes it, or a JWK set of such (RFC 7517 section 5).
+
+    ``source`` is the variable or file that it is from. Raises SealingFault.
+    """
+    try:
+        found = strictjson.loads(text.encode("utf-8", "replace"))
+    except strictjson.NotJson:
+        found = None
+    members = found.get("keys", [found]) if isinstance(found, dict) else None
+    if not isinstance(members, list) or not members:
+        raise SealingFault("must be one JWK as a JSON object, or a JWK set")
+    return [_parse(one, source) for one in members]
+
+
+def _parse(members: object, source: str) -> SealingKey:
+    if not isinstance(members, dict) or members.get("kty") != "oct":
+        raise SealingFault('must be a JWK with "kty": "oct"; `receiver keys sealing` makes one')
+    try:
+        secret = bytes(decode_base64url(as_ascii(members.get("k")), size=Aead.KEY_SIZE))
+    except TokenFault:
+        raise SealingFault(f'must have "k": {Aead.KEY_SIZE} bytes in base64url') from None
+    issued = members.get("iat", 0)
+    if type(issued) is not int or not 0 <= issued < 1 << 40:
+        raise SealingFault('has an "iat" that is not whole seconds since 1970')
+    if canonical_uuid(members.get("kid")) != kid_of(secret):
+        raise SealingFault('has a "kid" that is not that of its "k": one of them was changed')
+    return SealingKey(kid_of(secret), issued, source, Aead(secret))

@@ -1,0 +1,40 @@
+"""When each key was last used: one small file beside the tenants' folders, replaced as a whole."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from receiver.problems import StoreDamaged
+from receiver.stores.filesystem import durable
+from receiver.stores.filesystem.formats import from_line, to_line
+
+_NAME, _NEW_NAME = "key-uses", ".key-uses"
+Uses = dict[tuple[str, str], int]
+
+
+def read(folder: str) -> Uses:
+    """Return (role, kid) → seconds since the epoch of the store at ``folder``; raises StoreDamaged, OSError."""
+    try:
+        with open(f"{folder}/{_NAME}", "rb", opener=durable.read_only) as file:
+            kept = from_line(file.read())
+        return {(role, kid): used for role, kids in kept.items() if role != "crc32" for kid, used in kids.items()}
+    except FileNotFoundError:
+        return {}
+    except (AttributeError, TypeError, ValueError) as cause:
+        raise StoreDamaged(f"files: {folder}/{_NAME} is not what was written; restore it, or delete it") from cause
+
+
+def change(folder: str, edit: Callable[[Uses], object], timeout: float) -> None:
+    """Let ``edit`` change the uses of the store at ``folder``, under its lock; durable when this returns."""
+    with durable.locked(folder, time.monotonic() + timeout):
+        uses = read(folder)
+        edit(uses)
+        kept: dict[str, dict[str, int]] = {}
+        for (role, kid), used in sorted(uses.items()):
+            kept.setdefault(role, {})[kid] = used
+        with suppress(FileNotFoundError):  # left by one that was killed
+            os.unlink(f"{folder}/{_NEW_NAME}")
+        durable.write_file(f"{folder}/{_NEW_NAME}", to_line(kept))
+        os.rename(f"{folder}/{_NEW_NAME}", f"{folder}/{_NAME}")
+        durable.sync_folder(folder)

@@ -1,0 +1,76 @@
+"""What a database server is asked in one dialect for all, and what is told from its answers."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection, bindparam, delete, or_, select, update
+
+from receiver.problems import TooLarge
+from receiver.stores import Receipt
+from receiver.stores.rows import FIELDS
+from receiver.stores.sql.schema import receipts, states
+
+_STATEMENT_OVERHEAD = 8192  # bytes around a content
+ROW = [states.c[name] for name in FIELDS]
+SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
+# Made once: building a statement takes longer than asking it.
+FIND = select(*ROW).where(states.c.tenant == bindparam("tenant"), states.c.id == bindparam("id"))
+_RECEIPT = select(receipts.c.method, receipts.c.digest).where(
+    receipts.c.tenant == bindparam("tenant"),
+    receipts.c.jti == bindparam("jti"),
+    receipts.c.expires >= bindparam("now"),
+)
+# A row that was adopted from the Java service has no checksum to be told by; its content is in the clear.
+_EXCHANGE = (
+    update(states)
+    .where(
+        states.c.tenant == bindparam("of_tenant"),
+        states.c.id == bindparam("of_id"),
+        states.c.updated_second == bindparam("of_second"),
+        states.c.updated_nanosecond == bindparam("of_nanosecond"),
+        or_(states.c.content_crc32 == bindparam("of_crc32"), states.c.content_crc32.is_(None)),
+    )
+    .values(
+        content=bindparam("content"), content_crc32=bindparam("content_crc32"), sealing_key=bindparam("sealing_key")
+    )
+)
+
+
+def exchange(connection: Connection, row: Mapping[str, object]) -> int:
+    """Exchange the content of a state (``rows.exchange_of``); return 1, or 0 when it is not what it was."""
+    names = {
+        "of_tenant": "tenant",
+        "of_id": "id",
+        "of_second": "updated_second",
+        "of_nanosecond": "updated_nanosecond",
+        "of_crc32": "crc32_before",
+    }
+    values = {name: row[key] for name, key in names.items()}
+    values |= {name: row[name] for name in ("content", "content_crc32", "sealing_key")}
+    return connection.execute(_EXCHANGE, values).rowcount
+
+
+def check_size(connection: Connection, rows: Sequence[Mapping]) -> None:
+    """Raise TooLarge for a content that MariaDB or MySQL would not take: it ends the connection without a word."""
+    largest = connection.info.get("largest_statement")
+    for row in rows if largest else ():
+        content = row["content"].encode("utf-8")
+        escaped = sum(content.count(byte) for byte in (b'"', b"'", b"\\", b"\n", b"\r", b"\x1a"))  # as PyMySQL does
+        if len(content) + escaped + _STATEMENT_OVERHEAD > largest:
+            raise TooLarge(
+                f"state {row['id']}: {len(content)} bytes of content are more than max_allowed_packet of the database"
+                f" server lets through ({largest})",
+                "A state is larger than the database of this store accepts.",
+            )
+
+
+def was(connection: Connection, tenant: str, receipt: Receipt) -> str:
+    """Return how the jti of ``receipt`` was used (Receipt.compare); raises ReplayRefused."""
+    key = {"tenant": tenant, "jti": receipt.jti.encode(), "now": receipt.now}
+    return receipt.compare(connection.execute(_RECEIPT, key).one_or_none())
+
+
+def delete_states(connection: Connection, tenant: str, ids: Sequence[str], *conditions) -> int:
+    """Delete the states ``ids`` of ``tenant`` that meet ``conditions``; return how many there were."""
+    return connection.execute(
+        delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids), *conditions)
+    ).rowcount
