@@ -23,6 +23,7 @@ $(STAMP): requirements.txt requirements-dev.txt setup.cfg pyproject.toml
 
 run: setup  ## start the receiver on 127.0.0.1:8080 with SQLite under var/ and demo keys under keys/
 	@$(BIN)/receiver keys generate --if-none
+	@$(BIN)/receiver keys sealing --if-none
 	@exec $(BIN)/receiver serve
 
 platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the receiver that make run starts

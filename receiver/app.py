@@ -17,6 +17,7 @@ from receiver.settings import Settings, SettingsMistakes
 from receiver.settings import read as read_settings
 from receiver.stores import Store
 from receiver.stores.residency import Residency
+from receiver.stores.sealed import Sealed
 from receiver.stores.urls import Place
 
 
@@ -27,7 +28,9 @@ def configure() -> tuple[Settings, Keyring]:
     """
     settings, mistakes = read_settings(os.environ)
     ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
-    _stop_at(mistakes + key_mistakes + _misplaced(settings))
+    sealing, more = keyring.load_sealing(settings)
+    ring.sealing = sealing.sealing
+    _stop_at(mistakes + key_mistakes + more + _misplaced(settings))
     return settings, ring
 
 
@@ -36,6 +39,14 @@ def configure_stores() -> Settings:
     settings, mistakes = read_settings(os.environ)
     _stop_at(mistakes + _misplaced(settings))
     return settings
+
+
+def configure_contents() -> tuple[Settings, Keyring]:
+    """Return the settings of the process's environment and its sealing keys, for work on what states hold."""
+    settings = configure_stores()
+    ring, mistakes = keyring.load_sealing(settings)
+    _stop_at(mistakes)
+    return settings, ring
 
 
 def _misplaced(settings: Settings) -> list[str]:
@@ -53,18 +64,24 @@ def _stop_at(mistakes: list[str]) -> None:
         raise SettingsMistakes(mistakes)
 
 
-def open_configured(settings: Settings, may_create: Callable[[Place], bool] = lambda _place: True) -> Store:
+def open_place(place: Place, settings: Settings, ring: Keyring, create: bool = True) -> Sealed:
+    """Return the store at ``place``, its contents sealed as ``settings`` and ``ring`` say."""
+    inner = stores.open_store(place, settings.store_timeout, create, settings.pool_size)
+    return Sealed(inner, ring, settings.clear_states)
+
+
+def open_configured(
+    settings: Settings, ring: Keyring, may_create: Callable[[Place], bool] = lambda _place: True
+) -> Store:
     """Return the store that ``settings`` name, with the tenants that have one of their own in theirs.
 
-    ``may_create`` tells which of them may be made where they are missing.
+    The sealing keys are those of ``ring``; ``may_create`` tells which stores may be made where they are missing.
     """
     opened: dict[tuple, Store] = {}
 
     def once(place: Place) -> Store:
         if place.identity not in opened:
-            opened[place.identity] = stores.open_store(
-                place, settings.store_timeout, may_create(place), settings.pool_size
-            )
+            opened[place.identity] = open_place(place, settings, ring, may_create(place))
         return opened[place.identity]
 
     others, *own = [once(resident.place) for resident in settings.residents.values()]
@@ -87,7 +104,7 @@ def create_app(
         settings, ring = configure()
         logs.configure(settings.log_level)
     if store is None:
-        store = open_configured(settings)
+        store = open_configured(settings, ring)
         try:
             store.prepare()
         except Problem as cause:

@@ -10,13 +10,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jwcrypto.jwk import JWK
 
 from receiver import curve, files, strictjson
 from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
-from receiver.sealing import SealingKey, SealingKeys
+from receiver.sealing import SealingFault, SealingKey, SealingKeys, parse_keys
+
+if TYPE_CHECKING:
+    from receiver.settings import Settings
 
 ROLES = ("platform", "receiver")
 _SIGNATURE_OPS = {"sign", "verify"}
@@ -28,7 +31,7 @@ _ALGORITHMS = {
     "ECDH-ES+A256KW": "enc",
 }
 _UUID_IN_NAME = re.compile(r"[0-9a-fA-F]{8}(?:[-_][0-9a-fA-F]{4}){3}[-_][0-9a-fA-F]{12}")
-_FILE_NAME = re.compile(rf"(platform|receiver)(?:[-_.]key)?(?:[-_.]({_UUID_IN_NAME.pattern}))?\.(?:json|jwk)")
+_FILE_NAME = re.compile(rf"(platform|receiver|sealing)(?:[-_.]key)?(?:[-_.]({_UUID_IN_NAME.pattern}))?\.(?:json|jwk)")
 _NOT_KEYS = re.compile(r"\..*|README.*|mock-.*")
 
 
@@ -185,7 +188,7 @@ def _from_directory(directory: Path, tenant: str | None = None) -> Iterator["_En
         elif folder:
             yield f"{path}: a folder of keys must be named by a tenant's UUID and lie directly in {directory}"
         elif match is None:
-            yield f"{path}: must be named platform-<kid>.json or receiver-<kid>.json"
+            yield f"{path}: must be named platform-<kid>.json, receiver-<kid>.json or sealing-<kid>.json"
         else:
             try:
                 yield _Entry(str(path), files.read_text(path), match.group(1), tenant)
@@ -222,6 +225,8 @@ def load(variables: Mapping[str, str], directory: Path | None) -> tuple[Keyring,
             mistakes.append(entry)
             continue
         roles.add(entry.role)
+        if entry.role == "sealing":
+            continue
         try:
             _add(found, parse_key(entry.text, entry.role, entry.source, entry.tenant))
         except KeyFault as fault:
@@ -248,3 +253,19 @@ def _add(found: dict[tuple[str, str], Key], key: Key) -> None:
         both = None if None in (key.tenants, other.tenants) else key.tenants | other.tenants
         key = replace(other, tenants=both)
     found[name] = key
+
+
+def load_sealing(settings: "Settings") -> tuple[Keyring, list[str]]:
+    """Return a keyring of the sealing keys of ``settings`` alone, and all mistakes in them."""
+    found: list[SealingKey] = []
+    mistakes: list[str] = []
+    variables = {settings.sources["sealing_key"]: settings.sealing_key} if settings.sealing_key else {}
+    entries = [_Entry(name, text, "sealing", None) for name, text in variables.items()]
+    for entry in [*entries, *_entries({}, settings.keys)]:
+        if isinstance(entry, str) or entry.role != "sealing":
+            continue
+        try:
+            found += parse_keys(entry.text, entry.source)
+        except SealingFault as fault:
+            mistakes.append(f"{entry.source}: {fault}")
+    return Keyring(sealing=found), mistakes

@@ -83,4 +83,5 @@ class Server(BaseApplication):
         Only the master, before, may create the store: a worker that starts later and finds none must not
         replace it by an empty one. Where the master could not, because a server was down, workers may.
         """
-        return create_app(self.settings, self.keyring, open_configured(self.settings, self.unprepared.__contains__))
+        store = open_configured(self.settings, self.keyring, self.unprepared.__contains__)
+        return create_app(self.settings, self.keyring, store)

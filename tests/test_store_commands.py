@@ -15,6 +15,7 @@ from http.client import HTTPException
 import pytest
 
 from receiver.app import create_app, open_configured
+from receiver.keyring import Keyring
 from receiver.mock_platform.client import Client
 from receiver.problems import StoreUnavailable
 from receiver.settings import Settings, read
@@ -222,7 +223,7 @@ def homes(new_url, tmp_path):
 
 def test_a_tenant_with_a_store_of_its_own_has_its_states_there_and_nowhere_else(homes, keys, clock, flow):
     settings = settings_of(**homes)
-    with contextlib.closing(open_configured(settings)) as store:
+    with contextlib.closing(open_configured(settings, Keyring())) as store:
         application = create_app(settings, ring_of(keys), store, clock)
         for tenant in (TENANT, OTHER):
             client = InProcess(application.test_client(), tenant, keys)
@@ -251,7 +252,7 @@ def test_an_outage_of_one_tenants_store_is_that_tenants_alone(keys, clock, flow,
         STORAGE_STORE_TIMEOUT="1",
         **{f"STORAGE_TENANT_{OTHER}": "postgresql://u:p@127.0.0.1:1/d"},
     )
-    with contextlib.closing(open_configured(settings)) as store:
+    with contextlib.closing(open_configured(settings, Keyring())) as store:
         application = create_app(settings, ring_of(keys), store, clock)
         for tenant in (TENANT, OTHER):
             client = InProcess(application.test_client(), tenant, keys)
@@ -292,7 +293,7 @@ def test_two_tenants_may_share_a_store(new_url):
     settings = settings_of(
         DATABASE_URL=new_url("sqlite"), **{f"STORAGE_TENANT_{uid(7)}": shared, f"STORAGE_TENANT_{uid(8)}": shared}
     )
-    with contextlib.closing(open_configured(settings)) as store:
+    with contextlib.closing(open_configured(settings, Keyring())) as store:
         store.prepare()
         assert store.of(uid(7)) is store.of(uid(8))
         assert store.of(uid(7)) is not store.of(TENANT)
@@ -338,7 +339,7 @@ def test_a_purge_reaches_every_store_that_answers(new_url):
         STORAGE_STORE_TIMEOUT="1",
         **{f"STORAGE_TENANT_{OTHER}": new_url("sqlite")},
     )
-    with contextlib.closing(open_configured(settings)) as store:
+    with contextlib.closing(open_configured(settings, Keyring())) as store:
         with pytest.raises(StoreUnavailable):
             store.prepare()
         store.save(OTHER, [a_state(1, tenant=OTHER, expires_at=Instant.parse("2020-01-01T00:00:00Z"))], None)

@@ -7,6 +7,7 @@ import click
 from tabulate import tabulate
 
 from receiver import app, keyring, settings
+from receiver.commands.keys_sealing import sealing
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
 from receiver.mock_platform import keyfiles
@@ -16,6 +17,9 @@ from receiver.mock_platform.keys import new_store
 @click.group()
 def keys() -> None:
     """Make, list and check the platform and receiver keys."""
+
+
+keys.add_command(sealing)
 
 
 @keys.command()

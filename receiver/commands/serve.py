@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from receiver import app, logs, stores
+from receiver import app, logs
 from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
@@ -21,7 +21,7 @@ def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     settings, keyring = app.configure()
     logs.configure(settings.log_level)
-    unprepared = _prepare_stores(settings)
+    unprepared = _prepare_stores(settings, keyring)
 
     def on_ready(addresses: list[str]) -> None:
         with contextlib.suppress(OSError):  # nobody may be reading
@@ -30,7 +30,7 @@ def serve() -> None:
     Server(settings, keyring, on_ready, unprepared=unprepared).run()
 
 
-def _prepare_stores(settings: Settings) -> list[Place]:
+def _prepare_stores(settings: Settings, keyring: Keyring) -> list[Place]:
     """Prepare each store before any worker starts; a place that cannot hold one stops the start.
 
     One that is only busy or down does not: the service then answers 503 until it is there. Returns the places
@@ -39,7 +39,7 @@ def _prepare_stores(settings: Settings) -> list[Place]:
     unprepared, mistakes = [], []
 
     def prepare(resident: Resident) -> None:
-        store = stores.open_store(resident.place, settings.store_timeout)
+        store = app.open_place(resident.place, settings, keyring)
         try:
             store.prepare()
         except StoreMisplaced as cause:

@@ -15,6 +15,8 @@ from receiver import app
 from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
+from receiver.commands.store_reseal import reseal
+from receiver.keyring import Keyring
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.states import Summary, metadata_of
@@ -35,15 +37,17 @@ def store() -> None:
 
 store.add_command(copy)
 store.add_command(adopt)
+store.add_command(reseal)
 
 
 @contextlib.contextmanager
-def _opened(place: Place | None) -> Iterator[Store]:
-    settings = app.configure_stores()
+def _opened(place: Place | None, contents: bool = False) -> Iterator[Store]:
+    """Yield the store that is meant; its sealing keys are needed, and read, only for ``contents``."""
+    settings, ring = app.configure_contents() if contents else (app.configure_stores(), Keyring())
     opened = (
-        open_store(place, settings.store_timeout, create=False)
+        app.open_place(place, settings, ring, create=False)
         if place
-        else app.open_configured(settings, lambda _place: False)
+        else app.open_configured(settings, ring, lambda _place: False)
     )
     with contextlib.closing(opened):
         yield opened
@@ -107,7 +111,7 @@ def _print_lines(rows: Iterable[dict]) -> None:
 @_json
 def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json: bool) -> None:
     """Show what is known of the state ID of TENANT."""
-    with _opened(url) as opened:
+    with _opened(url, contents=True) as opened:
         state = opened.find(str(tenant), str(id))
     if state is None:
         raise click.ClickException("there is no such state")

@@ -3,18 +3,16 @@
 import contextlib
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from uuid import UUID
 
 import click
 from tabulate import tabulate
 
 from receiver import app, files
-from receiver.stores import Store, open_store, transfer
+from receiver.commands.progress import progress
+from receiver.stores import Store, transfer
 from receiver.stores.urls import Place, parse
-
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 class StoreUrl(click.ParamType):
@@ -43,13 +41,13 @@ def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool
     The newer of two wins in the target. May be broken off and run again, and while either is in use. A URL may be
     given as @FILE, the path of a file that holds it: nobody else sees its password then.
     """
-    settings = app.configure_stores()
+    settings, ring = app.configure_contents()
     source = source or settings.place
     if source.identity == target.identity:
         raise click.UsageError("--from and --to name the same store")
     with (
-        contextlib.closing(open_store(source, settings.store_timeout, create=False)) as here,
-        contextlib.closing(open_store(target, settings.store_timeout)) as there,
+        contextlib.closing(app.open_place(source, replace(settings, clear_states="read"), ring, create=False)) as here,
+        contextlib.closing(app.open_place(target, settings, ring)) as there,
     ):
         here.ping()
         if tenant and next(here.summaries(str(tenant)), None) is None:
@@ -62,34 +60,14 @@ def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool
 
 def _run(source: Store, target: Store, tenant: str | None) -> list[transfer.Copied]:
     total = sum(1 for _ in source.summaries(tenant))
-    with _progress("copying", total) as step:
+    with progress("copying", total) as step:
         copied = transfer.copy(source, target, tenant, step)
     verdicts = []
-    with _progress("comparing", total) as step:
+    with progress("comparing", total) as step:
         for verdict in transfer.compare(source, target, tenant, step):
             verdict.copied = copied.get(verdict.tenant, 0)
             verdicts.append(verdict)
     return verdicts
-
-
-@contextlib.contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yield what is called for each state: it moves a bar on a terminal, and writes a line now and then elsewhere."""
-    if sys.stderr and sys.stderr.isatty():
-        with click.progressbar(length=total, label=label, file=sys.stderr, update_min_steps=100) as bar:
-            yield lambda: bar.update(1)
-        return
-    done, said = 0, time.monotonic()
-
-    def step() -> None:
-        nonlocal done, said
-        done += 1
-        if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            click.echo(f"{label}: {done:,} of {total:,} states", err=True)
-
-    yield step
-    click.echo(f"{label}: {done:,} states", err=True)
 
 
 def _report(verdicts: list[transfer.Copied], source: str, target: str, as_json: bool) -> None:

@@ -139,6 +139,10 @@ class Store(ABC):
         answers with the states of one moment, a file system with each as it was when its turn came.
         """
 
+    def compact(self) -> None:
+        """Overwrite what earlier contents left behind, where a store can do so by itself; changes wait meanwhile."""
+        return
+
     @abstractmethod
     def close(self) -> None:
         """Close what this process holds open. The store can be used again afterwards."""

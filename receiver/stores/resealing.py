@@ -21,11 +21,12 @@ _WALKS = 3  # what was saved with the old key meanwhile is found by the next one
 class Resealed:
     """What came of it: ``key`` is the kid that contents have now, or "clear"; ``resealed`` counts them.
 
-    ``damaged`` tells of contents that could not be opened. ``left`` counts those that have another key still.
+    ``sealed`` counts those of them that were in the clear before; ``damaged`` tells of contents that could not be opened. ``left`` counts those that have another key still.
     """
 
     key: str
     resealed: int = 0
+    sealed: int = 0
     damaged: list[str] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
 
@@ -83,4 +84,6 @@ def _reseal(store: Sealed, keys: SealingKeys, batch: list[Summary], done: Reseal
                 pairs.append((stored, store.shaped(store.opened(stored, keys), keys)))
         except StoreDamaged as damage:
             done.damaged.append(damage.cause)
-    done.resealed += store.exchange(batch[0].tenant, pairs)
+    exchanged = store.exchange(batch[0].tenant, pairs)
+    done.resealed += exchanged
+    done.sealed += min(exchanged, sum(old.content.sealing_key is None for old, _ in pairs))

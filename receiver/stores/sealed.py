@@ -154,6 +154,9 @@ class Sealed(Store):
         keys = self.admit()
         return (self.opened(state, keys) for state in self.inner.scan(tenant, wanted))
 
+    def compact(self) -> None:
+        self.inner.compact()
+
     def close(self) -> None:
         self.inner.close()
 

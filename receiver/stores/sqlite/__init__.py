@@ -90,13 +90,16 @@ class SqliteStore(Store):
         rows = [exchange_of(tenant, old, new) for old, new in pairs]
 
         def work(connection: sqlite3.Connection) -> int:
-            connection.execute("pragma secure_delete = on")  # what was clear shall not stay in a page that is free now
-            try:
-                return sum(connection.execute(EXCHANGE, row).rowcount for row in rows)
-            finally:
-                connection.execute("pragma secure_delete = off")
+            return sum(connection.execute(EXCHANGE, row).rowcount for row in rows)
 
         return self._change(work, large=True)
+
+    def compact(self) -> None:
+        with driver_errors():
+            self._file.connection()
+            with closing(self._file.connect()) as connection:
+                connection.execute("vacuum")  # pages that are free, or in part, still hold what they held
+                connection.execute("pragma wal_checkpoint(truncate)")
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         rows = [{"role": role, "kid": kid, "last_used": time} for (role, kid), time in uses.items()]
