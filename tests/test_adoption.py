@@ -10,10 +10,14 @@ import pymysql
 import pytest
 
 from receiver.app import create_app
+from receiver.keyring import Keyring
 from receiver.settings import Settings
 from receiver.stores import open_store
+from receiver.stores.resealing import reseal
+from receiver.stores.sealed import Sealed
 from tests.conftest import InProcess, loaded
 from tests.test_commands import receiver
+from tests.test_sealing import a_key
 from tests.test_stores import a_state, uid
 
 TENANT, OTHER = uid(1), uid(2)
@@ -179,6 +183,13 @@ def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(jav
     assert again.returncode == 1
     assert "nothing to adopt" in again.stderr
 
+    ring = Keyring(sealing=[a_key()])
+    with contextlib.closing(open_store(url, 5)) as inner:
+        assert reseal(Sealed(inner, ring, "read"), TENANT, lambda: None).resealed > 0
+        with pytest.raises(Exception, match="states_in_the_clear"):  # its own error of each driver
+            give_back(java, plan["back"])
+        java.run("rollback")
+        assert reseal(Sealed(inner, ring, "write"), None, lambda: None).key == "clear"
     give_back(java, plan["back"])
     assert java.load(1) == [{"n": 1}]
     assert java.load(2) == []
@@ -258,7 +269,7 @@ def test_a_java_service_that_was_left_running_loses_nothing(java, url, tmp_path)
         kept = {state.id: state for state in store.scan()}
     for number in range(COUNT):
         theirs = java.load(number)
-        assert json.loads(kept[uid(number)].content) == theirs[0]
+        assert json.loads(kept[uid(number)].content.text) == theirs[0]
         if number in acknowledged:
             assert theirs[0]["late"] in acknowledged[number]
     assert len(kept) == 3000

@@ -21,7 +21,8 @@ _WALKS = 3  # what was saved with the old key meanwhile is found by the next one
 class Resealed:
     """What came of it: ``key`` is the kid that contents have now, or "clear"; ``resealed`` counts them.
 
-    ``sealed`` counts those of them that were in the clear before; ``damaged`` tells of contents that could not be opened. ``left`` counts those that have another key still.
+    ``sealed`` counts those of them that were in the clear before; ``damaged`` tells of contents that could not be
+    opened. ``left`` counts those that have another key still.
     """
 
     key: str

@@ -22,6 +22,7 @@ from receiver.stores.sql.schema import VERSION_TABLE, key_uses, receipts, states
 from receiver.stores.urls import Place
 
 HEAD = "0002"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
+_LATER = {"sealing_key"}  # columns that a table has not before the last step
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _ALEMBIC = threading.Lock()  # what it works on is known to the whole process
 _LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
@@ -93,7 +94,7 @@ def _check_tables(connection: Connection, place: Place) -> None:
         )
     for ours in (states, receipts, key_uses):
         found = _columns(connection, place, ours.name)
-        if found and found != {one.name for one in ours.columns}:
+        if found and found | _LATER != {one.name for one in ours.columns} | _LATER:
             raise StoreMisplaced(
                 f"the database holds a table {ours.name} that is not the receiver's:"
                 " give the receiver a database, or a schema (search_path), of its own"

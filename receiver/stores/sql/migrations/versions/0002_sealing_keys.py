@@ -13,7 +13,7 @@ def upgrade() -> None:
     """Add the column and the table, what is missing of them."""
     schema = op.get_context().version_table_schema
     if "sealing_key" not in {one["name"] for one in sa.inspect(op.get_bind()).get_columns("states", schema=schema)}:
-        op.add_column("states", sa.Column("sealing_key", KID))
+        op.add_column("states", sa.Column("sealing_key", KID), schema=schema)
     op.create_table(
         "key_uses",
         sa.Column("role", ROLE, primary_key=True),
