@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 
 from flask import Response, g, request
 
@@ -77,6 +78,12 @@ def configure(level: str) -> None:
             },
         }
     )
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Log each of ``lines``, what was found at the start and does not stop it."""
+    for line in lines:
+        log.warning("%s", line)
 
 
 def gunicorn_level(level: str) -> str:
