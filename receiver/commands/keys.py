@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from receiver.problems import Problem
 from receiver.settings import Settings, SettingsMistakes
 from receiver.uses import Uses
 
+_PATIENCE = 2.0  # seconds for a store that only says when keys were used
 _UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
@@ -79,8 +81,9 @@ def check(as_json: bool) -> None:
 
 def _uses_in(declared: Settings, ring: Keyring) -> Uses | None:
     """Return when each key was used, as the store keeps it; None, and a word about it, when that cannot be asked."""
+    hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
     try:
-        with contextlib.closing(app.open_configured(declared, ring, lambda _place: False)) as store:
+        with contextlib.closing(app.open_configured(hurried, ring, lambda _place: False)) as store:
             return store.key_uses()
     except Problem as cause:
         click.echo(f"when keys were used is not known now: {logs.escape(str(cause))}", err=True)
