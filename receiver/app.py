@@ -27,10 +27,8 @@ def configure() -> tuple[Settings, Keyring]:
     Raises SettingsMistakes with every mistake in either, and in the places that they name for stores.
     """
     settings, mistakes = read_settings(os.environ)
-    ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
-    sealing, more = keyring.load_sealing(settings)
-    ring.sealing = sealing.sealing
-    _stop_at(mistakes + key_mistakes + more + _misplaced(settings))
+    ring, key_mistakes = keyring.load(settings)
+    _stop_at(mistakes + key_mistakes + _misplaced(settings))
     return settings, ring
 
 
@@ -103,8 +101,10 @@ def create_app(
     if settings is None or ring is None:
         settings, ring = configure()
         logs.configure(settings.log_level)
+        logs.warn(ring.exposed)
     if store is None:
         store = open_configured(settings, ring)
+        ring.uses.hand_to(store.note_key_uses)
         try:
             store.prepare()
         except Problem as cause:

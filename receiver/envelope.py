@@ -36,17 +36,19 @@ def open_states(
     Large contents pass through many shapes: of each no more is kept than the next one needs. So ``tokens`` is emptied.
     """
     states, left = [], max_inflated
+    opener, signer = keyring.finder("receiver", tenant), keyring.finder("platform", tenant)
     tokens.reverse()
     for index in range(len(tokens)):
         try:
-            jws, inflated = decrypt(as_ascii(tokens.pop()), keyring.finder("receiver", tenant), left)
+            jws, inflated = decrypt(as_ascii(tokens.pop()), opener, left)
             left -= inflated
-            payload = verify_jws(jws, keyring.finder("platform", tenant))
+            payload = verify_jws(jws, signer)
             del jws
             claims = strictjson.loads(payload)
             del payload
         except (TokenFault, strictjson.NotJson) as fault:
             raise BadRequest(f"item {index}: {fault}", f"item {index}: {_NOT_OPENED}") from None
+        keyring.note(now, opener.key, signer.key)
         states.append(_state_of(claims, f"item {index}", tenant, now, skew))
     return states
 

@@ -1,9 +1,14 @@
-"""Reading the small files that configure a receiver: keys and settings."""
+"""Reading and replacing the small files that configure a receiver: keys and settings."""
 
+import contextlib
 import os
+import shlex
 import stat
+from pathlib import Path
 
 _MOST = 64 << 10  # bytes; a JWK has some 300
+_OTHERS = stat.S_IRWXO  # what everybody on the machine may do with a file
+PRIVATE = 0o600
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -25,3 +30,47 @@ def read_text(path: str | os.PathLike) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("is not text in UTF-8") from None
+
+
+def check_private(path: str | os.PathLike) -> str | None:
+    """Return what is wrong when everybody on the machine may use the file at ``path``, and what mends it; else None.
+
+    The file itself counts, not the symbolic links that lead to it. One that cannot be looked at is not judged here.
+    """
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return None
+    if not mode & _OTHERS:
+        return None
+    return (
+        f"everybody on this machine may use the private key in {path} (mode {mode:04o}): chmod o= "
+        f"{shlex.quote(os.fspath(path))}; in Kubernetes set defaultMode: 0440, for a Docker secret mode: 0440"
+    )
+
+
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Put ``text`` in the place of what the file at ``path`` holds: whole or not at all, also after a power cut.
+
+    Its owner stays, and only the owner may use it then. Nothing else is left behind; raises OSError.
+    """
+    target = Path(os.path.realpath(path))
+    owner = target.stat()
+    beside = target.with_name(f".{target.name}.new")  # hidden: nobody takes it for a key
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="utf-8") as file:
+            if os.geteuid() == 0:
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+        raise
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

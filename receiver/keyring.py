@@ -1,27 +1,20 @@
-"""The platform and receiver keys: loaded, checked and parsed once, found by kid (PROTOCOL, "Who holds what").
+"""The platform and receiver keys: loaded, checked and parsed once, found by kid (PROTOCOL, "Who holds what")."""
 
-Keys come from the environment (for any tenant) and from a directory: a file directly in it serves any
-tenant, a file in a folder named by a tenant's UUID serves that tenant only. A file's name begins with its
-role and may hold the kid: ``platform-<kid>.json``, ``receiver-<kid>.json``.
-"""
-
-import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from jwcrypto.jwk import JWK
 
-from receiver import curve, files, strictjson
+from receiver import curve, files, keysources, passphrase, strictjson
 from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
+from receiver.keysources import ROLES, Entry, KeyFault, kid_in_name
 from receiver.sealing import SealingFault, SealingKey, SealingKeys, parse_keys
+from receiver.secret import Secret
+from receiver.settings import Settings
+from receiver.uses import KeyUses
 
-if TYPE_CHECKING:
-    from receiver.settings import Settings
-
-ROLES = ("platform", "receiver")
+__all__ = ["ROLES", "Key", "KeyFault", "Keyring", "is_empty", "load", "load_sealing", "parse_key"]
 _SIGNATURE_OPS = {"sign", "verify"}
 _AGREEMENT_OPS = {"deriveKey", "deriveBits", "wrapKey", "unwrapKey", "encrypt", "decrypt"}
 _ALGORITHMS = {
@@ -30,20 +23,14 @@ _ALGORITHMS = {
     "ECDH-ES+A192KW": "enc",
     "ECDH-ES+A256KW": "enc",
 }
-_UUID_IN_NAME = re.compile(r"[0-9a-fA-F]{8}(?:[-_][0-9a-fA-F]{4}){3}[-_][0-9a-fA-F]{12}")
-_FILE_NAME = re.compile(rf"(platform|receiver|sealing)(?:[-_.]key)?(?:[-_.]({_UUID_IN_NAME.pattern}))?\.(?:json|jwk)")
-_NOT_KEYS = re.compile(r"\..*|README.*|mock-.*")
-
-
-class KeyFault(ValueError):
-    """A key cannot be used. The text says what would be valid and holds nothing of the key."""
 
 
 @dataclass(frozen=True)
 class Key:
     """A key of one role. ``tenants`` is None for any tenant; ``jwk`` and ``handle`` hold only what the role needs.
 
-    ``handle`` is what the provider of the curve takes: a private key for a receiver's, else a public one.
+    ``handle`` is what the provider of the curve takes: a private key for a receiver's, else a public one. ``made`` is
+    in seconds since the epoch, where that is known.
     """
 
     role: str
@@ -53,25 +40,40 @@ class Key:
     jwk: JWK = field(repr=False, compare=False)
     handle: curve.PrivateKey | curve.PublicKey = field(repr=False, compare=False)
     tenants: frozenset[str] | None = None
+    made: int | None = None
 
     def serves(self, tenant: str) -> bool:
         """Tell whether ``tenant`` (UUID text in any letter case) may use this key."""
         return self.tenants is None or tenant.lower() in self.tenants
 
 
-class _Entry(NamedTuple):
-    source: str
-    text: str
-    role: str
-    tenant: str | None
+class Finder:
+    """Finds the keys of ``role`` that serve ``tenant`` by their kid; ``key`` is what it found last."""
+
+    __slots__ = ("key", "ring", "role", "tenant")
+
+    def __init__(self, ring: "Keyring", role: str, tenant: str):
+        self.ring, self.role, self.tenant = ring, role, tenant
+        self.key: Key | None = None
+
+    def __call__(self, kid: str) -> curve.PrivateKey | curve.PublicKey | None:
+        self.key = self.ring.find(self.role, kid, self.tenant)
+        return self.key.handle if self.key else None
 
 
 class Keyring:
-    """All keys of a receiver. Lookup is by role and kid; the tenant then says yes or no."""
+    """All keys of a receiver. Lookup is by role and kid; the tenant then says yes or no.
+
+    ``sealing`` are those of contents. ``uses`` are noted by who has proven them. ``protected`` are the sources that a
+    passphrase opened, ``exposed`` are lines that name files with private keys that everybody on the machine may use.
+    """
 
     def __init__(self, keys: Iterable[Key] = (), sealing: Iterable[SealingKey] = ()):
         self._keys = {(key.role, key.kid.lower()): key for key in keys}
         self.sealing = SealingKeys(sealing)
+        self.uses = KeyUses()
+        self.protected: frozenset[str] = frozenset()
+        self.exposed: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys.values())
@@ -81,23 +83,14 @@ class Keyring:
         key = self._keys.get((role, kid.lower()))
         return key if key is not None and key.serves(tenant) else None
 
-    def finder(self, role: str, tenant: str) -> Callable[[str], curve.PrivateKey | curve.PublicKey | None]:
+    def finder(self, role: str, tenant: str) -> Finder:
         """Return a function from kid to the handle of the key of ``role`` that serves ``tenant``, or to None."""
+        return Finder(self, role, tenant)
 
-        def find(kid: str) -> curve.PrivateKey | curve.PublicKey | None:
-            key = self.find(role, kid, tenant)
-            return key.handle if key else None
-
-        return find
-
-
-def kid_in_name(name: str, whole: bool = False) -> str | None:
-    """Return the UUID in a variable's or file's ``name`` (``whole``: that it is) in its usual spelling, or None.
-
-    Underscores stand for hyphens, because shells drop variables whose names hold hyphens.
-    """
-    match = _UUID_IN_NAME.fullmatch(name) if whole else _UUID_IN_NAME.search(name)
-    return match.group().replace("_", "-").lower() if match else None
+    def note(self, now: float, *keys: Key) -> None:
+        """Note that ``keys`` served a proven request at ``now``, seconds since the epoch."""
+        for key in keys:
+            self.uses.note(key.role, key.kid, now)
 
 
 def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> Key:
@@ -117,13 +110,14 @@ def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> K
     kid = members.get("kid")
     if canonical_uuid(kid) is None:
         raise KeyFault('must have a "kid" that is a UUID')
-    named = kid_in_name(source.rpartition("/")[2])
+    named = kid_in_name(source.rpartition("/")[2].lower().rpartition(role)[2])  # before it, a tenant's may stand
     if named is not None and named != kid.lower():
         raise KeyFault('has another "kid" than its name says')
     _check_purpose(members)
     jwk, handle = _public_or_private(members, private=role == "receiver")
     tenants = frozenset([tenant]) if tenant else None
-    return Key(role, kid, jwk.thumbprint(), source, jwk, handle, tenants)
+    made = members.get("iat") if type(members.get("iat")) is int else None
+    return Key(role, kid, jwk.thumbprint(), source, jwk, handle, tenants, made)
 
 
 def _check_purpose(members: Mapping[str, object]) -> None:
@@ -170,74 +164,74 @@ def _public_or_private(members: Mapping[str, object], private: bool) -> tuple[JW
     return JWK(**{name: members[name] for name in names}), half if private else public
 
 
-def _from_directory(directory: Path, tenant: str | None = None) -> Iterator["_Entry | str"]:
-    """Yield an entry for each key file, a mistake for what is not one; a tenant's folder is one level deep.
-
-    Files for people and for the mock platform (``README*``, ``mock-*``, hidden ones) are passed over.
-    """
-    try:
-        paths = sorted(path for path in directory.iterdir() if not _NOT_KEYS.fullmatch(path.name))
-    except OSError as cause:
-        yield f"{directory}: cannot be read ({type(cause).__name__})"
-        return
-    for path in paths:
-        match = _FILE_NAME.fullmatch(path.name)
-        folder = os.path.isdir(path)
-        if folder and tenant is None and canonical_uuid(path.name):
-            yield from _from_directory(path, canonical_uuid(path.name))
-        elif folder:
-            yield f"{path}: a folder of keys must be named by a tenant's UUID and lie directly in {directory}"
-        elif match is None:
-            yield f"{path}: must be named platform-<kid>.json, receiver-<kid>.json or sealing-<kid>.json"
-        else:
-            try:
-                yield _Entry(str(path), files.read_text(path), match.group(1), tenant)
-            except ValueError as cause:
-                yield f"{path}: {cause}"
+def is_empty(variables: Mapping[str, Secret], directory: Path) -> bool:
+    """Tell whether there is no platform or receiver key, nor anything that was meant as one."""
+    found = keysources.entries(variables, {}, directory)
+    return not any(isinstance(entry, str) or entry.role in ROLES for entry in found)
 
 
-def _from_environment(variables: Mapping[str, str]) -> Iterator["_Entry"]:
-    for name, text in variables.items():
-        yield _Entry(name, text, name.partition("_")[0].lower(), None)
-
-
-def _entries(variables: Mapping[str, str], directory: Path | None) -> Iterator["_Entry | str"]:
-    yield from _from_environment(variables)
-    if directory and os.path.isdir(directory):  # the default one need not exist; Path.is_dir may raise
-        yield from _from_directory(directory)
-
-
-def is_empty(variables: Mapping[str, str], directory: Path | None) -> bool:
-    """Tell whether there is neither a key nor anything that was meant as one; arguments as for ``load``."""
-    return next(_entries(variables, directory), None) is None
-
-
-def load(variables: Mapping[str, str], directory: Path | None) -> tuple[Keyring, list[str]]:
-    """Return the keyring of the ``variables`` (name → JWK text) and of ``directory``, and all mistakes in them.
+def load(settings: Settings) -> tuple[Keyring, list[str]]:
+    """Return the keyring that ``settings`` tell of, and all mistakes in it; each protected key is opened once.
 
     A mistake is a line that names the variable or file and what would be valid; it never holds key material.
     """
-    found: dict[tuple[str, str], Key] = {}
-    mistakes: list[str] = []
-    roles = set()
-    for entry in _entries(variables, directory):
-        if isinstance(entry, str):
-            mistakes.append(entry)
-            continue
-        roles.add(entry.role)
-        if entry.role == "sealing":
-            continue
-        try:
-            _add(found, parse_key(entry.text, entry.role, entry.source, entry.tenant))
-        except KeyFault as fault:
-            mistakes.append(f"{entry.source}: {fault}")
+    found = list(_entries(settings))
+    entries = [entry for entry in found if isinstance(entry, Entry)]
+    ring, mistakes = _parsed(entries, settings)
+    mistakes += [mistake for mistake in found if isinstance(mistake, str)]
     for role in ROLES:
-        if role not in roles:
+        if not any(entry.role == role for entry in entries):
             mistakes.append(
                 f"{role.upper()}_KEY: no {role} key at all; set it to a JWK, or put {role}-<kid>.json into "
-                f"{directory or 'a directory that STORAGE_KEYS names'}"
+                f"{settings.keys}"
             )
-    return Keyring(found.values()), mistakes
+    return ring, mistakes
+
+
+def load_sealing(settings: Settings) -> tuple[Keyring, list[str]]:
+    """Return a keyring of the sealing keys of ``settings`` alone, and all mistakes in them."""
+    found = [entry for entry in _entries(settings) if isinstance(entry, Entry) and entry.role == "sealing"]
+    return _parsed(found, settings)
+
+
+def _entries(settings: Settings) -> Iterator[Entry | str]:
+    variables = dict(settings.key_texts)
+    if settings.sealing_key:
+        variables[settings.sources.get("sealing_key", "STORAGE_SEALING_KEY")] = settings.sealing_key
+    # systemd's folder holds other things as well.
+    shared = settings.keys == settings.credentials
+    return keysources.entries(variables, settings.paths, settings.keys, shared)
+
+
+def _parsed(entries: Sequence[Entry], settings: Settings) -> tuple[Keyring, list[str]]:
+    """Return the keyring of ``entries``, and all mistakes in them and in the permissions of their files."""
+    found: dict[tuple[str, str], Key] = {}
+    sealing: list[SealingKey] = []
+    mistakes: list[str] = []
+    for entry in entries:
+        try:
+            text = passphrase.open_text(entry.text.text, settings.key_passphrase.text)
+            if entry.role == "sealing":
+                sealing += parse_keys(text, entry.source)
+            else:
+                key = parse_key(text, entry.role, entry.source, entry.tenant)
+                _add(found, key if key.made is not None else replace(key, made=entry.written()))
+        except (KeyFault, SealingFault) as fault:
+            mistakes.append(f"{entry.source}: {fault}")
+    ring = Keyring(found.values(), sealing)
+    ring.protected = frozenset(entry.source for entry in entries if passphrase.is_protected(entry.text.text))
+    ring.exposed = tuple(_exposures(entries, settings))
+    if settings.insecure_keys == "refuse":
+        mistakes += [f"{fault}; STORAGE_INSECURE_KEYS=warn only warns" for fault in ring.exposed]
+    return ring, mistakes
+
+
+def _exposures(entries: Sequence[Entry], settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with the permissions of the files of ``entries``, and of the passphrase's."""
+    yield from filter(None, (entry.exposure() for entry in entries))
+    source = settings.sources.get("key_passphrase")
+    if source in settings.paths and (fault := files.check_private(settings.paths[source])):
+        yield f"{source}: {fault}"
 
 
 def _add(found: dict[tuple[str, str], Key], key: Key) -> None:
@@ -253,19 +247,3 @@ def _add(found: dict[tuple[str, str], Key], key: Key) -> None:
         both = None if None in (key.tenants, other.tenants) else key.tenants | other.tenants
         key = replace(other, tenants=both)
     found[name] = key
-
-
-def load_sealing(settings: "Settings") -> tuple[Keyring, list[str]]:
-    """Return a keyring of the sealing keys of ``settings`` alone, and all mistakes in them."""
-    found: list[SealingKey] = []
-    mistakes: list[str] = []
-    variables = {settings.sources["sealing_key"]: settings.sealing_key} if settings.sealing_key else {}
-    entries = [_Entry(name, text, "sealing", None) for name, text in variables.items()]
-    for entry in [*entries, *_entries({}, settings.keys)]:
-        if isinstance(entry, str) or entry.role != "sealing":
-            continue
-        try:
-            found += parse_keys(entry.text, entry.source)
-        except SealingFault as fault:
-            mistakes.append(f"{entry.source}: {fault}")
-    return Keyring(sealing=found), mistakes

@@ -1,16 +1,22 @@
 """Logging: one line per event, whatever callers put into it, and one event per request.
 
-Never logged, at any level: keys, tokens, contents. What callers choose (path, method, tenant) is escaped.
+Never logged, at any level: keys, tokens, contents. What callers choose (path, method, tenant) is escaped. Of what goes
+wrong only the kind and the place are told, since texts of exceptions and warnings may quote anything.
 """
 
+import contextlib
 import ipaddress
 import logging
 import logging.config
 import re
 import secrets
 import sys
+import threading
 import time
 import traceback
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
 
 from flask import Response, g, request
 
@@ -61,22 +67,72 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() and c.isascii() else c.encode("unicode_escape").decode() for c in text)
 
 
+class LineHandler(logging.StreamHandler):
+    """Writes lines. One that cannot be made is told by its place: logging itself would print what it was made of."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say that ``record`` could not be written, where that is possible at all."""
+        kind = sys.exc_info()[0]
+        place = f"{record.filename}:{record.lineno}: {kind.__name__ if kind else ''}"
+        said = logging.LogRecord(record.name, logging.ERROR, "", 0, f"{_LOST} at {place}", (), None)
+        with contextlib.suppress(Exception):  # the disk under standard error may be full
+            self.stream.write(self.format(said) + self.terminator)
+            self.flush()
+
+
+_LOST = "a line of the log could not be written"
+
+
 def configure(level: str) -> None:
-    """Log to standard error from ``level`` ("debug", "info", "warning" or "error"); gunicorn's loggers as well."""
-    handler = {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}
+    """Log to standard error from ``level`` ("debug", "info", "warning" or "error"); gunicorn's loggers as well.
+
+    Libraries are heard from warnings on: at debug theirs tell what they handle. What nobody catches is logged too.
+    """
+    handler = {"()": LineHandler, "stream": sys.stderr, "formatter": "line"}
+    others = "ERROR" if level == "error" else "WARNING"
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"line": {"()": LineFormatter}},
             "handlers": {"stderr": handler},
-            "root": {"level": level.upper(), "handlers": ["stderr"]},
+            "root": {"level": others, "handlers": ["stderr"]},
             "loggers": {
+                "receiver": {"level": level.upper()},
                 "gunicorn.error": {"level": gunicorn_level(level).upper(), "handlers": [], "propagate": True},
                 "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
             },
         }
     )
+    sys.excepthook = _on_uncaught
+    sys.unraisablehook = _on_unraisable
+    threading.excepthook = _on_thread
+    warnings.showwarning = _on_warning
+
+
+def _on_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("ended by an exception", exc_info=(kind, error, trace))
+
+
+def _on_unraisable(failed) -> None:
+    log.error(
+        "an exception that nobody could handle", exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    )
+
+
+def _on_thread(failed) -> None:
+    if failed.exc_type is not SystemExit:
+        log.error("a thread ended", exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
+
+
+def _on_warning(_message, category: type[Warning], filename: str, lineno: int, *_more) -> None:
+    log.warning("%s at %s:%d", category.__name__, filename, lineno)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Log each of ``lines``, what was found at the start and does not stop it."""
+    for line in lines:
+        log.warning("%s", line)
 
 
 def gunicorn_level(level: str) -> str:

@@ -7,7 +7,7 @@ POST goes through rooms 1 (signature), 2 (open) and 3 (store); GET through 1, 3 
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Blueprint, Response, current_app, g, request
 from marshmallow import ValidationError
@@ -41,7 +41,7 @@ class Change:
     """A state-changing request: whose (UUID in lower case), its ``body`` and what binds it; ``now`` in seconds."""
 
     tenant: str
-    body: bytes
+    body: bytes = field(repr=False)
     receipt: Receipt | None
     now: float
 

@@ -84,4 +84,5 @@ class Server(BaseApplication):
         replace it by an empty one. Where the master could not, because a server was down, workers may.
         """
         store = open_configured(self.settings, self.keyring, self.unprepared.__contains__)
+        self.keyring.uses.hand_to(store.note_key_uses)
         return create_app(self.settings, self.keyring, store)

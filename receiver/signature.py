@@ -8,7 +8,7 @@ from marshmallow import ValidationError
 from receiver import strictjson
 from receiver.jose import TokenFault, as_ascii, canonical_uuid
 from receiver.jws import verify_jws
-from receiver.keyring import Key, Keyring
+from receiver.keyring import Finder, Key, Keyring
 from receiver.problems import BadRequest, SignatureRefused
 from receiver.schemas import fault_of, request_claims
 
@@ -35,21 +35,20 @@ def check(headers: Mapping[str, str], path: str, tenant: str, keyring: Keyring, 
     ``now`` is in seconds since the epoch, ``skew`` the seconds of clock skew to grant. Raises SignatureRefused
     first, for every fault of the signature, so that nobody else learns anything; then BadRequest for the key ids.
     """
-    claims = _verified_claims(headers.get(SIGNATURE), tenant, keyring)
+    signer = keyring.finder("platform", tenant)
+    claims = _verified_claims(headers.get(SIGNATURE), signer)
     _check_claims(claims, path, tenant, now, skew)
-    return Caller(
-        _named_key(headers, PLATFORM_KEY_ID, "platform", tenant, keyring),
-        _named_key(headers, RECEIVER_KEY_ID, "receiver", tenant, keyring),
-        claims["jti"],
-        claims["exp"],
-    )
+    platform_key = _named_key(headers, PLATFORM_KEY_ID, "platform", tenant, keyring)
+    receiver_key = _named_key(headers, RECEIVER_KEY_ID, "receiver", tenant, keyring)
+    keyring.note(now, signer.key, platform_key, receiver_key)
+    return Caller(platform_key, receiver_key, claims["jti"], claims["exp"])
 
 
-def _verified_claims(token: str | None, tenant: str, keyring: Keyring) -> dict:
+def _verified_claims(token: str | None, signer: Finder) -> dict:
     if not token:
         raise SignatureRefused("signature: missing")
     try:
-        return request_claims.load(strictjson.loads(verify_jws(as_ascii(token), keyring.finder("platform", tenant))))
+        return request_claims.load(strictjson.loads(verify_jws(as_ascii(token), signer)))
     except TokenFault as fault:
         raise SignatureRefused(f"signature: {fault}") from None
     except strictjson.NotJson:

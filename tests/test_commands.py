@@ -11,9 +11,12 @@ import uuid
 import pytest
 from click.testing import CliRunner
 
+from receiver import keyring
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
+from receiver.commands.keys import key_table
 from receiver.mock_platform.flow_states import FlowRun
+from receiver.settings import Settings
 from receiver.states import Instant
 from receiver.stores import open_store
 from tests.test_stores import TENANT, a_state
@@ -96,22 +99,145 @@ def test_list_and_check_show_fingerprints_and_no_material(folder):
         assert members["kid"] in listed.stdout
         for secret in (members["x"], members["y"], members.get("d", "no d")):
             assert secret not in listed.stdout + checked.stderr
-    assert re.search(r"role +kid +tenant +thumbprint +from", listed.stdout)
+    assert re.search(r"role +kid +tenant +age +thumbprint +protected +from", listed.stdout)
 
 
-def test_check_names_what_is_wrong_and_warns_of_readable_keys(folder):
+def test_check_names_what_is_wrong_with_a_key(folder):
     receiver_key = next((folder / "keys").glob("receiver*.json"))
-    receiver_key.chmod(0o644)
-    ran = receiver("keys", "check", cwd=folder)
-    assert (ran.returncode, ran.stderr) == (
-        0,
-        f"warning: keys/{receiver_key.name} can be read by others; chmod 600 keys/{receiver_key.name}\n",
-    )
     receiver_key.write_text("{}")
     ran = receiver("keys", "check", cwd=folder, STORAGE_WORKERS="none")
     assert ran.returncode == 78
     assert "STORAGE_WORKERS: " in ran.stderr
     assert f"keys/{receiver_key.name}: must be an EC key on P-384" in ran.stderr
+
+
+@pytest.mark.case("H03")
+def test_a_private_key_that_everybody_may_read_stops_the_start_or_is_warned_about(folder):
+    receiver_key = next((folder / "keys").glob("receiver*.json"))
+    receiver_key.chmod(0o644)
+    path = f"keys/{receiver_key.name}"
+    for words in (("serve",), ("keys", "check")):
+        ran = receiver(*words, cwd=folder)
+        assert (ran.returncode, ran.stdout) == (78, "")
+        assert f"  {path}: everybody on this machine may use the private key in {path} (mode 0644): " in ran.stderr
+        for mended in (f"chmod o= {path}", "defaultMode: 0440", "mode: 0440", "STORAGE_INSECURE_KEYS=warn"):
+            assert mended in ran.stderr
+    ran = receiver("keys", "check", cwd=folder, STORAGE_INSECURE_KEYS="warn")
+    assert ran.returncode == 0
+    assert ran.stderr.startswith(f"warning: {path}: everybody on this machine may use the private key in {path}")
+    subprocess.run(["chmod", "o=", path], cwd=folder, check=True)
+    assert receiver("keys", "check", cwd=folder).returncode == 0
+
+
+@pytest.mark.case("H03")
+def test_a_warning_about_a_key_that_everybody_may_read_is_in_the_log(folder):
+    next((folder / "keys").glob("receiver*.json")).chmod(0o604)
+    environ = {"STORAGE_INSECURE_KEYS": "warn", "STORAGE_BIND": "127.0.0.1:0", "STORAGE_KEYS": "keys"}
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "serve"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), **environ},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert any("make demo" in line for line in process.stdout)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    (line,) = [line for line in (folder / "log").read_text().splitlines() if " WARNING " in line]
+    assert "everybody on this machine may use the private key in keys/receiver-" in line
+
+
+def test_list_tells_age_use_and_protection_in_a_table_and_as_json(folder):
+    receiver_key = next((folder / "keys").glob("receiver*.json"))
+    made = json.loads(receiver_key.read_text())
+    receiver_key.write_text(json.dumps(made | {"iat": 1_700_000_000}))
+    platform_key = next((folder / "keys").glob("platform*.json"))
+    os.utime(platform_key, (1_700_086_400, 1_700_086_400))
+    rows = json.loads(receiver("keys", "list", "--json", cwd=folder).stdout)
+    assert rows == json.loads(receiver("keys", "check", "--json", cwd=folder).stdout)  # no store yet: no last use
+    of_platform, of_receiver = rows
+    assert set(of_receiver) == {"role", "kid", "tenants", "madeAt", "thumbprint", "protected", "from"}
+    assert (of_receiver["kid"], of_receiver["tenants"]) == (made["kid"], None)
+    assert (of_receiver["madeAt"], of_receiver["protected"]) == ("2023-11-14T22:13:20Z", False)
+    assert of_platform["madeAt"] == "2023-11-15T22:13:20Z"
+
+    ring, _ = keyring.load(Settings(keys=folder / "keys"))
+    store = open_store(f"sqlite:///{folder}/states.db", 5)
+    store.prepare()
+    store.note_key_uses({("receiver", made["kid"]): 1_700_172_800 - 7_300})
+    uses = store.key_uses()
+    store.close()
+    table = key_table(ring, uses, now=1_700_172_800).splitlines()
+    assert table[0].split() == ["role", "kid", "tenant", "age", "last", "used", "thumbprint", "protected", "from"]
+    assert re.search(r"any +1 d +- +\S+ +no ", table[1])
+    assert re.search(r"any +2 d +2 h +\S+ +no ", table[2])
+    listed = receiver("keys", "list", "--json", cwd=folder, DATABASE_URL=f"sqlite:///{folder}/states.db")
+    assert [row["lastUsedAt"] for row in json.loads(listed.stdout)] == [None, "2023-11-16T20:11:40Z"]
+    down = receiver("keys", "list", cwd=folder, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:9/d")
+    assert (down.returncode, down.stdout.count("keys/")) == (0, 2)
+    assert down.stderr.startswith("when keys were used is not known now: OperationalError: ")
+    assert "hunter2" not in down.stderr
+
+
+def test_a_protected_key_is_opened_by_its_passphrase_and_nothing_else_of_it_stays(folder):
+    path = next((folder / "keys").glob("receiver*.json"))
+    name, before = f"keys/{path.name}", path.read_text()
+    path.chmod(0o640)
+    phrase = {"STORAGE_KEY_PASSPHRASE": "correct horse battery staple"}
+    ran = receiver("keys", "protect", name, cwd=folder, **phrase)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"protected {name}\n", "")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    everything = b"".join(one.read_bytes() for one in folder.rglob("*") if one.is_file() and "mock" not in one.name)
+    assert json.loads(before)["d"].encode() not in everything
+    assert json.loads(before)["kid"] == json.loads(path.read_text())["kid"]
+
+    listed = json.loads(receiver("keys", "list", "--json", cwd=folder, **phrase).stdout)
+    assert [row["protected"] for row in listed] == [False, True]
+    assert receiver("keys", "protect", name, cwd=folder, **phrase).stderr == f"Error: {name}: is protected already\n"
+    for wrong, said in (
+        ({}, "is protected by a passphrase: set STORAGE_KEY_PASSPHRASE, or"),
+        ({"STORAGE_KEY_PASSPHRASE": "guessed"}, "cannot be opened: STORAGE_KEY_PASSPHRASE is not its passphrase"),
+    ):
+        ran = receiver("keys", "check", cwd=folder, **wrong)
+        assert (ran.returncode, ran.stdout) == (78, "")
+        assert f"  {name}: {said}" in ran.stderr
+        assert "guessed" not in ran.stderr
+
+    assert receiver("keys", "unprotect", name, cwd=folder, **phrase).stdout == f"opened {name}\n"
+    assert path.read_text() == before
+    assert sorted(one.name[:8] for one in (folder / "keys").iterdir()) == ["mock-pla", "platform", "receiver"]
+
+
+def test_a_passphrase_is_asked_for_twice(folder, monkeypatch):
+    monkeypatch.delenv("STORAGE_KEY_PASSPHRASE", raising=False)
+    path = next((folder / "keys").glob("receiver*.json"))
+    before = path.read_text()
+    differ = CliRunner().invoke(cli, ["keys", "protect", str(path)], input="one\nanother\n")
+    assert (differ.exit_code, path.read_text()) == (1, before)
+    asked = CliRunner().invoke(cli, ["keys", "protect", str(path)], input="a phrase\na phrase\n")
+    assert asked.exit_code == 0, asked.output
+    assert "a phrase" not in asked.output
+    opened = CliRunner().invoke(cli, ["keys", "unprotect", str(path)], input="a phrase\n")
+    assert (opened.exit_code, path.read_text()) == (0, before)
+
+
+def test_of_several_files_none_is_protected_when_one_cannot_be(folder):
+    path = next((folder / "keys").glob("receiver*.json"))
+    public = next((folder / "keys").glob("platform*.json"))
+    before = path.read_text()
+    phrase = {"STORAGE_KEY_PASSPHRASE": "x"}
+    ran = receiver("keys", "protect", str(path), str(public), cwd=folder, **phrase)
+    assert (ran.returncode, ran.stderr) == (1, f"Error: {public}: holds nothing private\n")
+    assert path.read_text() == before
+    ran = receiver("keys", "unprotect", str(path), cwd=folder, **phrase)
+    assert (ran.returncode, ran.stderr) == (1, f"Error: {path}: is not protected\n")
+    missing = receiver("keys", "protect", "none.json", cwd=folder, STORAGE_KEY_PASSPHRASE_FILE="/no/such")
+    assert missing.returncode == 78
+    assert "STORAGE_KEY_PASSPHRASE_FILE: the file it names cannot be read" in missing.stderr
 
 
 def test_serve_with_three_mistakes_names_all_three_and_exits_78(tmp_path):

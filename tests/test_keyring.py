@@ -3,13 +3,17 @@
 import json
 import os
 import uuid
+from pathlib import Path
 
 import pytest
 from jwcrypto.jwk import JWK
 
-from receiver import keyring
+from receiver import keyring, passphrase, sealing, settings
+from receiver.commands.keys import key_rows
 from receiver.keyring import KeyFault, parse_key
 from receiver.mock_platform.keys import KeyPair, new_store
+from receiver.secret import Secret
+from receiver.settings import Settings
 
 TENANT, OTHER = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 
@@ -27,12 +31,25 @@ def variables(registered):
     }
 
 
+def load(variables, directory="/no/such/directory", **more):
+    """Load the keys of ``variables`` (name to text) and ``directory``, as settings tell of them."""
+    texts = {name: Secret(text) for name, text in variables.items()}
+    return keyring.load(Settings(key_texts=texts, keys=Path(directory), **more))
+
+
+def write_private(path, text):
+    """Write what a private key's file holds, for its owner only."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
 def key_text(**kind) -> str:
     return JWK.generate(**kind, kid=str(uuid.uuid4())).export()
 
 
 def test_keys_of_the_environment_serve_any_tenant(registered, variables):
-    ring, mistakes = keyring.load(variables, None)
+    ring, mistakes = load(variables)
     assert mistakes == []
     for role, pair in (("platform", registered.platform), ("receiver", registered.receiver)):
         key = ring.find(role, pair.kid.upper(), TENANT)
@@ -43,7 +60,7 @@ def test_keys_of_the_environment_serve_any_tenant(registered, variables):
 
 def test_a_private_half_that_the_receiver_has_no_use_for_is_dropped(registered, variables):
     variables["PLATFORM_KEY"] = json.dumps(registered.platform.private())
-    ring, mistakes = keyring.load(variables, None)
+    ring, mistakes = load(variables)
     assert mistakes == []
     assert not ring.find("platform", registered.platform.kid, TENANT).jwk.has_private
 
@@ -51,15 +68,15 @@ def test_a_private_half_that_the_receiver_has_no_use_for_is_dropped(registered, 
 def test_keys_of_a_directory_serve_any_tenant_or_that_of_their_folder(tmp_path, registered):
     own = new_store()
     (tmp_path / f"platform-{registered.platform.kid}.json").write_text(json.dumps(registered.platform.public()))
-    (tmp_path / "receiver.jwk").write_text(json.dumps(registered.receiver.private()))
+    write_private(tmp_path / "receiver.jwk", json.dumps(registered.receiver.private()))
     (tmp_path / TENANT).mkdir()
     (tmp_path / TENANT / f"platform_key_{own.platform.kid.replace('-', '_')}.json").write_text(
         json.dumps(own.platform.public())
     )
-    (tmp_path / TENANT / f"receiver-{own.receiver.kid}.json").write_text(json.dumps(own.receiver.private()))
+    write_private(tmp_path / TENANT / f"receiver-{own.receiver.kid}.json", json.dumps(own.receiver.private()))
     for ignored in ("README.md", ".gitignore", "mock-platform-x.json", ".hidden.json"):
         (tmp_path / ignored).write_text("not a key")
-    ring, mistakes = keyring.load({}, tmp_path)
+    ring, mistakes = load({}, tmp_path)
     assert mistakes == []
     for role in keyring.ROLES:
         any_kid, own_kid = getattr(registered, role).kid, getattr(own, role).kid
@@ -72,17 +89,17 @@ def test_keys_of_a_directory_serve_any_tenant_or_that_of_their_folder(tmp_path, 
 def test_the_very_same_key_from_two_places_serves_the_tenants_of_both(tmp_path, registered, variables):
     for tenant in (TENANT, OTHER):
         (tmp_path / tenant).mkdir()
-        (tmp_path / tenant / "receiver.json").write_text(variables["RECEIVER_KEY"])
-    ring, mistakes = keyring.load({"PLATFORM_KEY": variables["PLATFORM_KEY"]}, tmp_path)
+        write_private(tmp_path / tenant / "receiver.json", variables["RECEIVER_KEY"])
+    ring, mistakes = load({"PLATFORM_KEY": variables["PLATFORM_KEY"]}, tmp_path)
     assert mistakes == []
     assert ring.find("receiver", registered.receiver.kid, TENANT).tenants == {TENANT, OTHER}
-    ring, mistakes = keyring.load(variables, tmp_path)
+    ring, mistakes = load(variables, tmp_path)
     assert (mistakes, ring.find("receiver", registered.receiver.kid, TENANT).tenants) == ([], None)
 
 
 def test_the_two_roles_may_share_a_kid(registered, variables):
     receiver = JWK.generate(kty="EC", crv="P-384", kid=registered.platform.kid).export()
-    ring, mistakes = keyring.load(variables | {"RECEIVER_KEY": receiver}, None)
+    ring, mistakes = load(variables | {"RECEIVER_KEY": receiver})
     assert mistakes == []
     assert len(list(ring)) == 2
 
@@ -132,7 +149,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_key_that_cannot_be_used_is_named_and_never_printed(registered, variables, fault):
     text = FAULTS[fault](registered)
-    _, mistakes = keyring.load(variables | {"RECEIVER_KEY": text}, None)
+    _, mistakes = load(variables | {"RECEIVER_KEY": text})
     assert len(mistakes) == 1, mistakes
     assert mistakes[0].startswith("RECEIVER_KEY: ")
     for secret in (private(registered)["d"], private(registered)["x"], text):
@@ -158,14 +175,14 @@ def test_what_says_nothing_against_the_contract_is_accepted_and_dropped(register
 def test_one_kid_for_two_keys_of_a_role_is_refused(registered, variables):
     other = JWK.generate(kty="EC", crv="P-384", kid=registered.receiver.kid).export()
     name = f"RECEIVER_KEY_{registered.receiver.kid}"
-    _, mistakes = keyring.load(variables | {name: other}, None)
+    _, mistakes = load(variables | {name: other})
     assert mistakes == [f'{name}: has the same "kid" as RECEIVER_KEY but is another key']
 
 
 @pytest.mark.case("H01")
 def test_one_key_in_both_roles_is_refused(registered, variables):
     text = json.dumps(registered.receiver.private() | {"kid": str(uuid.uuid4())})
-    _, mistakes = keyring.load(variables | {"PLATFORM_KEY": text}, None)
+    _, mistakes = load(variables | {"PLATFORM_KEY": text})
     assert mistakes == ["RECEIVER_KEY: is the same key as PLATFORM_KEY; platform and receiver keys must differ"]
 
 
@@ -174,17 +191,17 @@ def test_one_key_in_both_roles_is_refused(registered, variables):
 def test_a_kid_must_be_that_of_its_name(registered, variables, spelled):
     text = variables.pop("RECEIVER_KEY")
     good, bad = f"RECEIVER_KEY_{spelled(registered.receiver.kid)}", f"RECEIVER_KEY_{spelled(str(uuid.UUID(int=9)))}"
-    assert keyring.load(variables | {good: text}, None)[1] == []
-    assert keyring.load(variables | {bad: text}, None)[1] == [f'{bad}: has another "kid" than its name says']
+    assert load(variables | {good: text})[1] == []
+    assert load(variables | {bad: text})[1] == [f'{bad}: has another "kid" than its name says']
 
 
 def test_what_lies_in_the_directory_and_is_no_key_is_named(tmp_path, registered, variables):
     (tmp_path / "key.pem").write_text("x")
     (tmp_path / "not-a-tenant").mkdir()
     (tmp_path / TENANT / OTHER).mkdir(parents=True)
-    (tmp_path / f"receiver-{uuid.UUID(int=5)}.json").write_text(variables["RECEIVER_KEY"])
+    write_private(tmp_path / f"receiver-{uuid.UUID(int=5)}.json", variables["RECEIVER_KEY"])
     os.mkfifo(tmp_path / "platform.json")
-    _, mistakes = keyring.load(variables, tmp_path)
+    _, mistakes = load(variables, tmp_path)
     named = sorted(mistake.removeprefix(f"{tmp_path}/").partition(": ")[0] for mistake in mistakes)
     assert named == sorted(
         ["key.pem", "not-a-tenant", f"{TENANT}/{OTHER}", f"receiver-{uuid.UUID(int=5)}.json", "platform.json"]
@@ -192,12 +209,12 @@ def test_what_lies_in_the_directory_and_is_no_key_is_named(tmp_path, registered,
 
 
 def test_no_key_at_all_is_a_mistake_for_each_role(tmp_path):
-    _, mistakes = keyring.load({}, tmp_path)
+    _, mistakes = load({}, tmp_path)
     assert [mistake.partition(":")[0] for mistake in mistakes] == ["PLATFORM_KEY", "RECEIVER_KEY"]
 
 
 def test_a_key_never_shows_its_material(registered, variables):
-    ring, _ = keyring.load(variables, None)
+    ring, _ = load(variables)
     shown = " ".join(repr(key) for key in ring)
     assert registered.receiver.kid in shown
     assert registered.receiver.private()["d"] not in shown
@@ -218,3 +235,210 @@ def test_a_pair_of_the_mock_platform_survives_its_file():
     assert KeyPair.of(pair.private()).private() == pair.private()
     with pytest.raises(KeyFault):
         parse_key(json.dumps(pair.public()), "receiver", "RECEIVER_KEY")
+
+
+def exposed(path, **more) -> tuple[list[str], list[str]]:
+    """Return the mistakes that everybody's access to ``path`` makes, and the warnings that it makes instead."""
+    path.chmod(0o444)
+    refused = keyring.load(Settings(**more))[1]
+    ring, mistakes = keyring.load(Settings(**more, insecure_keys="warn"))
+    assert mistakes == []
+    path.chmod(0o440)
+    assert keyring.load(Settings(**more))[1] == []
+    return refused, list(ring.exposed)
+
+
+@pytest.mark.case("H03")
+def test_each_kind_of_file_with_a_private_key_must_not_be_everybodys(tmp_path, registered, variables):
+    texts = {name: Secret(text) for name, text in variables.items()}
+    path = write_private(tmp_path / "a file", variables["RECEIVER_KEY"])
+    sealing_key = {"sealing_key": Secret(json.dumps(sealing.generate(1_700_000_000)))}
+    from_variable = {"RECEIVER_KEY_FILE": texts["RECEIVER_KEY"], "PLATFORM_KEY": texts["PLATFORM_KEY"]}
+    full = {
+        "PLATFORM_KEY_FILE": Secret(json.dumps(registered.platform.private())),
+        "RECEIVER_KEY": texts["RECEIVER_KEY"],
+    }
+    nowhere = {"keys": Path("/no/such/directory")}
+    for source, more in (
+        ("RECEIVER_KEY_FILE", {"key_texts": from_variable}),
+        ("PLATFORM_KEY_FILE", {"key_texts": full}),
+        (
+            "STORAGE_SEALING_KEY_FILE",
+            {"key_texts": texts, "sources": {"sealing_key": "STORAGE_SEALING_KEY_FILE"}} | sealing_key,
+        ),
+        (
+            "STORAGE_KEY_PASSPHRASE_FILE",
+            {"key_texts": texts, "sources": {"key_passphrase": "STORAGE_KEY_PASSPHRASE_FILE"}},
+        ),
+    ):
+        (refused,), (warning,) = exposed(path, paths={source: str(path)}, **more, **nowhere)
+        assert refused.startswith(
+            f"{source}: everybody on this machine may use the private key in {path} (mode 0444): "
+        )
+        assert f"chmod o= '{path}';" in refused
+        assert refused == f"{warning}; STORAGE_INSECURE_KEYS=warn only warns"
+
+
+@pytest.mark.case("H03")
+@pytest.mark.parametrize("mode", [0o601, 0o602, 0o604, 0o644, 0o777])
+def test_the_mode_of_the_file_itself_counts_and_public_keys_may_be_read(tmp_path, registered, variables, mode):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "keys").mkdir()
+    path = write_private(tmp_path / "secret" / "x", variables["RECEIVER_KEY"])
+    (tmp_path / "keys" / "receiver.json").symlink_to(path)
+    (tmp_path / "keys" / "platform.json").write_text(variables["PLATFORM_KEY"])
+    (tmp_path / "keys" / "platform.json").chmod(0o644)
+    assert load({}, tmp_path / "keys")[1] == []
+    path.chmod(mode)
+    (mistake,) = load({}, tmp_path / "keys")[1]
+    assert mistake.startswith(f"{tmp_path}/keys/receiver.json: everybody ")
+    assert f"(mode {mode:04o})" in mistake
+
+
+def test_the_files_that_variables_name_are_judged_by_their_mode(tmp_path, variables):
+    path = write_private(tmp_path / "key", variables["RECEIVER_KEY"])
+    environ = {
+        "PLATFORM_KEY": variables["PLATFORM_KEY"],
+        "RECEIVER_KEY_FILE": str(path),
+        "STORAGE_KEYS": str(tmp_path / "k"),
+    }
+    (tmp_path / "k").mkdir()
+    (tmp_path / "phrase").write_text("x")
+    (tmp_path / "phrase").chmod(0o644)
+    found, mistakes = settings.read(environ | {"STORAGE_KEY_PASSPHRASE_FILE": str(tmp_path / "phrase")})
+    assert mistakes == []
+    ring, (mistake,) = keyring.load(found)
+    assert mistake.startswith("STORAGE_KEY_PASSPHRASE_FILE: everybody ")
+    receiver_key = next(key for key in ring if key.role == "receiver")
+    assert receiver_key.made == int(path.stat().st_mtime)
+
+
+def mounted(volume, number, store):
+    """Lay the keys of ``store`` into ``volume`` as the kubelet does: a new folder, a link to it, links into that link."""
+    folder = volume / f"..2026_01_0{number}_00_00_00.{number}"
+    folder.mkdir()
+    for name, members in (
+        (f"platform-{store.platform.kid}.json", store.platform.public()),
+        (f"receiver-{store.receiver.kid}.json", store.receiver.private()),
+    ):
+        write_private(folder / name, json.dumps(members)).chmod(0o440)
+        if not (volume / name).is_symlink():
+            (volume / name).symlink_to(f"..data/{name}")
+    (volume / "..data_tmp").symlink_to(folder.name)
+    os.replace(volume / "..data_tmp", volume / "..data")
+    for name in os.listdir(volume):
+        if not name.startswith(".") and not (volume / name).exists():
+            (volume / name).unlink()
+
+
+def test_a_secret_that_kubernetes_mounts_is_read_and_after_it_was_swapped_too(tmp_path, registered):
+    mounted(tmp_path, 1, registered)
+    ring, mistakes = load({}, tmp_path)
+    assert mistakes == []
+    assert ring.find("receiver", registered.receiver.kid, TENANT)
+    renewed = new_store()
+    mounted(tmp_path, 2, renewed)
+    ring, mistakes = load({}, tmp_path)
+    assert mistakes == []
+    assert ring.find("receiver", renewed.receiver.kid, TENANT) and len(list(ring)) == 2
+    (tmp_path / "..data" / f"receiver-{renewed.receiver.kid}.json").chmod(0o644)  # as without defaultMode: 0440
+    (mistake,) = load({}, tmp_path)[1]
+    assert "in Kubernetes set defaultMode: 0440" in mistake
+
+
+def credentials(folder, **named):
+    """Lay ``named`` (name to text) down as systemd does: in a folder of the service's own, for nobody to write."""
+    for name, text in named.items():
+        write_private(folder / name, text).chmod(0o440)
+    folder.chmod(0o550)
+    return {"CREDENTIALS_DIRECTORY": str(folder)}
+
+
+def test_keys_that_systemd_loads_are_read_from_its_folder_and_what_else_lies_there_is_passed_over(tmp_path, registered):
+    own = new_store()
+    environ = credentials(
+        tmp_path,
+        **{
+            f"keys_platform-{registered.platform.kid}.json": json.dumps(registered.platform.public()),
+            f"keys_receiver-{registered.receiver.kid}.json": json.dumps(registered.receiver.private()),
+            f"keys_{TENANT}_platform-{own.platform.kid}.json": json.dumps(own.platform.public()),
+            f"keys_{TENANT}_receiver.json": json.dumps(own.receiver.private()),
+            f"keys_mock-platform-{own.platform.kid}.json": "not for us",
+            "tls.key": "-----BEGIN PRIVATE KEY-----",
+            "keys_README.md": "# Keys",
+        },
+    )
+    found, mistakes = settings.read(environ | {"STORAGE_KEYS": str(tmp_path)})
+    ring, more = keyring.load(found)
+    assert mistakes + more == []
+    for role in keyring.ROLES:
+        assert ring.find(role, getattr(registered, role).kid, OTHER)
+        assert ring.find(role, getattr(own, role).kid, TENANT)
+        assert ring.find(role, getattr(own, role).kid, OTHER) is None
+    assert any("tls.key: must be named" in mistake for mistake in load({}, tmp_path)[1])
+
+
+def test_a_credential_that_is_named_like_a_variable_counts_as_the_file_that_it_names(tmp_path, variables):
+    kid = json.loads(variables["RECEIVER_KEY"])["kid"]
+    named = {f"RECEIVER_KEY_{kid}": variables["RECEIVER_KEY"], "PLATFORM_KEY": variables["PLATFORM_KEY"]}
+    environ = credentials(tmp_path, DATABASE_PASSWORD="from systemd\n", HOME="x", STORAGE_TYPO="x", **named)
+    found, mistakes = settings.read(environ)
+    assert mistakes == []
+    assert (found.database_password, found.sources["database_password"]) == (
+        Secret("from systemd"),
+        "DATABASE_PASSWORD_FILE",
+    )
+    ring, mistakes = keyring.load(found)
+    assert (mistakes, {key.role for key in ring}) == ([], set(keyring.ROLES))
+    _, (mistake,) = settings.read(environ | {"DATABASE_PASSWORD": "another"})
+    assert mistake == "DATABASE_PASSWORD_FILE: DATABASE_PASSWORD is set as well; only one of them is valid"
+    assert settings.read({"CREDENTIALS_DIRECTORY": "/no/such/folder"})[1] == []
+
+
+def test_a_key_tells_when_it_was_made(tmp_path, registered, variables):
+    dated = json.dumps(private(registered) | {"iat": 1_700_000_000})
+    (tmp_path / "platform.json").write_text(variables["PLATFORM_KEY"])
+    os.utime(tmp_path / "platform.json", (1_600_000_000, 1_600_000_000))
+    ring, _ = load({"RECEIVER_KEY": dated}, tmp_path)
+    assert {key.role: key.made for key in ring} == {"receiver": 1_700_000_000, "platform": 1_600_000_000}
+    assert {key.made for key in load(variables)[0]} == {None}
+
+
+def test_a_protected_key_is_opened_wherever_it_lies_and_only_once(tmp_path, registered, variables, monkeypatch):
+    protected = passphrase.protect(variables["RECEIVER_KEY"], "a phrase")
+    opened = []
+    kdf = passphrase.argon2id.kdf
+    monkeypatch.setattr(passphrase.argon2id, "kdf", lambda *words, **more: opened.append(1) or kdf(*words, **more))
+    ring, mistakes = load(variables | {"RECEIVER_KEY": protected}, key_passphrase=Secret("a phrase"))
+    assert (mistakes, len(opened)) == ([], 1)
+    key = ring.find("receiver", registered.receiver.kid, TENANT)
+    assert ring.protected == {"RECEIVER_KEY"} and key.thumbprint == registered.receiver.jwk.thumbprint()
+    (tmp_path / "platform.json").write_text(variables["PLATFORM_KEY"])
+    write_private(tmp_path / f"receiver-{registered.receiver.kid}.json", protected)
+    assert load({}, tmp_path, key_passphrase=Secret("a phrase"))[1] == []
+    (mistake,) = load({}, tmp_path)[1]
+    assert mistake.startswith(
+        f"{tmp_path}/receiver-{registered.receiver.kid}.json: is protected by a passphrase: set STORAGE_"
+    )
+
+
+def test_sealing_keys_lie_beside_the_others_and_are_protected_alike(tmp_path, variables):
+    one, two, three = (sealing.generate(made) for made in (1, 2, 3))
+    write_private(tmp_path / f"sealing-{one['kid']}.json", json.dumps(one))
+    write_private(tmp_path / f"keys_sealing-{two['kid']}.json", passphrase.protect(json.dumps(two), "a phrase"))
+    more = {
+        "sealing_key": Secret(passphrase.protect(json.dumps(three), "a phrase")),
+        "sources": {"sealing_key": "STORAGE_SEALING_KEY"},
+        "key_passphrase": Secret("a phrase"),
+    }
+    ring, mistakes = load(variables, tmp_path, **more)
+    assert (mistakes, {key.kid for key in ring.sealing}) == ([], {one["kid"], two["kid"], three["kid"]})
+    assert ring.protected == {"STORAGE_SEALING_KEY", f"{tmp_path}/keys_sealing-{two['kid']}.json"}
+    alone, mistakes = keyring.load_sealing(Settings(keys=tmp_path, **more))
+    assert (mistakes, alone.sealing.newest.kid, list(alone)) == ([], three["kid"], [])
+    assert keyring.is_empty({}, tmp_path)  # of what a platform needs
+    _, mistakes = load(variables, tmp_path)
+    assert [mistake.partition(": ")[2][:28] for mistake in mistakes] == ["is protected by a passphrase"]
+    rows = {row["kid"]: row for row in key_rows(ring, {("sealing", one["kid"]): 7}, lambda moment: moment)}
+    assert [rows[key["kid"]]["protected"] for key in (one, two, three)] == [False, True, True]
+    assert (rows[one["kid"]]["madeAt"], rows[one["kid"]]["lastUsedAt"]) == (1, 7)

@@ -10,6 +10,7 @@ import pytest
 from receiver import worker
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import Client
+from receiver.secret import Secret
 from receiver.server import Server
 from receiver.settings import Settings
 
@@ -52,7 +53,7 @@ def test_gunicorn_never_logs_at_debug(level, gunicorn):
 
 def test_the_store_timeout_reaches_the_store(keys, ring):
     served = Server(
-        Settings(store_timeout=1.5, database_url="sqlite:////no/such/x.db"), ring, lambda _addresses: None
+        Settings(store_timeout=1.5, database_url=Secret("sqlite:////no/such/x.db")), ring, lambda _addresses: None
     ).load()
     assert served.extensions["receiver"].store.inner.timeout == 1.5
     assert served.extensions["receiver"].store.inner._file.create is False

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from receiver import settings
+from receiver.secret import Secret
 from receiver.settings import Settings
 
 
@@ -163,7 +164,7 @@ def test_any_setting_can_come_from_a_file(tmp_path):
     found, mistakes = settings.read(
         {"STORAGE_WORKERS_FILE": str(tmp_path / "value"), "DATABASE_PASSWORD_FILE": str(tmp_path / "password")}
     )
-    assert (mistakes, found.workers, found.database_password) == ([], 7, "  secret with spaces ")
+    assert (mistakes, found.workers, found.database_password) == ([], 7, Secret("  secret with spaces "))
     assert found.sources["workers"] == "STORAGE_WORKERS_FILE"
     for field in settings.declared():
         name = field.metadata["name"]
@@ -201,7 +202,7 @@ def test_an_empty_variable_is_one_that_is_not_set():
 def test_secrets_do_not_show_in_a_repr():
     found, _ = settings.read({"DATABASE_PASSWORD": "hunter2", "PLATFORM_KEY": "hunter2"})
     assert "hunter2" not in repr(found)
-    assert found.key_texts == {"PLATFORM_KEY": "hunter2"}
+    assert found.key_texts == {"PLATFORM_KEY": Secret("hunter2")}
 
 
 UUID = "01234567-89AB-cdef-0123-456789abcdef"
@@ -212,9 +213,9 @@ UUID = "01234567-89AB-cdef-0123-456789abcdef"
 def test_keys_come_by_any_of_their_names(tmp_path, role, suffix):
     (tmp_path / "key").write_text("text\n")
     name = f"{role}_KEY{suffix}"
-    assert settings.read({name: "text"})[0].key_texts == {name: "text"}
+    assert settings.read({name: "text"})[0].key_texts == {name: Secret("text")}
     from_file, mistakes = settings.read({f"{name}_FILE": str(tmp_path / "key")})
-    assert (mistakes, from_file.key_texts) == ([], {f"{name}_FILE": "text"})
+    assert (mistakes, from_file.key_texts) == ([], {f"{name}_FILE": Secret("text")})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from receiver import __version__
+from receiver import __version__, logs
 from receiver.commands.config import config
 from receiver.commands.conformance import conformance
 from receiver.commands.demo import demo
@@ -31,18 +31,23 @@ for command in (serve, keys, store, config, demo, platform, conformance):
 
 
 def main() -> None:
-    """Run the command line; what an operator can mend ends as plain lines, not as a traceback."""
+    """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
+    logs.configure("warning")
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:
-        click.echo(f"receiver: {len(stop.mistakes)} mistake(s) in the settings:", err=True)
-        for mistake in stop.mistakes:
-            click.echo(f"  {mistake}", err=True)
+        _tell(f"receiver: {len(stop.mistakes)} mistake(s) in the settings:", *(f"  {one}" for one in stop.mistakes))
         sys.exit(EX_CONFIG)
     except Problem as problem:
-        click.echo(f"receiver: {problem.cause}", err=True)
+        _tell(f"receiver: {problem.cause}")
         sys.exit(1)
     except OSError as cause:  # such as a full disk under what is printed
         with contextlib.suppress(OSError):
-            click.echo(f"receiver: {cause}", err=True)
+            _tell(f"receiver: {cause}")
         os._exit(1)  # what is still to be flushed would fail again, with a traceback
+
+
+def _tell(*lines: str) -> None:
+    """Print ``lines`` to standard error; they may repeat what a server said, or how a file is named."""
+    for line in lines:
+        click.echo(logs.escape(line), err=True)

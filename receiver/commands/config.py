@@ -22,11 +22,11 @@ def config(markdown: bool) -> None:
     rows = []
     for field in settings.declared():
         value = getattr(in_force, field.name)
-        shown = "********" if field.metadata["secret"] and value else shown_as(value)
+        shown = shown_as(value)
         if field.metadata["parse"] is options.database_url and value:
-            shown = urls.masked(value)
+            shown = urls.masked(value.text)
         source = in_force.sources.get(field.name, "default")
-        if field.name == "database_url" and in_force.store_url != value:
+        if field.name == "database_url" and in_force.store_url != value.text:
             shown, source = "", f"{in_force.store_variable} decides"
         if field.name == "bind" and in_force.listen != value:
             shown, source = in_force.listen, in_force.sources["port"]
@@ -34,7 +34,7 @@ def config(markdown: bool) -> None:
     residents = in_force.tenant_stores.items()
     rows += [(f"STORAGE_TENANT_{tenant}", str(resident.place), resident.variable) for tenant, resident in residents]
     rows += [(f"STORAGE_REGION_{tenant}", one.region, "") for tenant, one in residents if one.region]
-    rows += [(name, "********", name) for name in in_force.key_texts]
+    rows += [(name, str(text), name) for name, text in in_force.key_texts.items()]
     click.echo(tabulate(rows, headers=("setting", "value", "from")))
 
 
@@ -53,6 +53,6 @@ def markdown_table() -> str:
     """Return the Markdown table of all declared settings."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for field in settings.declared():
-        default = shown_as(field.default)
+        default = shown_as(field.default.text if field.metadata["secret"] else field.default)
         lines.append(f"| `{field.metadata['name']}` | {f'`{default}`' if default else ''} | {field.metadata['help']} |")
     return "\n".join(lines)

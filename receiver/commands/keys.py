@@ -1,17 +1,28 @@
-"""``receiver keys``: make, list and check platform and receiver keys."""
+"""``receiver keys``: make, list, check and protect platform and receiver keys."""
 
+import contextlib
+import json
 import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from tabulate import tabulate
 
-from receiver import app, keyring, settings
+from receiver import app, files, keyring, logs, passphrase, settings
 from receiver.commands.keys_sealing import sealing
 from receiver.jose import canonical_uuid
-from receiver.keyring import Keyring
+from receiver.keyring import KeyFault, Keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
+from receiver.problems import Problem
+from receiver.settings import Settings, SettingsMistakes
+from receiver.uses import Uses
+
+_PATIENCE = 2.0  # seconds for a store that only says when keys were used
+_UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
 @click.group()
@@ -47,33 +58,135 @@ def generate(directory: Path | None, tenant: str | None, if_none: bool) -> None:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
 
 
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 @keys.command("list")
-def list_keys() -> None:
-    """List the keys in force: role, kid, tenants, RFC 7638 thumbprint and where they came from."""
-    click.echo(key_table(app.configure()[1]))
-
-
-def key_table(ring: Keyring) -> str:
-    """Return the table of the keys in ``ring``; it holds no key material."""
-    rows = [
-        (
-            key.role,
-            key.kid,
-            ",".join(sorted(key.tenants)) if key.tenants else "any",
-            key.thumbprint,
-            key.source,
-        )
-        for key in ring
-    ]
-    return tabulate(sorted(rows), headers=("role", "kid", "tenant", "thumbprint", "from"), tablefmt="plain")
+@_as_json
+def list_keys(as_json: bool) -> None:
+    """List the keys in force: whose they are, their age and last use, RFC 7638 thumbprint and where they came from."""
+    declared, ring = app.configure()
+    click.echo(shown(ring, as_json, _uses_in(declared, ring)))
 
 
 @keys.command()
-def check() -> None:
+@_as_json
+def check(as_json: bool) -> None:
     """Check the keys of the environment and the directory; name everything that is wrong with them."""
-    _, ring = app.configure()
-    for key in ring:
-        path = Path(key.source)
-        if path.is_file() and path.stat().st_mode & 0o077:
-            click.echo(f"warning: {path} can be read by others; chmod 600 {path}", err=True)
-    click.echo(key_table(ring))
+    ring = app.configure()[1]
+    for line in ring.exposed:
+        click.echo(f"warning: {line}", err=True)
+    click.echo(shown(ring, as_json))
+
+
+def _uses_in(declared: Settings, ring: Keyring) -> Uses | None:
+    """Return when each key was used, as the store keeps it; None, and a word about it, when that cannot be asked."""
+    hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
+    try:
+        with contextlib.closing(app.open_configured(hurried, ring, lambda _place: False)) as store:
+            return store.key_uses()
+    except Problem as cause:
+        click.echo(f"when keys were used is not known now: {logs.escape(str(cause))}", err=True)
+        return None
+
+
+def shown(ring: Keyring, as_json: bool, uses: Uses | None = None) -> str:
+    """Return the keys of ``ring`` as JSON, or as a table; ``uses`` as for ``key_table``."""
+    return json.dumps(key_rows(ring, uses, _iso), indent=1) if as_json else key_table(ring, uses)
+
+
+def key_table(ring: Keyring, uses: Uses | None = None, now: float | None = None) -> str:
+    """Return the table of the keys in ``ring``, ages reckoned to ``now`` (seconds since the epoch).
+
+    ``uses`` tells when each was used last, by role and kid, in seconds since the epoch; without it there is no such
+    column. It holds no key material.
+    """
+    since = time.time() if now is None else now
+    headers = {"tenants": "tenant", "madeAt": "age", "lastUsedAt": "last used"}
+    rows = [
+        {headers.get(name, name): value for name, value in row.items()}
+        | {"tenant": ",".join(row["tenants"] or ["any"]), "protected": "yes" if row["protected"] else "no"}
+        for row in key_rows(ring, uses, lambda moment: ago(moment, since))
+    ]
+    return tabulate(rows, headers="keys", tablefmt="plain", disable_numparse=True)
+
+
+def key_rows(ring: Keyring, uses: Uses | None, told: Callable[[int | None], str | None]) -> list[dict]:
+    """Return what is known of each key in ``ring``, times as ``told`` tells them; ``uses`` as for ``key_table``."""
+    known = [(key.role, key.kid, key.tenants, key.made, key.thumbprint, key.source) for key in ring]
+    known += [("sealing", key.kid, None, key.issued or None, None, key.source) for key in ring.sealing]
+    return [
+        {
+            "role": role,
+            "kid": kid,
+            "tenants": sorted(tenants) if tenants else None,
+            "madeAt": told(made),
+            **({} if uses is None else {"lastUsedAt": told(uses.get((role, kid.lower())))}),
+            "thumbprint": thumbprint,
+            "protected": source in ring.protected,
+            "from": source,
+        }
+        for role, kid, tenants, made, thumbprint, source in sorted(known, key=lambda one: one[:2])
+    ]
+
+
+def ago(moment: int | None, now: float) -> str:
+    """Return how long before ``now`` the ``moment`` was, in days, hours or minutes; "-" where it is not known."""
+    if moment is None:
+        return "-"
+    seconds = max(0, int(now) - moment)
+    unit = next((unit for unit in _UNITS if seconds >= _UNITS[unit]), "min")
+    return f"{seconds // _UNITS[unit]} {unit}"
+
+
+def _iso(moment: int | None) -> str | None:
+    return None if moment is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+_files = click.argument("paths", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+
+
+@keys.command()
+@_files
+def protect(paths: tuple[Path, ...]) -> None:
+    """Protect private keys by a passphrase, each in its file: STORAGE_KEY_PASSPHRASE, or one that is asked for.
+
+    The receiver needs the same in STORAGE_KEY_PASSPHRASE, or STORAGE_KEY_PASSPHRASE_FILE. What the disk or a backup
+    held before may still be found there: for a key that was exposed ask the platform for another one.
+    """
+    _rewrite(paths, passphrase.protect, "protected", asks_twice=True)
+
+
+@keys.command()
+@_files
+def unprotect(paths: tuple[Path, ...]) -> None:
+    """Take the passphrase off key files, as to give them another one."""
+
+    def opened(text: str, phrase: str) -> str:
+        if not passphrase.is_protected(text):
+            raise KeyFault("is not protected")
+        return passphrase.open_text(text, phrase)
+
+    _rewrite(paths, opened, "opened", asks_twice=False)
+
+
+def _rewrite(paths: tuple[Path, ...], change: Callable[[str, str], str], done: str, asks_twice: bool) -> None:
+    """Replace the text of each file by what ``change`` makes of it and the passphrase; none if one of them fails."""
+    declared, mistakes = settings.read(os.environ)
+    phrase = declared.key_passphrase.text
+    if not phrase and any(mistake.startswith("STORAGE_KEY_PASSPHRASE") for mistake in mistakes):
+        raise SettingsMistakes(mistakes)
+    while not phrase:
+        phrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=asks_twice, err=True)
+    changed = {}
+    for path in paths:
+        try:
+            changed[path] = change(files.read_text(path), phrase)
+        except ValueError as fault:  # KeyFault as well
+            raise click.ClickException(f"{path}: {fault}") from None
+    for path, text in changed.items():
+        try:
+            files.replace_text(path, text)
+        except OSError as cause:
+            raise click.ClickException(f"{path}: {cause.strerror}") from None
+        click.echo(f"{done} {path}")

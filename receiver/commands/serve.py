@@ -21,6 +21,7 @@ def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     settings, keyring = app.configure()
     logs.configure(settings.log_level)
+    logs.warn(keyring.exposed)
     unprepared = _prepare_stores(settings, keyring)
 
     def on_ready(addresses: list[str]) -> None:

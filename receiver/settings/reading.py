@@ -2,11 +2,14 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from receiver import files
-from receiver.keyring import kid_in_name
+from receiver.keysources import kid_in_name
+from receiver.secret import Secret
 from receiver.settings import options
 from receiver.settings.table import Resident, Settings, declared
 from receiver.stores import urls
@@ -24,8 +27,14 @@ class SettingsMistakes(Exception):
 
 
 def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default."""
+    """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default.
+
+    Of systemd's credentials those that are named like a variable count as ``NAME_FILE``.
+    """
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    environ = _credentials(credentials) | dict(environ) if credentials else environ
     given, mistakes = _given(environ)
+    paths = {source: environ[source] for name, (_, source) in given.items() if source != name}
     values: dict[str, object] = {}
     for field in declared():
         name = field.metadata["name"]
@@ -33,13 +42,26 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             continue
         value, source = given.pop(name)
         try:
-            values[field.name] = field.metadata["parse"](value)
+            parsed = field.metadata["parse"](value)
+            values[field.name] = Secret(parsed) if field.metadata["secret"] else parsed
         except ValueError as cause:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
             mistakes.append(f"{source}: {cause}")
         values.setdefault("sources", {})[field.name] = source
     values["tenant_stores"], more = _residents({name: given.pop(name) for name in list(given) if _tenant_in(name)})
-    return Settings(**values, key_texts={source: value for value, source in given.values()}), mistakes + more
+    values["key_texts"] = {source: Secret(value) for value, source in given.values()}
+    values["credentials"] = Path(credentials) if credentials else None
+    return Settings(**values, paths=paths), mistakes + more
+
+
+def _credentials(directory: str) -> dict[str, str]:
+    """Return NAME_FILE → path of what systemd's LoadCredential= put into ``directory`` under the name of a variable."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return {}
+    known = {field.metadata["name"] for field in declared()}
+    return {f"{name}_FILE": os.path.join(directory, name) for name in names if name in known or _is_key(name)}
 
 
 def _tenant_in(name: str) -> str | None:

@@ -4,11 +4,14 @@ Names without ``STORAGE_`` are those of the Java service that this replaces and 
 Each may also be given as ``NAME_FILE``, the path of a file that holds the value.
 """
 
+# ruff: noqa: RUF009 - what _setting declares is frozen
+
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.secret import Secret
 from receiver.settings import options
 from receiver.stores import urls
 from receiver.stores.urls import Place
@@ -16,27 +19,32 @@ from receiver.stores.urls import Place
 
 def _setting(name: str, default: object, parse: Callable[[str], object], help: str, secret: bool = False):
     metadata = {"name": name, "parse": parse, "help": help, "secret": secret}
+    default = Secret(default) if secret else default
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one receiver, each with its declared name, type, default and help."""
+    """The settings of one receiver, each with its declared name, type, default and help; then what is found beside.
 
-    database_url: str = _setting(
+    ``sources`` tells the variable that each came from, ``paths`` the files that variables named, ``key_texts`` the keys
+    by variable; ``credentials`` is where systemd puts what only this service may read.
+    """
+
+    database_url: Secret = _setting(
         "DATABASE_URL",
         "sqlite:///var/receiver.db",
         options.database_url,
         "Where states are kept (see Stores), also as the `jdbc:` URL that the Java service had.",
         secret=True,
     )
-    jdbc_database_url: str = _setting(
+    jdbc_database_url: Secret = _setting(
         "JDBC_DATABASE_URL", "", options.database_url, "Read when `DATABASE_URL` is not set.", secret=True
     )
     database_username: str = _setting(
         "DATABASE_USERNAME", "", options.text, "User of the database server where the URL names none."
     )
-    database_password: str = _setting(
+    database_password: Secret = _setting(
         "DATABASE_PASSWORD",
         "",
         options.text,
@@ -68,13 +76,13 @@ class Settings:
         "Threads in each of these processes: how many requests may wait for a store or a slow client at once."
         " More of them compute no more.",
     )
-    keys: Path = _setting(  # noqa: RUF009 - a frozen declaration
+    keys: Path = _setting(
         "STORAGE_KEYS",
         Path("keys"),
         options.directory,
         "Directory of key files; a folder in it named by a tenant's UUID holds keys for that tenant only.",
     )
-    sealing_key: str = _setting(
+    sealing_key: Secret = _setting(
         "STORAGE_SEALING_KEY",
         "",
         options.text,
@@ -88,11 +96,11 @@ class Settings:
         options.choice("refuse", "read"),
         "With a sealing key, a state that was stored before there was one: `refuse` it, or `read` it.",
     )
-    key_passphrase: str = _setting(
+    key_passphrase: Secret = _setting(
         "STORAGE_KEY_PASSPHRASE",
         "",
         options.text,
-        "Opens key files that a passphrase protects.",
+        "Opens keys that `receiver keys protect` has protected, and protects them there.",
         secret=True,
     )
     insecure_keys: str = _setting(
@@ -203,8 +211,10 @@ class Settings:
         options.choice("debug", "info", "warning", "error"),
         "Least severity that is logged.",
     )
-    key_texts: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    key_texts: Mapping[str, Secret] = dataclasses.field(default_factory=dict, repr=False)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    paths: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    credentials: Path | None = None
     tenant_stores: Mapping[str, "Resident"] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
@@ -217,12 +227,12 @@ class Settings:
     @property
     def store_url(self) -> str:
         """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
-        return self.jdbc_database_url if self._jdbc_decides else self.database_url
+        return (self.jdbc_database_url if self._jdbc_decides else self.database_url).text
 
     @property
     def place(self) -> Place:
         """Where states are kept: ``store_url``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
-        return urls.parse(self.store_url).with_credentials(self.database_username, self.database_password)
+        return urls.parse(self.store_url).with_credentials(self.database_username, self.database_password.text)
 
     @property
     def store_variable(self) -> str:

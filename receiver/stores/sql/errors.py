@@ -22,6 +22,7 @@ from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailab
 
 _AGAIN = re.compile("40001|40P01|1205|1213")
 _ANOTHER = re.compile("08.*|57P0[1-3]|25006|1047|1053|1077|1290|1792|1836|1927|2006|2013|2055")
+_QUOTING = re.compile("(?:22|23|P0).{3}")  # of data, of constraints, of somebody's triggers: their texts quote values
 _FULL = re.compile("53100|1021|1114|3675")
 _MISPLACED = re.compile("28.{3}|3D000|3F000|42501|22P05|1044|1045|1049|1142|1665|1698|18456|4060")
 # libpq tells a refused login without a code, in the language of the server.
@@ -100,7 +101,7 @@ def _first_line(error: DBAPIError) -> str:
     """Return what the server said of the connection; nothing where a statement failed, which may quote content."""
     primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
     if primary:  # without DETAIL, which holds the row
-        return primary
+        return "" if _QUOTING.fullmatch(code_of(error)) else primary
     if error.statement is not None:
         return ""
     lines = str(error.orig.args[-1] if error.orig.args else "").strip().splitlines()

@@ -1,0 +1,16 @@
+"""Secret: a text that refuses to be printed (PROTOCOL, promise 7)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A passphrase, a password, a key: only ``text`` gives it out; str(), repr() and format() do not."""
+
+    text: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def __repr__(self) -> str:
+        return "********" if self.text else ""
