@@ -72,16 +72,14 @@ def _postgresql(kinds: Mapping[str, str], key: str) -> tuple[list[str], list[str
         "expires_second": ("bigint", second("expires_at")),
     }
     key = key.replace('"', '""')
+    required = ("updated_second", "updated_nanosecond", "content")
     forth = [
         "lock table states in access exclusive mode",
         "alter table states " + ", ".join(f"add column {name} {kind}" for name, kind in _ADDED.items()),
         "alter table states " + ", ".join(f"alter column {name} drop default" for name in (*TIMES, "content")),
         "alter table states "
         + ", ".join(f"alter column {name} type {kind} using {value}" for name, (kind, value) in changes.items()),
-        "alter table states "
-        + ", ".join(
-            f"alter column {name} set not null" for name in ("updated_second", "updated_nanosecond", "content")
-        ),
+        "alter table states " + ", ".join(f"alter column {name} set not null" for name in required),
         f'alter table states drop constraint "{key}", add constraint "{key}" primary key (tenant_id, id)',
     ]
     was = {name: kinds[name] for name in changes if name in kinds}
