@@ -112,7 +112,7 @@ def test_the_variables_of_the_java_service_mean_what_they_meant():
             ("STORAGE_PUBLIC_PREFIX", value, "such as /flow")
             for value in ("flow", "/flow/", "/a//b", "/a/../b", "/a?b")
         ),
-        *(("STORAGE_MAX_ITEMS", "0", "1 to 1000000"), ("STORAGE_CLEAR_STATES", "yes", "refuse, read")),
+        *(("STORAGE_MAX_ITEMS", "0", "1 to 1000000"), ("STORAGE_CLEAR_STATES", "yes", "refuse, read, write")),
         *(
             ("DATABASE_URL", "postgresql://u:hunter2@h/d?pasword=hunter2", "not known for PostgreSQL: pasword"),
             ("JDBC_DATABASE_URL", "jdbc:sqlite:x;password=hunter2", "no parameters"),

@@ -86,15 +86,16 @@ class Settings:
         "STORAGE_SEALING_KEY",
         "",
         options.text,
-        "Key that seals content before it is stored: a JWK, or a JWK set."
+        "Key that seals content before it is stored, as `receiver keys sealing` makes it: a JWK, or a JWK set."
         " Those in `STORAGE_KEYS` count as well; the newest one writes, all read.",
         secret=True,
     )
     clear_states: str = _setting(
         "STORAGE_CLEAR_STATES",
         "refuse",
-        options.choice("refuse", "read"),
-        "With a sealing key, a state that was stored before there was one: `refuse` it, or `read` it.",
+        options.choice("refuse", "read", "write"),
+        "With a sealing key, content in the clear: `refuse` it; `read` it until `receiver store reseal` is done; or"
+        " `write` it as well, so that `receiver store reseal --open` can open all for good.",
     )
     key_passphrase: Secret = _setting(
         "STORAGE_KEY_PASSPHRASE",
