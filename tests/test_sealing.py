@@ -1,20 +1,25 @@
 """Content at rest: sealed, bound to its state, opened by its key; on every store."""
 
 import contextlib
+import itertools
 import json
 import random
 import subprocess
+import threading
 
 import pytest
 
 from receiver import sealing
+from receiver.app import create_app
 from receiver.keyring import Keyring
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingFault, SealingKeys, generate, parse_keys
+from receiver.settings import Settings
 from receiver.states import Content, Instant
 from receiver.stores import open_store
 from receiver.stores.resealing import reseal
 from receiver.stores.sealed import CLEAR, Sealed
+from tests.conftest import InProcess, assert_problem, loaded, ring_of
 from tests.test_stores import NOW, OTHER, SERVERS, TENANT, a_receipt, a_state, uid
 
 STORES = ["sqlite", "filesystem", "postgresql", "mariadb"]
@@ -363,3 +368,61 @@ def test_a_content_refuses_to_be_printed():
         assert NEEDLE not in told
     assert str(state.content) == f"<content of {len(NEEDLE)} characters>"
     assert "sealed" in repr(SealingKeys([FIRST]).seal(state).content)
+
+
+def test_resealing_while_the_store_is_in_use_loses_no_save(inner):
+    """Equal times as well: of those the later arrival wins, and what was resealed arrives never."""
+    store = sealed(inner, FIRST)
+    store.save(TENANT, [a_state(number, content="-1") for number in range(1, 241)], None)
+    store.ring.sealing = SealingKeys([FIRST, SECOND])
+    over, wrong, newest = threading.Event(), [], {}
+
+    def write(numbers):
+        for version in itertools.count():
+            for number in numbers:
+                second = version // 2 % 60  # two versions of each time
+                updated = f"2026-01-01T{version // 7200:02}:{version // 120 % 60:02}:{second:02}Z"
+                store.save(TENANT, [a_state(number, updated, content=str(version))], None)
+                newest[number] = str(version)
+                if text_of(store, number) != str(version):
+                    wrong.append((number, version))
+            store.delete(TENANT, [uid(1000 + numbers[0])], None)
+            if over.is_set():
+                return
+
+    writers = [threading.Thread(target=write, args=(range(first, 41, 4),)) for first in range(1, 5)]
+    for writer in writers:
+        writer.start()
+    count = sum(reseal(sealed(inner, FIRST, SECOND, now=NOW + 100), None, lambda: None).resealed for _ in range(5))
+    opening = sealed(inner, FIRST, SECOND, clear_states="write", now=NOW + 100)
+    store.clear_states = "read"
+    for _ in range(3):
+        count += reseal(opening, None, lambda: None).resealed
+    over.set()
+    for writer in writers:
+        writer.join()
+    assert wrong == []
+    assert count >= 2 * 200  # those that nobody saved were sealed anew, and opened
+    assert {number: text_of(store, number) for number in newest} == newest
+    assert len(newest) == 40
+
+
+@pytest.mark.case("G12")
+def test_a_service_without_the_key_answers_503_and_writes_nothing_in_the_clear(keys, tenant, state, tmp_path):
+    url = f"sqlite:///{tmp_path}/states.db"
+    with contextlib.closing(open_store(url, 10)) as inner:
+        inner.prepare()
+        sealed(inner, FIRST).save(TENANT, [a_state()], None)
+        for others in ((), (SECOND,)):
+            app = create_app(Settings(), ring_of(keys), sealed(inner, *others))
+            platform = InProcess(app.test_client(), tenant, keys)
+            for answer in (platform.save(state), platform.load(state["id"]), platform.save(state)):
+                assert_problem(answer, 503)
+                assert "retry-after" in answer.headers
+                assert FIRST.kid not in answer.body.decode()
+        assert [one.id for one in inner.summaries()] == [uid(10)]
+        served = create_app(Settings(), ring_of(keys), sealed(inner, FIRST))
+        platform = InProcess(served.test_client(), tenant, keys)
+        assert platform.save(state).status == 204
+        assert loaded(platform, state["id"]) == state["content"]
+        assert inner.find(tenant, state["id"]).content.sealing_key == FIRST.kid
