@@ -23,6 +23,7 @@ from flask import Response, g, request
 log = logging.getLogger("receiver")
 # A part of a token or of a key; no id or name is that long. Each run of letters is looked at once, from its start.
 _LONG = re.compile(r"(?<![\w-])([\w-]{8})[\w-]{56,}")
+_LOST = "a line of the log could not be written"
 _LONGEST = 300  # characters of a path in the log
 
 
@@ -78,9 +79,6 @@ class LineHandler(logging.StreamHandler):
         with contextlib.suppress(Exception):  # the disk under standard error may be full
             self.stream.write(self.format(said) + self.terminator)
             self.flush()
-
-
-_LOST = "a line of the log could not be written"
 
 
 def configure(level: str) -> None:

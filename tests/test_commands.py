@@ -240,6 +240,13 @@ def test_of_several_files_none_is_protected_when_one_cannot_be(folder):
     assert "STORAGE_KEY_PASSPHRASE_FILE: the file it names cannot be read" in missing.stderr
 
 
+def test_the_name_of_a_file_cannot_move_the_cursor_of_who_reads_of_it(folder):
+    (folder / "keys" / "x\x1b[2K\nreceiver: all is well.json").touch()
+    ran = receiver("keys", "check", cwd=folder)
+    assert ran.returncode == 78
+    assert "  keys/x\\x1b[2K\\nreceiver: all is well.json: must be named " in ran.stderr
+
+
 def test_serve_with_three_mistakes_names_all_three_and_exits_78(tmp_path):
     environ = {
         "STORAGE_WORKERS": "many",

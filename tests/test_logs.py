@@ -1,14 +1,18 @@
 """The log: one event, one line, and nothing in it that must not be."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
 from receiver.app import create_app
 from receiver.logs import LineFormatter, client_address, escape
+from receiver.routes import Change
+from receiver.secret import Secret
 from receiver.settings import Settings
 from receiver.states import State
-from tests.test_stores import a_state
+from tests.test_stores import TENANT, a_state
 
 
 def formatted(message, *args, exc_info=None, **extra) -> str:
@@ -95,3 +99,31 @@ def test_a_defect_is_logged_with_the_id_that_the_caller_got(platform, state, mon
     assert b"secret" not in answer.body
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.request == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("level", ["debug", "error"])
+def test_what_nobody_catches_is_told_by_kind_and_place_only(level):
+    program = (
+        f"from receiver import logs; logs.configure({level!r})\nraise ValueError('private matters') from OSError('x')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    event, *trace = ran.stderr.splitlines()
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert event.endswith(" CRITICAL ended by an exception")
+    assert (trace[0].startswith("    | "), trace[-1]) == (True, "    | ValueError")
+    assert "private matters" not in ran.stderr
+
+
+def test_a_secret_gives_itself_out_only_when_it_is_asked_to():
+    secret = Secret("private matters")
+    told = [str(secret), repr(secret), f"{secret}", repr([secret]), repr({"key": secret})]
+    assert "private" not in " ".join(told)
+    assert (secret.text, bool(secret), bool(Secret()), str(Secret())) == ("private matters", True, False, "")
+    with pytest.raises(TypeError):
+        f"{secret:>20}"
+    for value in (Settings(key_passphrase=secret, sealing_key=secret, key_texts={"RECEIVER_KEY": secret}), secret):
+        assert "private" not in formatted("%s %r", value, value)
+
+
+def test_a_change_does_not_show_its_body():
+    assert "private" not in repr(Change(TENANT, b"private matters", None, 0.0))
