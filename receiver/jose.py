@@ -24,6 +24,17 @@ class TokenFault(ValueError):
     """A token is not what this contract allows. The text names the fault for the log, and no value."""
 
 
+def told(cause: Exception) -> str:
+    """Return what the log says of ``cause``, an error in a room where every error is the one refusal.
+
+    Of a library's only the kind is told: its text might hold what it was given. MemoryError is no fault of a token,
+    and raised again.
+    """
+    if isinstance(cause, MemoryError):
+        raise cause
+    return str(cause) if isinstance(cause, TokenFault | strictjson.NotJson) else type(cause).__name__
+
+
 def canonical_uuid(value: object) -> str | None:
     """Return ``value`` in lower case if it is a UUID spelled 8-4-4-4-12, else None."""
     if isinstance(value, str) and len(value) == 36 and value.isascii():
