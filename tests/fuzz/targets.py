@@ -110,8 +110,8 @@ def _opened(token: str) -> State | None:
 
 
 def _check_state(state: State, claims: dict) -> None:
-    assert state.content == claims["content"] and "\0" not in state.content
-    state.content.encode()
+    assert state.content.text == claims["content"] and "\0" not in state.content.text
+    state.content.text.encode()
     assert (state.tenant, state.id) == (TENANT, claims["id"].lower()) and claims["sub"].lower() == state.id
     assert state.is_done is claims["isDone"]
     assert all(_UUID.fullmatch(id) for id in (state.id, state.flow, state.flow_version))
