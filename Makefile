@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
+FUZZ   := .venv-fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos bench demo conformance keys lint format lock clean
+.PHONY: help setup run platform test chaos fuzz bench demo conformance keys lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -36,8 +37,17 @@ test: setup  ## run all tests
 chaos: setup  ## run the tests of outages and large stores at full length: half an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py
 
-bench: setup  ## measure speed side by side with a floor and a plain server: nine minutes
+fuzz: $(FUZZ)/installed  ## look for inputs that break a promise, 10 minutes of CPU for each of TARGETS="…" (all: 90 minutes)
+	$(FUZZ)/bin/python -m tests.fuzz $(TARGETS)
+
+$(FUZZ)/installed: requirements-fuzz.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --require-hashes --requirement requirements-fuzz.txt
+	@touch $@
+
+bench: setup  ## measure speed side by side with a floor and a plain server, and what refusals cost: twelve minutes
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.refusals
 
 demo: setup  ## play the platform against a receiver; make demo DATABASE_URL=… takes that store instead of a temporary one
 	@$(BIN)/receiver demo
@@ -62,4 +72,4 @@ lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql --extra dev --constraint requirements.txt setup.cfg --output-file requirements-dev.txt
 
 clean:  ## remove .venv and caches; keys/ and var/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FUZZ) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

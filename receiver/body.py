@@ -11,7 +11,8 @@ from receiver.problems import BadRequest, TooLarge, UnknownCoding, UnsupportedMe
 # In the WSGI environ: set once the body was read to its end; a function that asks a waiting client for it.
 BODY_READ = "receiver.body_read"
 CONTINUE = "receiver.continue"
-_MOST_VALUES = 1_000_000  # ids of one DELETE; a body of 32 MiB has room for 860,000
+_VALUES_OF_AN_ITEM = 16  # one is known; the rest is for members that the platform may add
+_MOST_VALUES = 1_000_000  # of any body; 32 MiB have room for 860,000 ids
 
 
 def read(environ: MutableMapping, limit: int) -> bytes:
@@ -53,11 +54,21 @@ def _check_type(environ: Mapping) -> None:
         raise UnsupportedMedia("Content-Encoding")
 
 
-def parse(body: bytes) -> object:
-    """Return the JSON value of ``body``; raises BadRequest (RFC 8259, and no member twice), TooLarge."""
-    if body.count(b",") > _MOST_VALUES:  # tokens and ids hold none, so this bounds what parsing makes of them
-        raise TooLarge("the body holds too many values")
+def parse(body: bytes, most: int) -> list:
+    """Return the items of ``body``, a JSON array of at most ``most`` of them.
+
+    Raises BadRequest (RFC 8259, and no member twice), TooLarge.
+    """
+    over = f"The body holds more than {most} items, which is STORAGE_MAX_ITEMS here."
+    # Neither tokens nor ids hold a comma, so this bounds what parsing makes of them.
+    if body.count(b",") > min(_VALUES_OF_AN_ITEM * most, _MOST_VALUES):
+        raise TooLarge("body: too many values", over)
     try:
-        return strictjson.loads(body)
+        value = strictjson.loads(body)
     except strictjson.NotJson as fault:
         raise BadRequest(f"body: {fault}", "The body is not JSON in UTF-8.") from None
+    if not isinstance(value, list):
+        raise BadRequest(message="The body must be a JSON array.")
+    if len(value) > most:
+        raise TooLarge("body: too many items", over)
+    return value

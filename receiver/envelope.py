@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import TokenFault, as_ascii, canonical_uuid
+from receiver.jose import as_ascii, canonical_uuid, told
 from receiver.jwe import decrypt, encrypt
 from receiver.jws import sign_jws, verify_jws
 from receiver.keyring import Key, Keyring
-from receiver.problems import BadRequest
+from receiver.problems import BadRequest, TooLarge
 from receiver.schemas import fault_of, state_claims
 from receiver.signature import ISSUER, is_for_tenant, time_fault
 from receiver.states import Content, State
@@ -46,8 +46,10 @@ def open_states(
             del jws
             claims = strictjson.loads(payload)
             del payload
-        except (TokenFault, strictjson.NotJson) as fault:
-            raise BadRequest(f"item {index}: {fault}", f"item {index}: {_NOT_OPENED}") from None
+        except TooLarge:
+            raise
+        except Exception as cause:
+            raise BadRequest(f"item {index}: {told(cause)}", f"item {index}: {_NOT_OPENED}") from None
         keyring.note(now, opener.key, signer.key)
         states.append(_state_of(claims, f"item {index}", tenant, now, skew))
     return states

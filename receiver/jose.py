@@ -24,6 +24,17 @@ class TokenFault(ValueError):
     """A token is not what this contract allows. The text names the fault for the log, and no value."""
 
 
+def told(cause: Exception) -> str:
+    """Return what the log says of ``cause``, an error in a room where every error is the one refusal.
+
+    Of a library's only the kind is told: its text might hold what it was given. MemoryError is no fault of a token,
+    and raised again.
+    """
+    if isinstance(cause, MemoryError):
+        raise cause
+    return str(cause) if isinstance(cause, TokenFault | strictjson.NotJson) else type(cause).__name__
+
+
 def canonical_uuid(value: object) -> str | None:
     """Return ``value`` in lower case if it is a UUID spelled 8-4-4-4-12, else None."""
     if isinstance(value, str) and len(value) == 36 and value.isascii():
@@ -42,8 +53,10 @@ def as_ascii(token: object) -> bytes:
 def parts_of(token: bytes, count: int) -> list[tuple[int, int]]:
     """Return where each of the ``count`` parts of ``token``, a compact token, begins and ends: none is copied.
 
-    Raises TokenFault when it has more or fewer.
+    Raises TokenFault when it has more or fewer, or a header of over MAX_HEADER: then the rest is not even looked at.
     """
+    if token.find(b".", 0, MAX_HEADER + 1) < 0:
+        raise TokenFault("not a compact token, or the header is too large")
     if token.count(b".") != count - 1:
         raise TokenFault("not a compact token of that kind")
     found, start = [], 0
@@ -104,10 +117,8 @@ def is_label(value: object) -> bool:
 def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...]) -> dict:
     """Return the JOSE header in ``part``, a dict that holds only members of ``rules`` which satisfy them.
 
-    Raises TokenFault when it is too large, not an object, lacks one of ``required``, or holds anything else.
+    Raises TokenFault when it is not an object, lacks one of ``required``, or holds anything else.
     """
-    if len(part) > MAX_HEADER:
-        raise TokenFault("the header is too large")
     try:
         header = strictjson.loads(decode_base64url(part))
     except strictjson.NotJson:

@@ -5,7 +5,7 @@
 | BadRequest          | 400    | a key-id header, the body, a token or one of its claims      |
 | SignatureRefused    | 401    | any fault of the request signature, also a reused ``jti``     |
 | NotFound            | 404    | no such state, no such address                              |
-| TooLarge            | 413    | the body, or what a token inflates to                       |
+| TooLarge            | 413    | the body, its items, or what its tokens inflate to          |
 | UnsupportedMedia    | 415    | not JSON in UTF-8                                           |
 | UnknownCoding       | 501    | a transfer coding other than chunked                        |
 | StoreDamaged        | 500    | the stored data cannot be read back whole                   |

@@ -158,13 +158,11 @@ def _was_done(change: Change) -> bool:
 
 
 def _items(raw: bytes, schema: Callable[[list], list]) -> list:
-    """Return what ``schema`` makes of the JSON array in the body ``raw``; raises BadRequest, naming the item."""
-    value = body.parse(raw)
+    """Return what ``schema`` makes of the JSON array in the body ``raw``; raises BadRequest, TooLarge."""
+    items = body.parse(raw, _receiver().settings.max_items)
     del raw
-    if not isinstance(value, list):
-        raise BadRequest(message="The body must be a JSON array.")
     try:
-        return schema(value)
+        return schema(items)
     except ValidationError as error:
         raise BadRequest(message=fault_of(error)) from None
 

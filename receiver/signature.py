@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import TokenFault, as_ascii, canonical_uuid
+from receiver.jose import as_ascii, canonical_uuid, told
 from receiver.jws import verify_jws
 from receiver.keyring import Finder, Key, Keyring
 from receiver.problems import BadRequest, SignatureRefused
@@ -49,12 +49,10 @@ def _verified_claims(token: str | None, signer: Finder) -> dict:
         raise SignatureRefused("signature: missing")
     try:
         return request_claims.load(strictjson.loads(verify_jws(as_ascii(token), signer)))
-    except TokenFault as fault:
-        raise SignatureRefused(f"signature: {fault}") from None
-    except strictjson.NotJson:
-        raise SignatureRefused("signature: the claims are not JSON") from None
     except ValidationError as error:
         raise SignatureRefused(f"signature: {fault_of(error)}") from None
+    except Exception as cause:
+        raise SignatureRefused(f"signature: {told(cause)}") from None
 
 
 def _check_claims(claims: Mapping, path: str, tenant: str, now: float, skew: float) -> None:

@@ -37,15 +37,18 @@ def loads(data: bytes) -> object:
     if b'": ' not in data[:_BEGINNING]:
         try:
             value = orjson.loads(data)
-            if orjson.dumps(value) == data:
-                return value
-        except (ValueError, TypeError):  # its refusals are more than ours; it writes less deep than it reads
-            pass
+            same = orjson.dumps(value) == data
+        except MemoryError:
+            raise
+        except Exception:  # its refusals are more than ours; it writes less deep than it reads
+            same = False
+        if same:
+            return value
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_members, parse_constant=_constant)
-    except NotJson:
+    except (NotJson, MemoryError):
         raise
-    except (ValueError, RecursionError) as cause:
+    except Exception as cause:
         # A JSONDecodeError carries the document with it: drop it, and say only what kind of fault it was.
         raise NotJson(type(cause).__name__) from None
 

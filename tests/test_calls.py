@@ -343,19 +343,20 @@ def test_a_body_that_is_nested_deep_is_refused(platform, unchanged, method, dept
 def test_a_large_retry_is_answered_before_anything_is_made_of_it(platform, state, monkeypatch):
     path, headers, body = save_request(platform, state | {"content": os.urandom(100_000).hex()})
     assert platform.call("POST", path, body, headers).status == 204
-    monkeypatch.setattr("receiver.body.parse", lambda _body: pytest.fail("parsed"))
+    monkeypatch.setattr("receiver.body.parse", lambda *_args: pytest.fail("parsed"))
     assert platform.call("POST", path, body, headers).status == 204
     assert_problem(platform.call("POST", path, body + b" ", headers), 401)
 
 
 @pytest.mark.parametrize("item", ["1", "{}", '"a"', "null", "[]"])
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_body_of_very_many_bad_items_costs_little(platform, method, item):
-    path = f"/api/storage/1/states/{platform.tenant}"
+def test_a_body_of_very_many_bad_items_costs_little(ring, store, keys, tenant, method, item):
+    many = InProcess(create_app(Settings(max_items=1_000_000), ring, store).test_client(), tenant, keys)
+    path = f"/api/storage/1/states/{tenant}"
     for count, status in ((900_000, 400), (1_100_000, 413)):
         body = f"[{','.join([item] * count)}]".encode()
         began = time.process_time()
-        assert platform.call(method, path, body).status == status
+        assert many.call(method, path, body).status == status
         assert time.process_time() - began < 5  # an error for each item took over a minute
 
 
@@ -403,8 +404,30 @@ def test_what_the_replay_setting_does(ring, store, keys, tenant, state, caplog, 
     assert served.call("POST", path, b"[]", headers).status == status
 
 
-def test_300_000_ids_in_one_delete(platform, state):
-    platform.save(state)
+def test_300_000_ids_in_one_delete(ring, store, keys, tenant, state):
+    many = InProcess(create_app(Settings(max_items=300_001), ring, store).test_client(), tenant, keys)
+    many.save(state)
     ids = [str(uuid.UUID(int=number)) for number in range(300_000)]
-    assert platform.delete([*ids, state["id"].upper()]).status == 204
-    assert platform.load(state["id"]).status == 404
+    assert many.delete([*ids, state["id"].upper()]).status == 204
+    assert many.load(state["id"]).status == 404
+    assert_problem(many.delete([*ids, "x", "y"]), 413, "more than 300001 items")
+
+
+def test_more_items_than_the_limit_are_refused_before_any_is_opened(
+    ring, store, keys, tenant, state, unchanged, monkeypatch
+):
+    few = InProcess(create_app(Settings(max_items=3), ring, store).test_client(), tenant, keys)
+    assert few.save(*[state] * 3).status == 204
+    assert few.delete([state["tenant"]] * 3).status == 204
+    monkeypatch.setattr("receiver.envelope.open_states", lambda *_args: pytest.fail("opened"))
+    item = {"token": tokens.seal_state(state, keys)}
+    with unchanged():
+        assert_problem(few.post([item] * 4), 413, "more than 3 items, which is STORAGE_MAX_ITEMS here")
+        assert_problem(few.delete([state["id"]] * 4), 413, "more than 3 items")
+        assert_problem(few.post([item | {"x": [0] * 50}]), 413, "more than 3 items")  # what an item holds counts too
+
+
+def test_the_limit_of_items_is_the_platforms_largest_batch_many_times_over(platform, state, unchanged):
+    with unchanged():
+        assert_problem(platform.delete([state["id"]] * 1001), 413, "more than 1000 items")
+    assert platform.delete([state["id"]] * 1000).status == 204

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver import envelope, strictjson
-from receiver.jose import as_ascii
+from receiver.jose import TokenFault, as_ascii
 from receiver.jws import verify_jws
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
@@ -153,7 +153,7 @@ def test_no_bytes_break_the_json_reader(data):
 )
 @settings(max_examples=300, deadline=None)
 def test_no_text_breaks_the_token_readers(token):
-    with pytest.raises(envelope.TokenFault):
+    with pytest.raises(TokenFault):
         verify_jws(as_ascii(token), lambda _kid: None)
     with pytest.raises(envelope.BadRequest):
         envelope.open_states([token], "11111111-2222-4333-8444-555555555555", ring_of(_KEYS), 0, 0, 1000)

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+import tracemalloc
 import uuid
 import zlib
 
@@ -240,13 +241,23 @@ def test_large_states_come_back_identical(platform, state, megabytes, compressed
 
 @pytest.mark.case("B12")
 def test_a_token_that_inflates_past_the_limit_is_too_large(platform, state, unchanged):
-    bomb = tokens.seal("A" * 98_700_000, platform.keys.receiver)
+    bomb = tokens.seal("eyJhbGciOiJFUzM4NCJ9." + "A" * 98_700_000, platform.keys.receiver)
     assert len(bomb) < 200_000
     with unchanged():
         assert_problem(platform.post([{"token": bomb}]), 413)
         headers = platform.headers(f"/api/storage/1/states/{platform.tenant}") | {"X-ManyWho-Signature": "x"}
         body = json.dumps([{"token": bomb}]).encode()
         assert_problem(platform.call("POST", f"/api/storage/1/states/{platform.tenant}", body, headers), 401)
+
+
+@pytest.mark.case("B12")
+def test_what_begins_as_no_token_is_not_inflated(check_not_opened, platform, inner):
+    bomb = tokens.seal("A" * 98_700_000, platform.keys.receiver)
+    tracemalloc.start()
+    check_not_opened(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+    check_not_opened(tokens.seal(inner.replace(".", "A" * 2049 + ".", 1), platform.keys.receiver))
 
 
 @pytest.mark.case("B12")
