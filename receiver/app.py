@@ -10,7 +10,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from receiver import keyring, logs, problems, stores
+from receiver import keyring, logs, problems, stores, tls
 from receiver.addresses import Gate
 from receiver.keyring import Keyring
 from receiver.problems import AddressRefused, Problem, StoreMisplaced
@@ -29,10 +29,22 @@ def configure() -> tuple[Settings, Keyring]:
 
     Raises SettingsMistakes with every mistake in either, and in the places that they name for stores.
     """
+    settings, ring, mistakes = _configured()
+    _stop_at(mistakes + _misplaced(settings))
+    return settings, ring
+
+
+def configure_anew() -> tuple[Settings, Keyring]:
+    """Return the same once more, whatever has become of the stores that are in use by now."""
+    settings, ring, mistakes = _configured()
+    _stop_at(mistakes)
+    return settings, ring
+
+
+def _configured() -> tuple[Settings, Keyring, list[str]]:
     settings, mistakes = read_settings(os.environ)
     ring, key_mistakes = keyring.load(settings.key_texts, settings.keys)
-    _stop_at(mistakes + key_mistakes + _misplaced(settings))
-    return settings, ring
+    return settings, ring, mistakes + key_mistakes + tls.load(settings)[1]
 
 
 def configure_stores() -> Settings:
@@ -90,6 +102,8 @@ def create_app(
     if settings is None or ring is None:
         settings, ring = configure()
         logs.configure(settings.log_level)
+        if settings.tls_cert:
+            logs.log.warning("STORAGE_TLS_CERT is for receiver serve; this server has options of its own for TLS")
     if store is None:
         store = open_configured(settings)
         try:

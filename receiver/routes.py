@@ -97,7 +97,11 @@ def delete(tenant: str) -> Response:
 
 def called_path() -> str:
     """Return the path that the platform called and signed: that of the request, with STORAGE_PUBLIC_PREFIX."""
-    path, prefix = raw_path(request.environ), _receiver().settings.public_prefix
+    return public_path(raw_path(request.environ), _receiver().settings.public_prefix)
+
+
+def public_path(path: str, prefix: str) -> str:
+    """Return ``path``, as it was received, with the ``prefix`` that a proxy may have taken off."""
     return path if has_prefix(path, prefix) else prefix + path
 
 
