@@ -75,7 +75,7 @@ class Keyring:
 
     def replace(self, other: "Keyring") -> None:
         """Hold the keys of ``other`` instead, at once, for whoever holds this ring."""
-        self._keys = other._keys
+        self._keys, self.sealing = other._keys, other.sealing
 
     def find(self, role: str, kid: str, tenant: str) -> Key | None:
         """Return the key of ``role`` ("platform" or "receiver") with this ``kid`` if it serves ``tenant``."""

@@ -70,7 +70,7 @@ def take(refresh: Callable[[], list[str]], log: logging.Logger) -> bool:
 
 def changes_of_keys(old: Keyring, new: Keyring) -> list[str]:
     """Return a line for each key that was added, removed or changed from ``old`` to ``new``, by role and kid."""
-    before, after = ({(key.role, key.kid): (key.thumbprint, key.tenants) for key in ring} for ring in (old, new))
+    before, after = _marks_of_keys(old), _marks_of_keys(new)
     return [
         f"key {what}: {role} {kid}"
         for what, names in (
@@ -80,6 +80,12 @@ def changes_of_keys(old: Keyring, new: Keyring) -> list[str]:
         )
         for role, kid in sorted(names)
     ]
+
+
+def _marks_of_keys(ring: Keyring) -> dict[tuple[str, str], tuple]:
+    """Return (role, kid) → what tells a key of ``ring`` from another one of that name."""
+    marks = {(key.role, key.kid): (key.thumbprint, key.tenants) for key in ring}
+    return marks | {("sealing", key.kid): () for key in ring.sealing}
 
 
 def changes_of_settings(old: Settings, new: Settings) -> list[str]:
