@@ -3,16 +3,18 @@
 import os
 import time
 from collections.abc import Callable
+from urllib.parse import unquote
 
-from flask import Flask, Request, Response, g
+from flask import Flask, Request, Response, g, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from receiver import keyring, logs, problems, stores
+from receiver import keyring, logs, problems, stores, tls
+from receiver.addresses import Gate
 from receiver.keyring import Keyring
-from receiver.problems import Problem, StoreMisplaced
-from receiver.routes import Receiver, calls, raw_path
+from receiver.problems import AddressRefused, Problem, StoreMisplaced
+from receiver.routes import Receiver, called_path, calls, has_prefix, raw_path
 from receiver.settings import Settings, SettingsMistakes
 from receiver.settings import read as read_settings
 from receiver.stores import Store
@@ -20,16 +22,30 @@ from receiver.stores.residency import Residency
 from receiver.stores.sealed import Sealed
 from receiver.stores.urls import Place
 
+_HEALTH = f"{calls.name}.health"
+
 
 def configure() -> tuple[Settings, Keyring]:
     """Return settings and keys from the process's environment.
 
     Raises SettingsMistakes with every mistake in either, and in the places that they name for stores.
     """
+    settings, ring, mistakes = _configured()
+    _stop_at(mistakes + _misplaced(settings))
+    return settings, ring
+
+
+def configure_anew() -> tuple[Settings, Keyring]:
+    """Return the same once more, whatever has become of the stores that are in use by now."""
+    settings, ring, mistakes = _configured()
+    _stop_at(mistakes)
+    return settings, ring
+
+
+def _configured() -> tuple[Settings, Keyring, list[str]]:
     settings, mistakes = read_settings(os.environ)
     ring, key_mistakes = keyring.load(settings)
-    _stop_at(mistakes + key_mistakes + _misplaced(settings))
-    return settings, ring
+    return settings, ring, mistakes + key_mistakes + tls.load(settings)[1]
 
 
 def configure_stores() -> Settings:
@@ -102,6 +118,8 @@ def create_app(
         settings, ring = configure()
         logs.configure(settings.log_level)
         logs.warn(ring.exposed)
+        if settings.tls_cert:
+            logs.log.warning("STORAGE_TLS_CERT is for receiver serve; this server has options of its own for TLS")
     if store is None:
         store = open_configured(settings, ring)
         ring.uses.hand_to(store.note_key_uses)
@@ -115,6 +133,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.url_map.redirect_defaults = False
+    app.gate = Gate(settings.allow_from, settings.trusted_proxies)
     app.extensions["receiver"] = Receiver(settings, ring, store, clock)
     app.register_blueprint(calls)
     app.register_error_handler(Problem, _on_problem)
@@ -137,21 +156,28 @@ class _Receiver(Flask):
     """Flask as far as the four calls need it: no sessions, hooks, signals or hosts, which take a tenth of a load."""
 
     session_interface = _NoSessions()
+    gate = Gate()
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Return what finds the view for the path and method of ``request``, whatever host it was sent to."""
         if request is None:
             return None
-        return self.url_map.bind("", path_info=request.path, default_method=request.method)
+        path, prefix = request.path, self.extensions["receiver"].settings.public_prefix
+        if prefix and has_prefix(raw_path(request.environ), prefix):
+            path = path.removeprefix(unquote(prefix))
+        return self.url_map.bind("", path_info=path, default_method=request.method)
 
     def full_dispatch_request(self) -> Response:
         """Return the answer to the request, logged."""
         logs.start_request()
+        peer, forwarded = request.environ.get("REMOTE_ADDR", ""), request.environ.get("HTTP_X_FORWARDED_FOR", "")
         try:
+            if not self.gate.admits(peer, forwarded, request.endpoint == _HEALTH):
+                raise AddressRefused("the address is not one of STORAGE_ALLOW_FROM")
             answer = self.make_response(self.dispatch_request())
         except Exception as error:
             answer = self.make_response(self.handle_user_exception(error))
-        return logs.finish_request(answer, raw_path(), self.extensions["receiver"].settings.trusted_proxies)
+        return logs.finish_request(answer, called_path(), self.gate.client(peer, forwarded))
 
     def ensure_sync(self, func: Callable) -> Callable:
         """Return ``func``: no view is a coroutine."""
@@ -167,17 +193,17 @@ def _on_problem(problem: Problem):
     g.cause = problem.cause
     if problem.status in (500, 503, 507):  # the receiver's own trouble, not the caller's
         logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.request_id})
-    return problems.reply(problem.status, problem.message, raw_path(), problem.headers)
+    return problems.reply(problem.status, problem.message, called_path(), problem.headers)
 
 
 def _on_http(error: HTTPException):
     g.cause = error.name
     status = error.code or 500
     headers = {"Allow": ", ".join(sorted(error.valid_methods))} if getattr(error, "valid_methods", None) else {}
-    return problems.reply(status, problems.message_of(status), raw_path(), headers)
+    return problems.reply(status, problems.message_of(status), called_path(), headers)
 
 
 def _on_defect(error: Exception):
     g.cause = type(error).__name__
     logs.log.exception("a defect", extra={"request": g.request_id})
-    return problems.reply(500, problems.message_of(500), raw_path())
+    return problems.reply(500, problems.message_of(500), called_path())

@@ -1,57 +1,135 @@
 """A client's connection to a worker: its requests have a time to arrive, and wait for it outside the threads.
 
-gunicorn's own connections read headers and body in a thread, without a limit of time. Here the head of a
-request is collected by the worker's poller; a thread gets it whole. Only a body is read in a thread, and
-the application reads none before the request's signature holds. What a client goes on sending behind its
-last reply is taken and thrown away by the poller, so that it gets to read that reply.
+gunicorn's own connections make the TLS handshake, and read headers and body, in a thread, without a limit of time.
+Here the handshake and the head of a request are seen to by the worker's poller; a thread gets the head whole. Only a
+body is read in a thread, and the application reads none before the request's signature holds. What a client goes on
+sending behind its last reply is taken and thrown away by the poller, so that it gets to read that reply.
 """
 
+import contextlib
+import selectors
+import socket
+import ssl
+import threading
 import time
 
-from gunicorn.http import errors
+from gunicorn.http import errors, get_parser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
 from receiver.turns import waiting
 
+LARGE = 256 << 10  # bytes of a body or reply of which as many are held at once as there are threads
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
 _LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
 _MOST_DISCARDED = 64 << 20  # bytes of it
+_GRACE = 5.0  # seconds in which a client may move nothing
+_LEAST_RATE = 16 << 10  # bytes a second after that
+_BRIEF = 0.05  # seconds of a request in which its thread waits for the client as for anything else
 
 
-class DeadlineUnreader(SocketUnreader):
-    """Reads from a socket until ``deadline`` (time.monotonic); then the client counts as gone."""
+class Pace:
+    """How long a client may take to send or to be sent something: ``most`` seconds, or less if it dawdles."""
 
-    deadline = 0.0
+    def __init__(self, most: float):
+        self._began = time.monotonic()
+        self._most = most
+        self.moved = 0  # bytes
+
+    def left(self) -> float:
+        """Return the seconds that are left for the next bytes; 0 when its time is over."""
+        now = time.monotonic() - self._began
+        if now >= self._most:
+            return 0.0
+        earned = _GRACE + self.moved / _LEAST_RATE
+        return max(0.001, min(self._most, earned) - now)  # what is there already can be taken
+
+
+class HandshakeFailed(Exception):
+    """No TLS was agreed on. The text says why, in OpenSSL's words; none when the client just went away."""
+
+
+class PacedUnreader(SocketUnreader):
+    """Reads a body from a socket as long as its client keeps pace; then the client counts as gone.
+
+    Of large bodies so many are held at once as ``large`` allows; the others wait for that.
+    """
+
+    def __init__(self, sock: socket.socket, large: threading.Semaphore):
+        super().__init__(sock)
+        self._large = large
+        self.expect(0.0)
+        self._holds_large = False
+
+    def expect(self, seconds: float) -> None:
+        """Begin to read a body that has ``seconds`` to arrive."""
+        self._pace = Pace(seconds)
+        self._brief = _BRIEF
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """Return what arrives next; raises NoMoreData when nothing does in time."""
         outer = self.sock.gettimeout()
-        left = self.deadline - time.monotonic()
         try:
-            if left <= 0:
-                raise TimeoutError
-            self.sock.settimeout(left if outer is None else min(outer, left))
-            with waiting():
-                return super().chunk(size_hint)
+            if self._pace.moved > LARGE and not self._holds_large:
+                self._await_large()
+            if self._brief > 0:
+                with contextlib.suppress(TimeoutError):
+                    return self._receive_soon(size_hint)
+            return self._receive(size_hint, waiting(for_client=True), self._pace.left())
         except TimeoutError:
             raise errors.NoMoreData() from None
         finally:
             self.sock.settimeout(outer)
 
+    def _receive_soon(self, size_hint: int | None) -> bytes:
+        began = time.monotonic()
+        try:
+            return self._receive(size_hint, waiting(), self._brief)
+        finally:
+            self._brief -= time.monotonic() - began
+
+    def _receive(self, size_hint: int | None, context: waiting, most: float) -> bytes:
+        left = self._pace.left()
+        if not left:
+            raise TimeoutError
+        self.sock.settimeout(min(left, most))
+        with context:
+            data = super().chunk(size_hint)
+        self._pace.moved += len(data)
+        return data
+
+    def _await_large(self) -> None:
+        with waiting(for_client=True):
+            self._holds_large = self._large.acquire(timeout=self._pace.left())
+        if not self._holds_large:
+            raise TimeoutError
+
+    def let_go(self) -> None:
+        """Make room for another large body: this one's request was answered."""
+        if self._holds_large:
+            self._holds_large = False
+            self._large.release()
+
 
 class Connection(TConn):
-    """A connection whose requests each have ``read_timeout`` seconds, from the first byte, for head and body."""
+    """A connection whose requests each have ``read_timeout`` seconds, from the first byte, for head and body.
 
-    def __init__(self, plain: TConn, read_timeout: float):
+    ``context`` is for TLS, which has to be agreed on within that time, too. Raises OSError when the client is gone.
+    """
+
+    def __init__(self, plain: TConn, read_timeout: float, context: ssl.SSLContext | None, large: threading.Semaphore):
         super().__init__(plain.cfg, plain.sock, plain.client, plain.server)
         self.read_timeout = read_timeout
-        self.is_tls = plain.cfg.is_ssl
+        self.is_agreed = context is None
+        self.interest = selectors.EVENT_READ  # what the poller shall wait for
         self.head = bytearray()
         self.ended = False
         self.deadline = 0.0
         self.discarded = 0
+        self._large = large
+        if context:
+            self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
 
     def expect_head(self) -> None:
         """Begin to wait for a request; what was read ahead of the last one is its beginning."""
@@ -62,26 +140,45 @@ class Connection(TConn):
 
     def has_more(self) -> bool:
         """Tell whether more was read than the request that was answered."""
-        return self.parser.unreader.buf.getbuffer().nbytes > 0
+        if self.parser.unreader.buf.getbuffer().nbytes > 0:
+            return True
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0  # of which the poller knows nothing
 
     def has_head(self) -> bool:
-        """Take what has arrived, without waiting; return whether the request can go to a thread."""
-        if self.is_tls:  # a handshake must come first, and that is done in a thread
-            return True
+        """Take what has arrived, without waiting; return whether the request can go to a thread.
+
+        If not, ``interest`` is what to wait for. Raises HandshakeFailed.
+        """
         if self.sock.gettimeout() != 0.0:
             self.sock.setblocking(False)
-        while _END_OF_HEAD not in self.head and len(self.head) < _MOST_HEAD and not self.ended:
-            try:
+        self.interest = selectors.EVENT_READ
+        try:
+            if not self.is_agreed:
+                self._agree()
+            while _END_OF_HEAD not in self.head and len(self.head) < _MOST_HEAD and not self.ended:
                 data = self.sock.recv(_MOST_HEAD)
-            except BlockingIOError:
-                return False
-            except OSError:
-                data = b""
-            if not self.head:
-                self.deadline = time.monotonic() + self.read_timeout
-            self.ended = not data
-            self.head += data
+                if not self.head:
+                    self.deadline = time.monotonic() + self.read_timeout
+                self.ended = not data
+                self.head += data
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except ssl.SSLWantWriteError:
+            self.interest = selectors.EVENT_WRITE
+            return False
+        except OSError:
+            self.ended = True
         return True
+
+    def _agree(self) -> None:
+        try:
+            self.sock.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as cause:
+            is_gone = isinstance(cause, ssl.SSLEOFError) or not isinstance(cause, ssl.SSLError)
+            raise HandshakeFailed("" if is_gone else cause.reason or "") from None
+        self.is_agreed = True
 
     def wait_for_data(self, timeout: float) -> bool:
         """Return at once: a thread is asked to serve this connection when its data is there."""
@@ -89,22 +186,37 @@ class Connection(TConn):
 
     def init(self) -> None:
         """Prepare for the request whose head was collected; its body has what is left of the time."""
-        fresh = not self.initialized
-        super().init()
-        if fresh:
-            self.parser.unreader = DeadlineUnreader(self.sock)
-        whole = _END_OF_HEAD in self.head or self.is_tls
-        self.parser.unreader.deadline = self.deadline if whole else 0.0
+        if not self.initialized:
+            self.initialized = True
+            self.parser = get_parser(self.cfg, self.sock, self.client)
+            self.parser.unreader = PacedUnreader(self.sock, self._large)
+        is_whole = _END_OF_HEAD in self.head
+        self.parser.unreader.expect(self.deadline - time.monotonic() if is_whole else 0.0)
         self.parser.unreader.unread(bytes(self.head))
         self.head.clear()
 
+    def let_go(self) -> None:
+        """Let go of what the request that was answered took of the worker."""
+        if self.initialized:
+            self.parser.unreader.let_go()
+
     def expect_end(self, hurried: bool) -> None:
-        """Begin to wait for the client to stop sending; ``hurried`` when the worker is stopping.
+        """Say that no more will be sent, and wait for the client to say so; ``hurried`` when the worker is stopping.
 
         Closing at once would reset the connection, and the client might lose the reply (RFC 9112 section 9.6).
         """
         self.timeout = time.monotonic() + (_LINGER / 5 if hurried else _LINGER)
         self.sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            self._say_end()
+            self.sock.shutdown(socket.SHUT_WR)  # of a TLS socket what comes from now on is as it was sent
+
+    def _say_end(self) -> None:
+        """Tell a TLS client that the connection was not cut off (RFC 8446 section 6.1), without waiting."""
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock.setblocking(False)
+            with contextlib.suppress(OSError, ValueError):
+                self.sock.unwrap()
 
     def has_ended(self) -> bool:
         """Throw away what has arrived; return whether the client is done, or has sent more than enough."""
@@ -120,4 +232,5 @@ class Connection(TConn):
     def close(self, graceful: bool = False) -> None:
         """Close the socket, unless the thread that answered has done so already; never wait for the client."""
         if self.sock.fileno() != -1:
+            self._say_end()
             super().close(graceful=False)

@@ -78,6 +78,11 @@ class Keyring:
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys.values())
 
+    def replace(self, other: "Keyring") -> None:
+        """Hold the keys of ``other`` instead, at once, for whoever holds this ring."""
+        self._keys, self.sealing = other._keys, other.sealing
+        self.protected, self.exposed = other.protected, other.exposed
+
     def find(self, role: str, kid: str, tenant: str) -> Key | None:
         """Return the key of ``role`` ("platform" or "receiver") with this ``kid`` if it serves ``tenant``."""
         key = self._keys.get((role, kid.lower()))

@@ -5,7 +5,6 @@ wrong only the kind and the place are told, since texts of exceptions and warnin
 """
 
 import contextlib
-import ipaddress
 import logging
 import logging.config
 import re
@@ -144,17 +143,17 @@ def start_request() -> None:
     g.began = time.perf_counter()
 
 
-def finish_request(response: Response, path: str, trusted: tuple[str, ...]) -> Response:
+def finish_request(response: Response, path: str, client: str) -> Response:
     """Log the request in one line: who, what, status, time, and why it was refused; returns ``response``.
 
-    ``path`` is the raw one, which holds no space; ``trusted`` are the proxies whose word is taken.
+    ``path`` is the raw one, which holds no space; ``client`` is an address.
     """
-    noted, environ = g._get_current_object(), request.environ
+    noted = g._get_current_object()
     response.headers["X-Request-ID"] = noted.request_id
     effect, cause = noted.get("effect"), noted.get("cause")
     told = [
-        client_address(environ.get("REMOTE_ADDR"), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted),
-        environ["REQUEST_METHOD"][:16],
+        client,
+        request.environ["REQUEST_METHOD"][:16],
         path[:_LONGEST],
         str(response.status_code),
         f"{1000 * (time.perf_counter() - noted.began):.1f}ms",
@@ -169,16 +168,3 @@ def finish_request(response: Response, path: str, trusted: tuple[str, ...]) -> R
         extra = {"request": noted.request_id}
         log.handle(log.makeRecord(log.name, level, "", 0, " ".join(told), (), None, extra=extra))
     return response
-
-
-def client_address(peer: str | None, forwarded: str, trusted: tuple[str, ...]) -> str:
-    """Return the client's address: the ``peer``, or the last of ``forwarded`` when the peer is ``trusted``."""
-    if not trusted or not forwarded:
-        return peer or "-"
-    try:
-        address = ipaddress.ip_address(peer or "")
-        last = ipaddress.ip_address(forwarded.rpartition(",")[2].strip().partition("%")[0])
-    except ValueError:
-        return peer or "-"
-    believed = any(address in ipaddress.ip_network(network) for network in trusted)
-    return str(last) if believed else str(address)

@@ -4,6 +4,7 @@
 |---------------------|--------|-------------------------------------------------------------|
 | BadRequest          | 400    | a key-id header, the body, a token or one of its claims      |
 | SignatureRefused    | 401    | any fault of the request signature, also a reused ``jti``     |
+| AddressRefused      | 403    | a client that STORAGE_ALLOW_FROM does not list              |
 | NotFound            | 404    | no such state, no such address                              |
 | TooLarge            | 413    | the body, its items, or what its tokens inflate to          |
 | UnsupportedMedia    | 415    | not JSON in UTF-8                                           |
@@ -23,6 +24,7 @@ HEADERS = {"X-ManyWho-Service-Problem-Kind": "service"}
 _MESSAGES = {
     400: "The request could not be understood.",
     401: "The request signature is missing or not valid.",
+    403: "This store does not answer to this address.",
     404: "There is nothing at this address.",
     405: "This address does not answer to this method.",
     413: "The request is larger than this store accepts.",
@@ -67,6 +69,12 @@ class SignatureRefused(Problem):
 
 class ReplayRefused(SignatureRefused):
     """A ``jti`` was used before, for another method or body (PROTOCOL, "Every call …")."""
+
+
+class AddressRefused(Problem):
+    """The client that a trusted proxy names is not one of STORAGE_ALLOW_FROM."""
+
+    status = 403
 
 
 class NotFound(Problem):

@@ -6,7 +6,7 @@ POST goes through rooms 1 (signature), 2 (open) and 3 (store); GET through 1, 3 
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from flask import Blueprint, Response, current_app, g, request
@@ -23,7 +23,8 @@ from receiver.signature import Caller
 from receiver.stores import Effect, Receipt, Store
 
 _SMALL = 64 << 10  # bytes of a body that is opened in about the time that its signature takes
-calls = Blueprint("calls", __name__, url_prefix="/api/storage/1")
+BASE = "/api/storage/1"
+calls = Blueprint("calls", __name__, url_prefix=BASE)
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,24 @@ def delete(tenant: str) -> Response:
     )
 
 
-def raw_path() -> str:
-    """Return the path of the request URI exactly as it was sent, without query: what the platform signed."""
-    uri = request.environ.get("RAW_URI") or request.environ.get("REQUEST_URI") or ""
+def called_path() -> str:
+    """Return the path that the platform called and signed: that of the request, with STORAGE_PUBLIC_PREFIX."""
+    return public_path(raw_path(request.environ), _receiver().settings.public_prefix)
+
+
+def public_path(path: str, prefix: str) -> str:
+    """Return ``path``, as it was received, with the ``prefix`` that a proxy may have taken off."""
+    return path if has_prefix(path, prefix) else prefix + path
+
+
+def has_prefix(path: str, prefix: str) -> bool:
+    """Tell whether ``path`` still has the ``prefix`` that a proxy takes off, before what the calls begin with."""
+    return path.startswith(f"{prefix}{BASE}/")
+
+
+def raw_path(environ: Mapping) -> str:
+    """Return the path of the request URI in the WSGI ``environ`` exactly as it was sent, without query."""
+    uri = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     if not uri.startswith("/"):  # absolute-form, RFC 9112 section 3.2.2
         uri = "/" + uri.partition("://")[2].partition("/")[2]
     return uri.partition("?")[0]
@@ -109,7 +125,7 @@ def _receiver() -> Receiver:
 def _caller(tenant: str, now: float) -> Caller:
     receiver = _receiver()
     settings = receiver.settings
-    caller = signature.check(request.headers, raw_path(), tenant, receiver.keyring, now, settings.clock_skew)
+    caller = signature.check(request.headers, called_path(), tenant, receiver.keyring, now, settings.clock_skew)
     if settings.tenants and canonical_uuid(tenant) not in settings.tenants:
         raise SignatureRefused("signature: of a tenant that STORAGE_TENANTS does not list")
     return caller

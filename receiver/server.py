@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import logs, worker
-from receiver.app import create_app, open_configured
+from receiver import logs, reloading, tls, worker
+from receiver.addresses import Gate
+from receiver.app import configure_anew, create_app, open_configured
 from receiver.keyring import Keyring
-from receiver.settings import Settings
+from receiver.settings import Settings, SettingsMistakes
 from receiver.stores.urls import Place
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats on a busy disk would get healthy workers killed
@@ -29,7 +30,7 @@ class Logger(GunicornLogger):
 class Server(BaseApplication):
     """The receiver under gunicorn. ``on_ready`` is called with the addresses once it listens.
 
-    ``unprepared`` are the places whose stores workers may create.
+    ``unprepared`` are the places whose stores workers may create. Raises SettingsMistakes for what TLS needs.
     """
 
     def __init__(
@@ -43,6 +44,9 @@ class Server(BaseApplication):
         self.settings = settings
         self.keyring = keyring
         self.on_ready = on_ready
+        self.gate = Gate(settings.allow_from, settings.trusted_proxies)
+        self.tls: tls.Terms | None = None
+        self._take_tls(settings)
         super().__init__()
 
     def load_config(self) -> None:
@@ -57,6 +61,8 @@ class Server(BaseApplication):
             "timeout": 60,  # a worker whose main thread is silent for that long is replaced
             "keepalive": 75,  # longer than the 60 s of common proxies, so that theirs closes first
             "control_socket_disable": True,
+            "certfile": self.settings.tls_cert or None,
+            "keyfile": self.settings.tls_key or None,
             "loglevel": logs.gunicorn_level(self.settings.log_level),
             "forwarded_allow_ips": ",".join(self.settings.trusted_proxies),
             "forwarder_headers": "",
@@ -67,7 +73,7 @@ class Server(BaseApplication):
             "logger_class": "receiver.server.Logger",
             "proc_name": "receiver",
             "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
-            "when_ready": lambda arbiter: self.on_ready([str(one) for one in arbiter.LISTENERS]),
+            "when_ready": lambda arbiter: self.on_ready([self._address(one) for one in arbiter.LISTENERS]),
         }
         for name, value in options.items():
             self.cfg.set(name, value)
@@ -75,7 +81,37 @@ class Server(BaseApplication):
     def run(self) -> None:
         """Serve until told to stop."""
         gc.collect()  # here and not in each worker: looking through memory would end that they share it
-        super().run()
+        reloading.Master(self).run()
+
+    def refresh(self) -> list[str]:
+        """Take the keys and certificates that are there now, all or none; returns what changed.
+
+        Raises SettingsMistakes.
+        """
+        settings, keyring = configure_anew()
+        changes = reloading.changes_of_keys(self.keyring, keyring)
+        changes += reloading.changes_of_settings(self.settings, settings)
+        changes += self._take_tls(settings)
+        self.keyring.replace(keyring)
+        logs.warn(keyring.exposed)
+        return changes
+
+    def _take_tls(self, settings: Settings) -> list[str]:
+        """Take the certificate that ``settings`` name; returns what is new about it, and logs what is odd."""
+        terms, mistakes = tls.load(settings)
+        if mistakes:
+            raise SettingsMistakes(mistakes)
+        before, self.tls = self.tls, terms
+        if terms is None or (before and before.certificate == terms.certificate):
+            return []
+        for warning in terms.warnings:
+            logs.log.warning("%s", warning)
+        return [f"{terms.certificate}, is shown to new connections"]
+
+    def _address(self, listener: object) -> str:
+        """Return where ``listener`` answers; gunicorn tells it wrongly for IPv6 with TLS."""
+        text = str(listener)
+        return text.replace("http://", "https://", 1) if self.tls else text
 
     def load(self):
         """Return the application; called in each worker, so that nothing of a store is shared over a fork.

@@ -3,7 +3,8 @@
 Threads of Python that compute at once take the interpreter from one another at each system call: with eight of them a
 request costs sixty switches. Here they are for waiting: for the rest of a body, for a commit, for a database server,
 for a client that reads slowly. A thread that computes has a *turn*. It goes from request to request with it, gives it
-up while it waits, and another thread is woken only then.
+up while it waits, and another thread is woken only then. Who waits for a client gives up its place as well: another
+thread may be started for it, so that slow clients hold nobody up.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Generic, Self, TypeVar
 
 Job = TypeVar("Job")
 _USEFUL = 3
+_MOST = 256  # threads, those that wait for clients included
 _mine = threading.local()  # pool: the one in which this thread has a turn
 
 
@@ -37,12 +39,16 @@ class _Seat(Generic[Job]):
 
 
 class Pool(Generic[Job]):
-    """At most so many ``threads`` that ``serve`` jobs, so many ``turns`` of them at once. Jobs start in their order."""
+    """At most so many ``threads`` that ``serve`` jobs, so many ``turns`` of them at once. Jobs start in their order.
 
-    def __init__(self, threads: int, turns: int, serve: Callable[[Job], None]):
+    Those that wait for a client do not count, as long as all together are not more than ``most``.
+    """
+
+    def __init__(self, threads: int, turns: int, serve: Callable[[Job], None], most: int = _MOST):
         self._serve = serve
         self._guard = threading.RLock()  # a signal may shut down in the middle of what its thread is about
-        self._startable = threads
+        self._startable = threads  # below 0: so many are there that others were started for
+        self._lendable = max(0, most - threads)  # places
         self._free = turns
         self._jobs: deque[Job] = deque()
         self._returning: deque[_Seat[Job]] = deque()  # threads whose wait is over
@@ -92,15 +98,24 @@ class Pool(Generic[Job]):
             self._taken.release()
         return job
 
-    def give_up(self) -> None:
-        """Take the turn of this thread back."""
+    def give_up(self, lend: bool) -> bool:
+        """Take the turn of this thread back, and its place if it will ``lend`` that; return whether it was taken."""
         with self._guard:
+            lent = lend and self._lendable > 0
+            self._lendable -= lent
+            self._startable += lent
             self._free += 1
             self._distribute()
+        return lent
 
-    def come_back(self) -> None:
-        """Return when this thread has a turn again: those who come back go before new jobs."""
+    def come_back(self, lent: bool) -> None:
+        """Return when this thread has a turn again, and its place if that was ``lent``.
+
+        Those who come back go before new jobs.
+        """
         with self._guard:
+            self._lendable += lent
+            self._startable -= lent
             if self._free:
                 self._free -= 1
                 return
@@ -110,7 +125,9 @@ class Pool(Generic[Job]):
 
     def _distribute(self) -> None:
         """Give what turns are free to those who can use one; under the guard."""
-        while self._free and (self._returning or (self._jobs and (self._idle or self._startable) and not self._closed)):
+        while self._free and (
+            self._returning or (self._jobs and (self._idle or self._startable > 0) and not self._closed)
+        ):
             self._free -= 1
             if self._returning:
                 self._returning.popleft().woken.release()
@@ -129,6 +146,9 @@ class Pool(Generic[Job]):
                     self._free += 1
                     return
 
+    def _has_thread(self) -> bool:
+        return bool(self._idle) or self._startable > 0
+
     def _run(self, job: Job | None) -> None:
         """Serve ``job``, then one after the other as long as there are any, then whatever this thread is woken for."""
         seat: _Seat[Job] = _Seat()
@@ -144,6 +164,11 @@ class Pool(Generic[Job]):
     def _next(self, seat: _Seat[Job]) -> Job | None:
         """Return the next job for the thread of ``seat``, which has a turn; None when it shall end."""
         with self._guard:
+            if self._startable < 0:
+                self._startable += 1
+                self._free += 1
+                self._distribute()
+                return None
             if self._jobs and not self._returning and not self._closed:
                 return self._take()
             self._free += 1
@@ -158,15 +183,21 @@ class Pool(Generic[Job]):
 
 
 class waiting:
-    """A context in which this thread has given up its turn, if it has one: it may take its time."""
+    """A context in which this thread has given up its turn, if it has one: it may take its time.
+
+    ``for_client``: not for us, so that it does not count as one of the threads meanwhile.
+    """
+
+    def __init__(self, for_client: bool = False):
+        self.for_client = for_client
 
     def __enter__(self) -> Self:
         self.pool, _mine.pool = getattr(_mine, "pool", None), None
         if self.pool is not None:
-            self.pool.give_up()
+            self.lent = self.pool.give_up(self.for_client)
         return self
 
     def __exit__(self, *_exception: object) -> None:
         if self.pool is not None:
-            self.pool.come_back()
+            self.pool.come_back(self.lent)
             _mine.pool = self.pool

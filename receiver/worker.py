@@ -6,37 +6,37 @@ in the thread that accepts them, and quotes the fault in its error pages.
 
 import contextlib
 import ctypes
+import errno
 import gc
-import json
+import os
 import selectors
+import signal
 import socket
+import ssl
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property, partial
 
 from gunicorn.http import errors
+from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from receiver import problems, turns
-from receiver.body import BODY_READ, CONTINUE
-from receiver.connection import Connection
-from receiver.signature import SIGNATURE
+from receiver import reloading, turns
+from receiver.addresses import Gate
+from receiver.connection import Connection, HandshakeFailed
+from receiver.refusals import Sparing, reply, status_of, tls_fault
+from receiver.routes import public_path
+from receiver.sending import bounded, send_patiently
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
 _LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections
 _GARBAGE = 10_000  # objects that a worker makes before it looks for rings among them, some 50 requests'
-_JOINED = 64 << 10  # bytes of a body that is copied to be sent with its head
-_SLOWEST_READER = 1 << 20  # bytes a second that a client must take of a large reply
-
-_STATUSES = {
-    errors.LimitRequestLine: 414,
-    errors.LimitRequestHeaders: 431,
-    errors.UnsupportedTransferCoding: 501,
-    errors.ExpectationFailed: 417,
-}
+_BREATH = 0.5  # seconds without new connections when the system has no room for one
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Worker(ThreadWorker):
@@ -45,10 +45,49 @@ class Worker(ThreadWorker):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.lingering: deque[Connection] = deque()
+        settings = getattr(self.app, "settings", None)
+        self.prefix = settings.public_prefix if settings else ""
+        self.gate: Gate = getattr(self.app, "gate", Gate())
+        self.large = threading.BoundedSemaphore(self.cfg.threads)
+        self.deaf_until = 0.0
+        self.reading_anew = threading.Lock()
+        self.not_listed, self.not_agreed, self.no_room = (Sparing(self.log) for _ in range(3))
 
     def get_thread_pool(self) -> turns.Pool:
         """Return the threads that serve connections whose next request has a whole head."""
         return turns.Pool(self.cfg.threads, turns.share_of(self.cfg.workers), self._serve)
+
+    def init_signals(self) -> None:
+        """Listen to signals, also to those that came since the fork; SIGHUP means other keys and certificates."""
+        super().init_signals()
+        if hasattr(self.app, "refresh"):
+            signal.signal(signal.SIGHUP, lambda *_: self.method_queue.defer(self._read_anew))
+            signal.siginterrupt(signal.SIGHUP, False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, reloading.SIGNALS)
+
+    def _read_anew(self) -> None:
+        """Take the keys and certificates that are there now, in a thread: opening protected ones may take long."""
+
+        def read() -> None:
+            with self.reading_anew:  # whoever reads last has read what is there last
+                if reloading.take(self._refresh, self.log):
+                    self.log.info("worker %s has taken keys and certificates", self.pid)
+
+        threading.Thread(target=read).start()
+
+    def _refresh(self) -> list[str]:
+        self.app.refresh()
+        return []  # the master has told what changed
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return what a new connection is secured with: the receiver's own, or what gunicorn's options say."""
+        if hasattr(self.app, "tls"):
+            return self.app.tls.context if self.app.tls else None
+        return self._tls_of_options
+
+    @cached_property
+    def _tls_of_options(self) -> ssl.SSLContext | None:
+        return ssl_context(self.cfg) if self.cfg.is_ssl else None
 
     def run(self) -> None:
         """Serve until told to stop. However that ends, no idle thread keeps the process."""
@@ -62,27 +101,69 @@ class Worker(ThreadWorker):
         self.tpool.await_appetite(min(timeout, _LONGEST_DEAFNESS))
         super().wait_for_and_dispatch_events(timeout)
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Take new connections or not; there is no room for any shortly after the system had none."""
+        super().set_accept_enabled(enabled and time.monotonic() >= self.deaf_until)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a new connection; when the system has no room for it, it waits outside for a moment."""
+        try:
+            super().accept(listener)
+        except OSError as cause:
+            if cause.errno not in _NO_ROOM:
+                raise
+            self.no_room.say("no new connection can be taken: %s", os.strerror(cause.errno))
+            self.deaf_until = time.monotonic() + _BREATH
+            self.set_accept_enabled(False)
+
     def enqueue_req(self, conn: TConn) -> None:
         """Hand ``conn`` to the thread pool once the head of its request is there; until then it waits in the poller."""
         if not isinstance(conn, Connection):
-            conn = Connection(conn, READ_TIMEOUT)
+            conn = self._let_in(conn)
+            if conn is None:
+                self.nr_conns -= 1
+                return
         conn.expect_head()
-        if conn.has_head():
-            self.tpool.submit(conn)
+        step = self._step_of(conn)
+        if step:
+            step(conn)
             return
         self.pending_conns.append(conn)  # murder_pending closes it when its time is over
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_head_readable, conn))
+        self.poller.register(conn.sock, conn.interest, partial(self._on_head_readable, conn))
+
+    def _let_in(self, plain: TConn) -> Connection | None:
+        """Return the connection that ``plain`` becomes, or None when it was closed."""
+        if self.gate.lets_in(_peer(plain.client)):
+            with contextlib.suppress(OSError, ValueError):  # the client is gone
+                return Connection(plain, READ_TIMEOUT, self.tls_context(), self.large)
+        else:
+            self.not_listed.say("closed: %s is not one of STORAGE_ALLOW_FROM", _peer(plain.client))
+        plain.close()
+        return None
+
+    def _step_of(self, conn: Connection) -> Callable[[Connection], None] | None:
+        """Take what has arrived on ``conn``; return what to do with it, None to wait for more."""
+        try:
+            return self.tpool.submit if conn.has_head() else None
+        except HandshakeFailed as fault:
+            if str(fault):
+                self.not_agreed.say("closed: no TLS with %s, %s", _peer(conn.client), tls_fault(str(fault)))
+            return self._linger
 
     def _on_head_readable(self, conn: Connection, sock: socket.socket) -> None:
-        if conn.has_head():
+        waited_for = conn.interest
+        step = self._step_of(conn)
+        if step:
             self.poller.unregister(sock)
             self.pending_conns.remove(conn)
-            self.tpool.submit(conn)
+            step(conn)
+        elif conn.interest != waited_for:
+            self.poller.modify(sock, conn.interest, partial(self._on_head_readable, conn))
 
     def _serve(self, conn: Connection) -> None:
         """Answer the request on ``conn``, in a thread; then it waits for the next one, or goes to its end."""
         try:
-            if not self.handle(conn):
+            if not self._handle(conn):
                 self.method_queue.defer(self._linger, conn)
             elif conn.has_more():
                 self.method_queue.defer(self.enqueue_req, conn)
@@ -93,6 +174,12 @@ class Worker(ThreadWorker):
                 self.keepalived_conns.remove(conn)
             self.method_queue.defer(self._linger, conn)
             raise
+
+    def _handle(self, conn: Connection) -> bool:
+        try:
+            return self.handle(conn)
+        finally:
+            conn.let_go()
 
     def _keep(self, conn: Connection) -> None:
         """Let ``conn`` wait in the poller for its next request, without a word to the main thread."""
@@ -113,7 +200,7 @@ class Worker(ThreadWorker):
     def load_wsgi(self) -> None:
         """Load the application, and close the connection behind any request whose body it did not read."""
         super().load_wsgi()
-        self.wsgi = _bounded(self.wsgi)
+        self.wsgi = bounded(self.wsgi, READ_TIMEOUT, self.large)
         # What is there now stays: looking for garbage in it, again and again, is work for nothing.
         gc.freeze()
         gc.set_threshold(_GARBAGE)
@@ -126,7 +213,7 @@ class Worker(ThreadWorker):
         try:
             return super().handle_request(req, conn)
         except TimeoutError:
-            self.log.info("the reply was not taken in time by %s", _peer(conn.client))
+            self.log.info("the reply was not taken in time by %s", _peer(conn.client) or "-")
             return False
 
     def _linger(self, conn: Connection) -> None:
@@ -134,8 +221,6 @@ class Worker(ThreadWorker):
         if conn.sock.fileno() == -1:
             self.nr_conns -= 1
             return
-        with contextlib.suppress(OSError):
-            conn.sock.shutdown(socket.SHUT_WR)
         conn.expect_end(hurried=not self.alive)
         self.lingering.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_readable, conn))
@@ -158,19 +243,25 @@ class Worker(ThreadWorker):
 
     def handle_error(self, req, client, addr, exc) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; then it is closed."""
+        if isinstance(exc, ssl.SSLError):
+            self.not_agreed.say("closed: TLS with %s broke, %s", _peer(addr), exc.reason or type(exc).__name__)
+            return
         if isinstance(exc, errors.ParseException):
-            status = _status_of(exc)
-            self.log.warning("refused: %s from %s", type(exc).__name__, _peer(addr))
+            status = status_of(exc)
+            self.log.warning("refused: %s from %s", type(exc).__name__, _peer(addr) or "-")
         else:
             status = 500
             self.log.error("error outside the application", exc_info=exc)
         uri = (getattr(req, "uri", None) or "").partition("?")[0]
+        if uri.startswith("/"):
+            uri = public_path(uri, self.prefix)
         with contextlib.suppress(OSError):
-            _send_patiently(client, _reply(status, uri), READ_TIMEOUT)
+            send_patiently(client, reply(status, uri), READ_TIMEOUT)
 
 
 def _peer(address: object) -> str:
-    return str(address[0]) if isinstance(address, tuple) else "-"
+    """Return the text of a socket's ``address``; empty for a Unix socket."""
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _give_memory_back() -> None:
@@ -179,78 +270,3 @@ def _give_memory_back() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
         mallopt(_M_TRIM_THRESHOLD, 8 * _LARGE)
-
-
-def _send_patiently(sock: socket.socket, data: bytes | memoryview, patience: float) -> None:
-    """Send ``data`` to a client that has ``patience`` seconds to take it; others compute meanwhile."""
-    sock.settimeout(patience)
-    try:
-        with turns.waiting():
-            sock.sendall(data)
-    finally:
-        sock.settimeout(None)  # else each attempt to send at once would wait
-
-
-class _Joined:
-    """A socket that sends the head of a reply together with its body: one system call less, and one packet."""
-
-    def __init__(self, sock: socket.socket):
-        self.sock = sock
-        self.patience = READ_TIMEOUT  # seconds that the client has to take it
-        self.holds_head = False
-        self.head = b""
-
-    def sendall(self, data: bytes) -> None:
-        """Send ``data``, or keep it when it is a head whose body follows; others compute while the client is slow."""
-        if self.holds_head:
-            self.head, self.holds_head = data, False
-            return
-        if self.head:
-            data, self.head = self.head + data, b""
-        try:
-            sent = self.sock.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(data):
-            with memoryview(data) as view:
-                _send_patiently(self.sock, view[sent:], self.patience)
-
-
-def _bounded(application: Callable) -> Callable:
-    """Return ``application`` such that neither an unread body nor a reply that is not taken keeps a thread."""
-
-    def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
-        response, sock = start_response.__self__, environ["gunicorn.socket"]
-        response.sock = _Joined(sock)
-
-        def start(status: str, headers: list, exc_info=None) -> Callable:
-            has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
-            if has_body and not environ.get(BODY_READ):
-                response.force_close()  # else the rest would be waited for, or read as a request
-            size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-            response.sock.patience = READ_TIMEOUT + size / _SLOWEST_READER
-            response.sock.holds_head = 0 < size <= _JOINED and environ["REQUEST_METHOD"] != "HEAD"
-            return start_response(status, headers, exc_info)
-
-        if response.req.expects_continue:
-            environ[CONTINUE] = partial(_send_patiently, sock, b"HTTP/1.1 100 Continue\r\n\r\n", READ_TIMEOUT)
-        return application(environ, start)
-
-    return answer
-
-
-def _status_of(exc: Exception) -> int:
-    if isinstance(exc, errors.InvalidHeaderName):
-        # X_ManyWho_Signature, which other servers take for the real one, is a signature that is not valid.
-        imitated = str(exc.hdr).replace("_", "-").lower() == SIGNATURE.lower()
-        return 401 if imitated else 400
-    return next((status for kind, status in _STATUSES.items() if isinstance(exc, kind)), 400)
-
-
-def _reply(status: int, uri: str) -> bytes:
-    body, _, headers = problems.reply(status, problems.message_of(status), uri)
-    payload = json.dumps(body).encode("ascii")
-    lines = [f"HTTP/1.1 {status} {problems.phrase_of(status)}", "Connection: close"]
-    lines += ["Content-Type: application/json", f"Content-Length: {len(payload)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + payload

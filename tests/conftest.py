@@ -189,11 +189,11 @@ def platform(client, tenant, keys):
 
 @pytest.fixture
 def platform_at(tenant, keys):
-    """A function from the URL of a receiver to a client of it, closed when the test ends."""
+    """A function from the URL of a receiver, and an ssl.SSLContext if need be, to a client of it, closed when the test ends."""
     made = []
 
-    def connect(url) -> Client:
-        made.append(Client(url, tenant, keys))
+    def connect(url, context=None, keys=keys) -> Client:
+        made.append(Client(url, tenant, keys, context=context))
         return made[-1]
 
     yield connect

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from receiver.app import create_app
-from receiver.logs import LineFormatter, client_address, escape
+from receiver.logs import LineFormatter, escape
 from receiver.routes import Change
 from receiver.secret import Secret
 from receiver.settings import Settings
@@ -69,24 +69,6 @@ def test_a_state_does_not_show_its_content():
 
 def test_escape_leaves_plain_text_alone():
     assert escape("GET /api/storage/1/health 200") == "GET /api/storage/1/health 200"
-
-
-@pytest.mark.parametrize(
-    ("peer", "forwarded", "trusted", "address"),
-    [
-        ("10.0.0.1", "192.0.2.7", (), "10.0.0.1"),
-        ("10.0.0.1", "192.0.2.7", ("10.0.0.0/24",), "192.0.2.7"),
-        ("10.0.1.1", "192.0.2.7", ("10.0.0.0/24",), "10.0.1.1"),
-        ("10.0.0.1", "203.0.113.9, 192.0.2.7", ("10.0.0.1/32",), "192.0.2.7"),
-        ("10.0.0.1", "not an address", ("10.0.0.1/32",), "10.0.0.1"),
-        ("10.0.0.1", "fe80::1%x 200 GET", ("10.0.0.1/32",), "fe80::1"),
-        ("10.0.0.1", "", ("10.0.0.1/32",), "10.0.0.1"),
-        ("", "192.0.2.7", ("10.0.0.1/32",), "-"),
-        (None, "", (), "-"),
-    ],
-)
-def test_a_forwarded_address_is_believed_from_trusted_proxies_only(peer, forwarded, trusted, address):
-    assert client_address(peer, forwarded, trusted) == address
 
 
 def test_a_defect_is_logged_with_the_id_that_the_caller_got(platform, state, monkeypatch, caplog):

@@ -22,7 +22,7 @@ from receiver.mock_platform.keys import StoreKeys, new_store
 
 _SAVES = 12
 _NOT_INHERITED = ("STORAGE_", "DATABASE_", "JDBC_", "PORT", "PLATFORM_KEY", "RECEIVER_KEY")
-_BANNER = re.compile(r"address\s+(http://\S+).*\n\s+database\s+(.+)\n")
+_BANNER = re.compile(r"address\s+(https?://\S+).*\n\s+database\s+(.+)\n")
 
 
 @click.command()

@@ -132,7 +132,8 @@ class Settings:
         "STORAGE_ALLOW_FROM",
         (),
         options.addresses,
-        "Addresses or networks, separated by commas, of the only clients that are answered. All, if empty.",
+        "Addresses or networks, separated by commas, of the only clients that are answered; behind trusted proxies,"
+        " those that they name. Health is answered to the proxies themselves, too. All, if empty.",
     )
     public_prefix: str = _setting(
         "STORAGE_PUBLIC_PREFIX",
@@ -195,7 +196,7 @@ class Settings:
         "STORAGE_TRUSTED_PROXIES",
         (),
         options.addresses,
-        "Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed for the log.",
+        "Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed.",
     )
     tenants: frozenset[str] = _setting(
         "STORAGE_TENANTS",

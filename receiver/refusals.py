@@ -1,0 +1,63 @@
+"""What is refused before the application sees it: its status, its reply, and what the log says of it."""
+
+import json
+import logging
+import time
+
+from gunicorn.http import errors
+
+from receiver import problems
+from receiver.signature import SIGNATURE
+
+_QUIET = 10.0  # seconds between two lines about what clients may do without end
+
+_STATUSES = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.UnsupportedTransferCoding: 501,
+    errors.ExpectationFailed: 417,
+}
+_TLS_FAULTS = {
+    "HTTP_REQUEST": "it speaks plain HTTP: its URL must begin with https",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, which STORAGE_TLS_CLIENT_CA asks for",
+}
+
+
+class Sparing:
+    """Says what clients can make happen without end: the first time, and then now and then, with how often it was."""
+
+    def __init__(self, log: logging.Logger):
+        self._log = log
+        self._count = 0
+        self._next = 0.0
+
+    def say(self, text: str, *arguments: object) -> None:
+        """Log a warning, ``text`` with its ``arguments``, unless the last one was just now."""
+        self._count += 1
+        if time.monotonic() >= self._next:
+            self._log.warning(f"{text} (%d times since this was last said)", *arguments, self._count)
+            self._count, self._next = 0, time.monotonic() + _QUIET
+
+
+def status_of(exc: Exception) -> int:
+    """Return the status (int) of the reply to a request that gunicorn's parser refused with ``exc``."""
+    if isinstance(exc, errors.InvalidHeaderName):
+        # X_ManyWho_Signature, which other servers take for the real one, is a signature that is not valid.
+        imitated = str(exc.hdr).replace("_", "-").lower() == SIGNATURE.lower()
+        return 401 if imitated else 400
+    return next((status for kind, status in _STATUSES.items() if isinstance(exc, kind)), 400)
+
+
+def reply(status: int, uri: str) -> bytes:
+    """Return the whole reply, PROTOCOL's error with ``status`` for the path ``uri``; the connection ends with it."""
+    body, _, headers = problems.reply(status, problems.message_of(status), uri)
+    payload = json.dumps(body).encode("ascii")
+    lines = [f"HTTP/1.1 {status} {problems.phrase_of(status)}", "Connection: close"]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(payload)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + payload
+
+
+def tls_fault(reason: str) -> str:
+    """Return for people why there is no TLS: OpenSSL's ``reason``, or what it means."""
+    return _TLS_FAULTS.get(reason, reason)

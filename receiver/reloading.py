@@ -1,0 +1,133 @@
+"""Keys and certificates that change while the receiver runs: taken by every worker, and no request is dropped.
+
+A SIGHUP, or files that have changed, make the master read them again. When all is well it takes them, for workers that
+it starts later, and tells the running ones, which do the same; otherwise everybody keeps what was in force. New
+connections get the new certificate, and each request finds its keys when it comes.
+"""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+from gunicorn.arbiter import Arbiter
+
+from receiver.keyring import Keyring
+from receiver.settings import Settings, SettingsMistakes, declared
+
+_LOOK_EVERY = 5.0  # seconds
+_TAKEN_ANEW = {"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"}  # of the settings, besides keys themselves
+SIGNALS = set(Arbiter.SIGNALS)
+
+
+class Master(Arbiter):
+    """gunicorn's master, which reads keys and certificates again instead of starting other workers."""
+
+    def __init__(self, app):
+        super().__init__(app)
+        self.watch = Watch(app.settings)
+
+    def spawn_worker(self) -> int:
+        """Start a worker. No signal gets lost between the fork and the handlers of the worker, which lets them in."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Return the signals that came, and SIGHUP when files have changed."""
+        signals = super().wait_for_signals(timeout)
+        if signal.SIGHUP not in signals and self.watch.has_changed():
+            self.log.info("files of keys or certificates have changed")
+            signals.append(signal.SIGHUP)
+        return signals
+
+    def handle_hup(self) -> None:
+        """Take the keys and certificates that are there now, here and in every worker."""
+        self.watch.settle()
+        if take(self.app.refresh, self.log):
+            self.kill_workers(signal.SIGHUP)
+
+
+def take(refresh: Callable[[], list[str]], log: logging.Logger) -> bool:
+    """Do ``refresh``, which returns what has changed or raises SettingsMistakes; tell the ``log``, return success."""
+    try:
+        changes = refresh()
+    except SettingsMistakes as refused:
+        for mistake in refused.mistakes:
+            log.error("%s", mistake)
+    except Exception:  # whatever it is: what is in force still serves
+        log.exception("a defect")
+    else:
+        for change in changes:
+            log.info("%s", change)
+        return True
+    log.error("the keys and certificates that were in force stay in force")
+    return False
+
+
+def changes_of_keys(old: Keyring, new: Keyring) -> list[str]:
+    """Return a line for each key that was added, removed or changed from ``old`` to ``new``, by role and kid."""
+    before, after = _marks_of_keys(old), _marks_of_keys(new)
+    return [
+        f"key {what}: {role} {kid}"
+        for what, names in (
+            ("added", after.keys() - before.keys()),
+            ("removed", before.keys() - after.keys()),
+            ("changed", {name for name in before.keys() & after.keys() if before[name] != after[name]}),
+        )
+        for role, kid in sorted(names)
+    ]
+
+
+def _marks_of_keys(ring: Keyring) -> dict[tuple[str, str], tuple]:
+    """Return (role, kid) → what tells a key of ``ring`` from another one of that name."""
+    marks = {(key.role, key.kid): (key.thumbprint, key.tenants) for key in ring}
+    return marks | {("sealing", key.kid): () for key in ring.sealing}
+
+
+def changes_of_settings(old: Settings, new: Settings) -> list[str]:
+    """Return a line for each setting that would need a restart."""
+    changed = [field.metadata["name"] for field in declared() if getattr(old, field.name) != getattr(new, field.name)]
+    return [f"{name} has changed, which takes effect with a restart" for name in changed if name not in _TAKEN_ANEW]
+
+
+class Watch:
+    """The files that ``settings`` and keys were read from: whether they have changed, and come to rest."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic):
+        self._paths = [str(settings.keys), settings.tls_cert, settings.tls_key, settings.tls_client_ca]
+        self._paths += settings.paths.values()
+        self._clock = clock
+        self.settle()
+
+    def settle(self) -> None:
+        """Take what is there now for known."""
+        self._known = self._seen = self._look()
+        self._next = self._clock() + _LOOK_EVERY
+
+    def has_changed(self) -> bool:
+        """Tell, every few seconds, whether files are others than those known, and the same as at the last look."""
+        if self._clock() < self._next:
+            return False
+        before, self._seen = self._seen, self._look()
+        self._next = self._clock() + _LOOK_EVERY
+        return before == self._seen != self._known
+
+    def _look(self) -> set[tuple]:
+        return {mark for path in self._paths if path for mark in _marks(path, levels=2)}
+
+
+def _marks(path: str, levels: int) -> Iterator[tuple]:
+    """Yield what tells ``path`` from another file, wherever links lead, and the same for what is in a folder."""
+    try:
+        found = os.stat(path)
+        yield path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        if levels and os.path.isdir(path):
+            for name in os.listdir(path):
+                if not name.startswith("."):
+                    yield from _marks(os.path.join(path, name), levels - 1)
+    except OSError as cause:
+        yield path, cause.errno

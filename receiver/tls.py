@@ -1,0 +1,105 @@
+"""TLS in the process: STORAGE_TLS_CERT, STORAGE_TLS_KEY and STORAGE_TLS_CLIENT_CA → a context for connections.
+
+TLS 1.2 at least, ephemeral keys and authenticated encryption only (RFC 9325), no compression, no renegotiation.
+"""
+
+import datetime
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+from receiver import files
+from receiver.settings import Settings
+
+_NAMES = {"tls_cert": "STORAGE_TLS_CERT", "tls_key": "STORAGE_TLS_KEY", "tls_client_ca": "STORAGE_TLS_CLIENT_CA"}
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of 1.3 are of this kind
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How connections are secured: the ``context``, which ``certificate`` is shown, and what is odd about it.
+
+    A certificate that is out of its time does not stop a start: whether to go on is the client's decision, and a
+    restart in the night, or a wrong clock, would make an outage of what is a warning.
+    """
+
+    context: ssl.SSLContext
+    certificate: str
+    warnings: list[str]
+
+
+def load(settings: Settings) -> tuple[Terms | None, list[str]]:
+    """Return the terms for connections, None for plain ones, and all mistakes in what ``settings`` say of them."""
+    said = [name for name in _NAMES if name in settings.sources or getattr(settings, name)]
+    if not said:
+        return None, []
+    missing = [name for name in ("tls_cert", "tls_key") if name not in said]
+    if missing:
+        return None, [f"{_NAMES[name]}: must be set where {_NAMES[said[0]]} is" for name in missing]
+    if not all(getattr(settings, name) for name in said):
+        return None, []  # they name no file, which was said already
+    try:
+        certificate = x509.load_pem_x509_certificates(Path(settings.tls_cert).read_bytes())[0]
+    except (OSError, ValueError) as cause:
+        return None, [f"STORAGE_TLS_CERT: must hold a certificate in PEM ({_reason(cause)})"]
+    context, warnings = _context(), _out_of_time(certificate)
+    mistakes = _load_key(context, settings)
+    if exposed := files.check_private(settings.tls_key):
+        (mistakes if settings.insecure_keys == "refuse" else warnings).append(f"STORAGE_TLS_KEY: {exposed}")
+    if settings.tls_client_ca:
+        mistakes += _load_authorities(context, settings.tls_client_ca)
+    shown = f"certificate {certificate.serial_number:x}, valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M}Z"
+    return (None if mistakes else Terms(context, shown, warnings)), mistakes
+
+
+def _out_of_time(certificate: x509.Certificate) -> list[str]:
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now = datetime.datetime.now(datetime.UTC)
+    if since <= now < until:
+        return []
+    return [f"STORAGE_TLS_CERT: the certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d} only, not now"]
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _load_key(context: ssl.SSLContext, settings: Settings) -> list[str]:
+    """Load certificate and key into ``context``; returns what is wrong with the key."""
+    asked = []
+
+    def passphrase() -> str:  # without one OpenSSL would ask at the terminal
+        asked.append(True)
+        return settings.key_passphrase.text
+
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, passphrase)
+    except (OSError, ValueError) as cause:
+        reason = _reason(cause)
+        if reason == "KEY_VALUES_MISMATCH":
+            return ["STORAGE_TLS_KEY: is not the key of the certificate in STORAGE_TLS_CERT"]
+        if asked:
+            return ["STORAGE_TLS_KEY: is protected by a passphrase, which STORAGE_KEY_PASSPHRASE must be"]
+        return [f"STORAGE_TLS_KEY: must hold the certificate's private key in PEM ({reason})"]
+    return []
+
+
+def _load_authorities(context: ssl.SSLContext, path: str) -> list[str]:
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(path)
+    except OSError as cause:
+        return [f"STORAGE_TLS_CLIENT_CA: must hold certificates in PEM ({_reason(cause)})"]
+    return []
+
+
+def _reason(cause: Exception) -> str:
+    """Return why it failed, from OpenSSL's or the system's own list of texts; nothing of the file is in it."""
+    return getattr(cause, "reason", None) or getattr(cause, "strerror", None) or type(cause).__name__
