@@ -92,8 +92,8 @@ class Caller(threading.Thread):
 
 
 @contextlib.contextmanager
-def calling(connect, seeds):
-    callers = [Caller(connect, seed) for seed in seeds]
+def calling(connect, seeds, kind=Caller):
+    callers = [kind(connect, seed) for seed in seeds]
     for caller in callers:
         caller.start()
     try:

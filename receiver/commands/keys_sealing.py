@@ -12,11 +12,6 @@ from receiver.sealing import generate
 from receiver.stores.filesystem.durable import make_folder, sync_folder, write_file
 
 
-def _has_any(declared: settings.Settings) -> bool:
-    ring, mistakes = keyring.load_sealing(declared)
-    return bool(mistakes) or ring.sealing.newest is not None
-
-
 @click.command()
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to; STORAGE_KEYS, or keys, by default.")
 @click.option("--if-none", is_flag=True, help="Do nothing when there is a sealing key already.")
@@ -27,10 +22,13 @@ def sealing(directory: Path | None, if_none: bool) -> None:
     backups of the store: without the key they cannot be read by anybody.
     """
     declared, _ = settings.read(os.environ)
-    if if_none and _has_any(declared):
+    ring, mistakes = keyring.load_sealing(declared)
+    newest = ring.sealing.newest
+    if if_none and (newest or mistakes):
         return
     folder = directory or declared.keys
-    made = generate(time.time())
+    # After the newest one there is, whatever the clock says.
+    made = generate(max(time.time(), newest.issued + 1 if newest else 0))
     path = folder / f"sealing-{made['kid']}.json"
     try:
         make_folder(str(folder))
