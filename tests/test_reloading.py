@@ -12,12 +12,13 @@ import threading
 import time
 
 import pytest
+from gunicorn.arbiter import Arbiter
 
 from receiver.keyring import Keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
-from receiver.reloading import Watch, changes_of_keys, changes_of_settings
+from receiver.reloading import Master, Watch, changes_of_keys, changes_of_settings
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests import certificates
@@ -228,6 +229,14 @@ def test_a_worker_that_starts_while_keys_change_has_the_new_ones(keys, platform_
                 assert platform_at(running.url, keys=more).load(state["id"]).status == 404
         platform_at.close()
     assert "was sent SIGHUP" not in log_of(tmp_path)
+
+
+def test_signals_wait_from_the_fork_on_until_the_worker_listens(monkeypatch):
+    waiting = []
+    monkeypatch.setattr(Arbiter, "spawn_worker", lambda _: waiting.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    Master.spawn_worker(object.__new__(Master))
+    assert {signal.SIGHUP, signal.SIGTERM, signal.SIGINT} <= waiting[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_a_start_that_is_broken_off_ends_at_once(keys, tmp_path):
