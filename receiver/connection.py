@@ -24,17 +24,21 @@ _END_OF_HEAD = b"\r\n\r\n"
 _MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
 _LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
 _MOST_DISCARDED = 64 << 20  # bytes of it
-_GRACE = 5.0  # seconds in which a client may move nothing
-_LEAST_RATE = 16 << 10  # bytes a second after that
+_GRACE = 5.0  # seconds
+_LEAST_RATE = 16 << 10  # bytes a second
 _BRIEF = 0.05  # seconds of a request in which its thread waits for the client as for anything else
 
 
 class Pace:
-    """How long a client may take to send or to be sent something: ``most`` seconds, or less if it dawdles."""
+    """How long a client may take to send or to be sent something: ``most`` seconds, or less if it dawdles.
 
-    def __init__(self, most: float):
+    It may move nothing for ``grace`` seconds, and then so many bytes a second on average.
+    """
+
+    def __init__(self, most: float, grace: float = _GRACE):
         self._began = time.monotonic()
         self._most = most
+        self._grace = grace
         self.moved = 0  # bytes
 
     def left(self) -> float:
@@ -42,7 +46,7 @@ class Pace:
         now = time.monotonic() - self._began
         if now >= self._most:
             return 0.0
-        earned = _GRACE + self.moved / _LEAST_RATE
+        earned = self._grace + self.moved / _LEAST_RATE
         return max(0.001, min(self._most, earned) - now)  # what is there already can be taken
 
 

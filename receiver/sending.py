@@ -11,15 +11,16 @@ from receiver.connection import LARGE, Pace
 from receiver.turns import waiting
 
 _JOINED = 64 << 10  # bytes of a body that is copied to be sent with its head
+_LITTLE_GRACE = 1.0  # seconds
 _SLOWEST_READER = 1 << 20  # bytes a second that a client must take of a large reply
 
 
 def send_patiently(sock: socket.socket, data: bytes | memoryview, patience: float, lends: bool = True) -> None:
     """Send ``data`` to a client that has ``patience`` seconds to take it; others compute meanwhile.
 
-    ``lends``: another thread may serve in place of this one. Raises TimeoutError.
+    ``lends``: another thread may serve in place of this one; else the client gets less grace. Raises TimeoutError.
     """
-    pace = Pace(patience)
+    pace = Pace(patience) if lends else Pace(patience, _LITTLE_GRACE)
     try:
         with waiting(for_client=lends), memoryview(data) as view:
             while pace.moved < len(view):

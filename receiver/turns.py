@@ -125,9 +125,7 @@ class Pool(Generic[Job]):
 
     def _distribute(self) -> None:
         """Give what turns are free to those who can use one; under the guard."""
-        while self._free and (
-            self._returning or (self._jobs and (self._idle or self._startable > 0) and not self._closed)
-        ):
+        while self._free and (self._returning or (self._jobs and self._has_thread() and not self._closed)):
             self._free -= 1
             if self._returning:
                 self._returning.popleft().woken.release()
@@ -164,7 +162,7 @@ class Pool(Generic[Job]):
     def _next(self, seat: _Seat[Job]) -> Job | None:
         """Return the next job for the thread of ``seat``, which has a turn; None when it shall end."""
         with self._guard:
-            if self._startable < 0:
+            if self._startable < 0:  # another one was started for this thread while it waited
                 self._startable += 1
                 self._free += 1
                 self._distribute()

@@ -35,6 +35,7 @@ _LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections
 _GARBAGE = 10_000  # objects that a worker makes before it looks for rings among them, some 50 requests'
+_AGAIN = 5.0  # seconds until keys and certificates that could not be taken are tried once more
 _BREATH = 0.5  # seconds without new connections when the system has no room for one
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -70,10 +71,11 @@ class Worker(ThreadWorker):
 
         def read() -> None:
             with self.reading_anew:  # whoever reads last has read what is there last
-                if reloading.take(self._refresh, self.log):
-                    self.log.info("worker %s has taken keys and certificates", self.pid)
+                while not reloading.take(self._refresh, self.log):  # which the master could
+                    time.sleep(_AGAIN)
+                self.log.info("worker %s has taken keys and certificates", self.pid)
 
-        threading.Thread(target=read).start()
+        threading.Thread(target=read, daemon=True).start()
 
     def _refresh(self) -> list[str]:
         self.app.refresh()

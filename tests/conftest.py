@@ -189,16 +189,23 @@ def platform(client, tenant, keys):
 
 @pytest.fixture
 def platform_at(tenant, keys):
-    """A function from the URL of a receiver, and an ssl.SSLContext if need be, to a client of it, closed when the test ends."""
+    """A function from the URL of a receiver, and an ssl.SSLContext if need be, to a client of it.
+
+    ``close()`` closes all of them, which happens at the end in any case: a receiver that stops grants them two seconds.
+    """
     made = []
 
     def connect(url, context=None, keys=keys) -> Client:
         made.append(Client(url, tenant, keys, context=context))
         return made[-1]
 
+    def close():
+        for client in made:
+            client.close()
+
+    connect.close = close
     yield connect
-    for client in made:
-        client.close()
+    close()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class Receiver:
         log = self.stack.enter_context((self.folder / "receiver.log").open("a"))
         # A worker that is told to stop while it boots does not hear it, and is waited for: so there is one, and it is up.
         given = {"STORAGE_BIND": f"127.0.0.1:{self.port}", "STORAGE_WORKERS": "1"} | self.environment
-        self.stack.enter_context(running_receiver(self.keys, self.folder, log, **given))
+        self.process = self.stack.enter_context(running_receiver(self.keys, self.folder, log, **given)).process
         with contextlib.closing(Client(self.url, TENANT, self.keys, timeout=10)) as client:
             assert client.health().status == 200
 

@@ -141,6 +141,7 @@ def test_only_clients_with_a_certificate_are_answered_where_authorities_are_name
             with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
                 platform_at(running.url, refused).health()
         assert "it showed no certificate" in until_said(tmp_path, "no TLS with")
+        platform_at.close()
 
 
 def test_requests_that_come_in_one_record_are_all_answered_and_the_end_is_said(running):

@@ -12,10 +12,10 @@ PATIENCE = 10  # seconds
 
 
 @contextmanager
-def pool_of(threads, turns, serve):
+def pool_of(threads, turns, serve, **more):
     """A pool that is shut down at the end, and its threads with it."""
     before = set(threading.enumerate())
-    pool = Pool(threads, turns, serve)
+    pool = Pool(threads, turns, serve, **more)
     try:
         yield pool
     finally:
@@ -103,6 +103,59 @@ def test_as_many_wait_as_there_are_threads_and_the_rest_is_served_after_them():
         assert len(begun) == 3
         gate.set()
         until(lambda: len(done) == 7)
+
+
+def test_who_waits_for_a_client_does_not_count_and_threads_above_the_number_end():
+    gate, begun, done = threading.Event(), [], []
+
+    def serve(job):
+        if job < 10:
+            begun.append(job)
+            with waiting(for_client=True):
+                assert gate.wait(PATIENCE)
+        done.append(job)
+
+    before = threading.active_count()
+    with pool_of(2, 1, serve, most=7) as pool:
+        for job in range(6):
+            pool.submit(job)
+        until(lambda: len(begun) == 6)
+        pool.submit(10)  # the seventh thread is free
+        until(lambda: done == [10])
+        for job in range(6, 10):
+            pool.submit(job)
+        until(lambda: len(begun) == 7)
+        time.sleep(0.05)
+        assert (len(begun), threading.active_count() - before) == (7, 7)
+        gate.set()
+        until(lambda: len(done) == 11)
+        until(lambda: threading.active_count() - before == 2)
+        pool.submit(11)
+        until(lambda: len(done) == 12)
+
+
+def test_as_many_as_there_are_threads_go_on_at_once_when_their_clients_do():
+    gate, inside, most, done = threading.Event(), [], [], []
+    guard = threading.Lock()
+
+    def serve(job):
+        with waiting(for_client=True):
+            assert gate.wait(PATIENCE)
+        with guard:
+            inside.append(job)
+            most.append(len(inside))
+        time.sleep(0.001)
+        with guard:
+            inside.remove(job)
+        done.append(job)
+
+    with pool_of(1, 2, serve) as pool:
+        for job in range(20):
+            pool.submit(job)
+        time.sleep(0.05)
+        gate.set()
+        until(lambda: len(done) == 20)
+    assert max(most) <= 2  # turns
 
 
 def test_a_job_that_fails_costs_no_thread_and_no_turn(caplog):
