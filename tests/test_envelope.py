@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto import jwe as jose_jwe
 from jwcrypto.jwk import JWK
 
-from receiver import envelope, problems
+import receiver.jwe
+from receiver import curve, envelope, problems
 from receiver.app import create_app
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import b64, jwe, jws, unb64, with_header
@@ -211,6 +212,21 @@ def test_a_header_with_more_or_less_than_the_contract_has_is_refused_though_it_d
     assert (
         platform.post([{"token": plain}]).status == 204
     )  # the forged tokens differ from this one by their header only
+
+
+@pytest.mark.case("B08")
+def test_an_ephemeral_key_that_is_bad_costs_what_a_good_one_costs(platform, sealed, monkeypatch):
+    """Its time is not measured here (that is done by make bench), but what takes it: one agreement, one tag."""
+    done = []
+    for room, name in ((curve, "agree"), (receiver.jwe, "_tag")):
+        plain = getattr(room, name)
+        monkeypatch.setattr(room, name, lambda *args, name=name, plain=plain: done.append(name) or plain(*args))
+    damaged = [sealed[:-4] + "AAAA", ".".join([sealed.split(".")[0], b64(bytes(56)), *sealed.split(".")[2:]])]
+    damaged += [with_header(sealed, epk={}), *(with_header(sealed, epk=epk) for epk in ephemeral_keys() if epk)]
+    for token in damaged:
+        done.clear()
+        assert_problem(platform.post([{"token": token}]), 400, NOT_OPENED)
+        assert done == ["agree", "_tag"]
 
 
 @pytest.mark.case("B08")

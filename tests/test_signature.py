@@ -174,6 +174,7 @@ def test_a_header_that_is_nested_deep_is_refused(check_refused, platform, depth)
     check_refused(lambda _path: f"{deep}.AA.{'A' * 128}")
 
 
+@pytest.mark.case("A04")
 @pytest.mark.parametrize("kid", [str(uuid.uuid4()), None, 0, {}, [], "", "x" * 36, "\ud800", True])
 def test_an_unknown_kid_is_refused(check_refused, platform, kid):
     header = {"alg": "ES384", "kid": kid}

@@ -25,6 +25,12 @@ SERVERS = {  # and who makes their databases
 BACKENDS = ["sqlite", "filesystem", *SERVERS]
 EDGES = ("0001-01-01T00:00:00+18:00", "9999-12-31T23:59:59.9999999-18:00", "1969-12-31T23:59:59.9Z")
 CONTENTS = ("", "\ufeff", "\u2028", "\U0010ffff", "e\u0301", "\x01", "'\"\\;--", "a" * 20_000_000)
+CONTENTS += (
+    '{"b":1, "a" : 2,"b":3}',
+    "[1e400,1.0,-0,-0.0,NaN,1e131071]",
+    "1" * 30,
+    "\u202e\u05e9 \U0001f469\u200d\U0001f680 e\u0301\u00e9",
+)
 
 
 def uid(number: int) -> str:
@@ -270,6 +276,7 @@ def test_times_at_the_edge_of_the_calendar_are_kept(store, updated):
     assert store.find(TENANT, uid(10)).updated_at == newest.updated_at
 
 
+@pytest.mark.case("D03", "D05")
 @pytest.mark.parametrize("content", CONTENTS)
 def test_content_is_kept_to_the_last_byte(store, content):
     store.save(TENANT, [a_state(content=content)], None)
