@@ -59,7 +59,7 @@ def parse(body: bytes, most: int) -> list:
 
     Raises BadRequest (RFC 8259, and no member twice), TooLarge.
     """
-    over = f"The body holds more than {most} items, which is STORAGE_MAX_ITEMS here."
+    over = f"The body holds more than STORAGE_MAX_ITEMS allows: {most} items."
     # Neither tokens nor ids hold a comma, so this bounds what parsing makes of them.
     if body.count(b",") > min(_VALUES_OF_AN_ITEM * most, _MOST_VALUES):
         raise TooLarge("body: too many values", over)
