@@ -139,7 +139,7 @@ def test_what_is_answered_is_what_is_described(signing, path, method, mode):
     schema.app = signing
 
     @given(case=schema[path][method].as_strategy(generation_mode=mode))
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def conforms(case):
         case.call_and_validate(checks=CHECKS.get_by_names(CHECKED))
 
