@@ -17,7 +17,7 @@ from jwcrypto import jwe, jws
 from jwcrypto.jwk import JWK
 from marshmallow import ValidationError
 
-from receiver import body, envelope, keyring, schemas, server, signature, strictjson, worker
+from receiver import body, envelope, keyring, refusals, schemas, server, signature, strictjson
 from receiver.keyring import Keyring, parse_key
 from receiver.problems import BadRequest, Problem, SignatureRefused, TooLarge, message_of
 from receiver.settings import Settings
@@ -227,7 +227,7 @@ def fuzz_head(data: bytes) -> None:
     except errors.NoMoreData:
         pass
     except errors.ParseException as refusal:
-        assert worker._status_of(refusal) in (400, 401, 414, 417, 431, 501)
+        assert refusals.status_of(refusal) in (400, 401, 414, 417, 431, 501)
 
 
 def _check_request(request: SimpleNamespace) -> None:
