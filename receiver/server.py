@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 from collections.abc import Callable, Sequence
 
 from gunicorn.app.base import BaseApplication
@@ -14,7 +15,17 @@ from receiver.keyring import Keyring
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores.urls import Place
 
+_CONNECTIONS = 10_000  # of each worker; one that is idle takes some KiB, and gunicorn's thousand are soon held
+_FILES = 65_536
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats on a busy disk would get healthy workers killed
+
+
+def _allow_files() -> None:
+    """Let this process and its workers open as many files as the system allows, rather than what a shell gives."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class Logger(GunicornLogger):
@@ -60,6 +71,7 @@ class Server(BaseApplication):
             "graceful_timeout": self.settings.graceful_timeout,
             "timeout": 60,  # a worker whose main thread is silent for that long is replaced
             "keepalive": 75,  # longer than the 60 s of common proxies, so that theirs closes first
+            "worker_connections": _CONNECTIONS,
             "control_socket_disable": True,
             "certfile": self.settings.tls_cert or None,
             "keyfile": self.settings.tls_key or None,
@@ -80,6 +92,7 @@ class Server(BaseApplication):
 
     def run(self) -> None:
         """Serve until told to stop."""
+        _allow_files()
         gc.collect()  # here and not in each worker: looking through memory would end that they share it
         reloading.Master(self).run()
 

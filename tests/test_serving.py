@@ -389,6 +389,23 @@ def test_addresses_that_are_not_listed_are_cut_off_and_do_not_flood_the_log(keys
         connection.close()
 
 
+def test_idle_connections_beyond_a_thousand_keep_nobody_out(keys, platform_at, state, tmp_path):
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2_000
+    assert most == resource.RLIM_INFINITY or most >= needed, "the machine lets nobody open that many files"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), most))
+    try:
+        with serving(keys, tmp_path, STORAGE_WORKERS="1") as running, contextlib.ExitStack() as stack:
+            for _ in range(1_200):
+                stack.enter_context(socket.create_connection(address_of(running)))
+            client = platform_at(running.url)
+            assert client.save(state).status == 204
+            assert loaded(client, state["id"]) == state["content"]
+            platform_at.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
 def test_a_worker_without_file_descriptors_waits_for_some(keys, platform_at, tmp_path):
     with serving(keys, tmp_path, STORAGE_WORKERS="1") as running:
         client = platform_at(running.url)
