@@ -395,7 +395,8 @@ def test_idle_connections_beyond_a_thousand_keep_nobody_out(keys, platform_at, s
     assert most == resource.RLIM_INFINITY or most >= needed, "the machine lets nobody open that many files"
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), most))
     try:
-        with serving(keys, tmp_path, STORAGE_WORKERS="1") as running, contextlib.ExitStack() as stack:
+        few = {"STORAGE_WORKERS": "1", "STORAGE_READ_TIMEOUT": "300"}  # longer than a client waits
+        with serving(keys, tmp_path, **few) as running, contextlib.ExitStack() as stack:
             for _ in range(1_200):
                 stack.enter_context(socket.create_connection(address_of(running)))
             client = platform_at(running.url)
