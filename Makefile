@@ -40,9 +40,9 @@ chaos: setup  ## run the tests of outages and large stores at full length: half 
 fuzz: $(FUZZ)/installed  ## look for inputs that break a promise, 10 minutes of CPU for each of TARGETS="…" (all: 90 minutes)
 	$(FUZZ)/bin/python -m tests.fuzz $(TARGETS)
 
-$(FUZZ)/installed: requirements-fuzz.txt
-	$(PYTHON) -m venv $(FUZZ)
-	$(FUZZ)/bin/pip install --quiet --require-hashes --requirement requirements-fuzz.txt
+$(FUZZ)/installed: requirements-fuzz.txt $(STAMP)
+	$(BIN)/uv venv --quiet --clear $(FUZZ)
+	$(BIN)/uv pip install --quiet --python $(FUZZ)/bin/python --require-hashes --requirement requirements-fuzz.txt
 	@touch $@
 
 bench: setup  ## measure speed side by side with a floor and a plain server, and what refusals cost: twelve minutes
