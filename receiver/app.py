@@ -79,9 +79,12 @@ def _stop_at(mistakes: list[str]) -> None:
 
 
 def open_place(place: Place, settings: Settings, ring: Keyring, create: bool = True) -> Sealed:
-    """Return the store at ``place``, its contents sealed as ``settings`` and ``ring`` say."""
+    """Return the store at ``place``, its contents sealed as ``settings`` and ``ring`` say.
+
+    Where it may not be made (``create``), it was prepared before, and the keys were found to fit.
+    """
     inner = stores.open_store(place, settings.store_timeout, create, settings.pool_size)
-    return Sealed(inner, ring, settings.clear_states)
+    return Sealed(inner, ring, settings.clear_states, strict=create)
 
 
 def open_configured(

@@ -195,8 +195,9 @@ def load(settings: Settings) -> tuple[Keyring, list[str]]:
 
 def load_sealing(settings: Settings) -> tuple[Keyring, list[str]]:
     """Return a keyring of the sealing keys of ``settings`` alone, and all mistakes in them."""
-    found = [entry for entry in _entries(settings) if isinstance(entry, Entry) and entry.role == "sealing"]
-    return _parsed(found, settings)
+    found = list(_entries(settings))
+    ring, mistakes = _parsed([one for one in found if isinstance(one, Entry) and one.role == "sealing"], settings)
+    return ring, mistakes + [one for one in found if isinstance(one, str)]
 
 
 def _entries(settings: Settings) -> Iterator[Entry | str]:

@@ -35,20 +35,24 @@ class SealingFault(ValueError):
 
 @dataclass(frozen=True)
 class SealingKey:
-    """A key that seals content: ``kid``, when it was made (``issued``, seconds since the epoch), ``source``."""
+    """A key of contents. It was made when ``issued`` says and seals from ``since`` on, seconds since the epoch."""
 
     kid: str
     issued: int
+    since: int
     source: str
     box: Aead = field(repr=False, compare=False)
 
 
 class SealingKeys:
-    """The sealing keys of a receiver: all of them open, the newest one seals."""
+    """The sealing keys of a receiver: all of them open, the newest one whose time has come seals.
+
+    So a new key can be brought to every receiver, and into every worker, before the first content needs it.
+    """
 
     def __init__(self, keys: Iterable[SealingKey] = ()):
         self._keys = {key.kid: key for key in keys}
-        self.newest = max(self._keys.values(), key=lambda key: (key.issued, key.kid), default=None)
+        self._in_order = sorted(self._keys.values(), key=lambda key: (key.since, key.kid))
 
     def __iter__(self) -> Iterator[SealingKey]:
         return iter(self._keys.values())
@@ -56,9 +60,22 @@ class SealingKeys:
     def __contains__(self, kid: str) -> bool:
         return kid in self._keys
 
-    def seal(self, state: State) -> State:
-        """Return ``state``, whose content is clear, with its content sealed by the newest key; there must be one."""
-        key = self.newest
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    @property
+    def last(self) -> SealingKey | None:
+        """The key that seals last of all, perhaps not yet; None if there is none."""
+        return self._in_order[-1] if self._in_order else None
+
+    def at(self, now: float) -> SealingKey | None:
+        """Return the key that seals at ``now``, seconds since the epoch: before the time of all of them the first."""
+        ready = [key for key in self._in_order if key.since <= now] or self._in_order[:1]
+        return ready[-1] if ready else None
+
+    def seal(self, state: State, kid: str) -> State:
+        """Return ``state``, whose content is clear, with its content sealed by the key ``kid``, one of these."""
+        key = self._keys[kid]
         clear = state.content.text.encode("utf-8")
         packed = isal_zlib.compress(clear, _LEVEL, _RAW_DEFLATE)
         packed = _DEFLATED + packed if len(packed) < len(clear) else _STORED + clear
@@ -96,11 +113,15 @@ def kid_of(secret: bytes) -> str:
     return str(uuid.UUID(bytes=hashlib.blake2b(secret, digest_size=16, person=_PERSON).digest()))
 
 
-def generate(now: float) -> dict[str, object]:
-    """Return a new sealing key as the members of a JWK, made at ``now`` (seconds since the epoch)."""
+def generate(now: float, since: float | None = None) -> dict[str, object]:
+    """Return a new sealing key as the members of a JWK, made at ``now``, which seals ``since`` then, or another time.
+
+    Both are seconds since the epoch; members "iat" and "nbf" mean what they mean in RFC 7519.
+    """
     secret = random(Aead.KEY_SIZE)
     k = base64.urlsafe_b64encode(secret).rstrip(b"=").decode("ascii")
-    return {"kty": "oct", "kid": kid_of(secret), "iat": int(now), "k": k}
+    times = {"iat": int(now), "nbf": int(now if since is None else since)}
+    return {"kty": "oct", "kid": kid_of(secret), **times, "k": k}
 
 
 def parse_keys(text: str, source: str) -> list[SealingKey]:
@@ -125,9 +146,15 @@ def _parse(members: object, source: str) -> SealingKey:
         secret = bytes(decode_base64url(as_ascii(members.get("k")), size=Aead.KEY_SIZE))
     except TokenFault:
         raise SealingFault(f'must have "k": {Aead.KEY_SIZE} bytes in base64url') from None
-    issued = members.get("iat", 0)
-    if type(issued) is not int or not 0 <= issued < 1 << 40:
-        raise SealingFault('has an "iat" that is not whole seconds since 1970')
+    issued = _seconds(members, "iat", 0)
+    since = _seconds(members, "nbf", issued)
     if canonical_uuid(members.get("kid")) != kid_of(secret):
         raise SealingFault('has a "kid" that is not that of its "k": one of them was changed')
-    return SealingKey(kid_of(secret), issued, source, Aead(secret))
+    return SealingKey(kid_of(secret), issued, since, source, Aead(secret))
+
+
+def _seconds(members: dict, name: str, default: int) -> int:
+    value = members.get(name, default)
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise SealingFault(f'has an "{name}" that is not whole seconds since 1970')
+    return value

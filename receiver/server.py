@@ -56,6 +56,7 @@ class Server(BaseApplication):
         self.keyring = keyring
         self.on_ready = on_ready
         self.gate = Gate(settings.allow_from, settings.trusted_proxies)
+        self.has_folder = settings.keys.is_dir()
         self.tls: tls.Terms | None = None
         self._take_tls(settings)
         super().__init__()
@@ -102,6 +103,10 @@ class Server(BaseApplication):
         Raises SettingsMistakes.
         """
         settings, keyring = configure_anew()
+        if self.has_folder and not settings.keys.is_dir():
+            raise SettingsMistakes([f"{settings.keys}: the directory of keys is gone (is the volume mounted?)"])
+        if self.keyring.sealing and not keyring.sealing:
+            raise SettingsMistakes(["STORAGE_SEALING_KEY: no sealing key is left; a restart serves without one"])
         changes = reloading.changes_of_keys(self.keyring, keyring)
         changes += reloading.changes_of_settings(self.settings, settings)
         changes += self._take_tls(settings)

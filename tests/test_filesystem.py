@@ -393,7 +393,7 @@ def test_a_place_that_cannot_hold_a_store_is_told_in_a_line_and_left_as_it_is(tm
     (tmp_path / "file").write_text("x")
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "photo").write_text("x")
-    for name, mark in (("newer", '{"store": "external-storage-receiver", "format": 2}'), ("empty", ""), ("a", "[]")):
+    for name, mark in (("newer", '{"store": "external-storage-receiver", "format": 3}'), ("empty", ""), ("a", "[]")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "format").write_text(mark)
     before = files(tmp_path)
@@ -407,6 +407,16 @@ def test_a_place_that_cannot_hold_a_store_is_told_in_a_line_and_left_as_it_is(tm
             assert mend in told.value.cause
             assert "\n" not in told.value.cause
     assert files(tmp_path) == before
+
+
+def test_a_store_of_the_format_before_is_taken_and_marked_anew(store, root):
+    store.save(TENANT, [a_state(content="kept")], None)
+    (root / "format").write_text('{"store": "external-storage-receiver", "format": 1}\n')
+    again = open_store(f"file://{root}", 1)
+    again.prepare()
+    assert again.find(TENANT, uid(10)).content.text == "kept"
+    assert json.loads((root / "format").read_text())["format"] == formats.FORMAT
+    assert stat.S_IMODE((root / "format").stat().st_mode) == 0o600
 
 
 def test_a_store_that_was_upgraded_meanwhile_is_left_alone(store, root):
@@ -424,7 +434,7 @@ def test_an_empty_volume_becomes_a_store_and_a_start_that_failed_is_no_stranger(
     (root / "lost+found").mkdir()
     (root / ".format").write_text("{")
     FilesystemStore(str(root), 1).prepare()
-    assert json.loads((root / "format").read_text()) == {"store": "external-storage-receiver", "format": 1}
+    assert json.loads((root / "format").read_text()) == {"store": "external-storage-receiver", "format": formats.FORMAT}
     assert not leftovers(root)
 
 
@@ -1180,7 +1190,7 @@ def test_threads_get_their_turn_in_the_order_in_which_they_asked(store, root):
     assert store.find(TENANT, uid(10)).content.text == "5"
     assert not store.repeated(TENANT, a_receipt("impatient"))
     [record] = {path.read_bytes() for path in (root / TENANT / ".receipts").iterdir()}
-    assert [receipt["jti"] for receipt in formats.unseal(record)["receipts"]] == [str(number) for number in order]
+    assert [receipt["jti"] for receipt in formats.from_line(record)["receipts"]] == [str(number) for number in order]
 
 
 @contextmanager

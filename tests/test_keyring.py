@@ -435,7 +435,7 @@ def test_sealing_keys_lie_beside_the_others_and_are_protected_alike(tmp_path, va
     assert (mistakes, {key.kid for key in ring.sealing}) == ([], {one["kid"], two["kid"], three["kid"]})
     assert ring.protected == {"STORAGE_SEALING_KEY", f"{tmp_path}/keys_sealing-{two['kid']}.json"}
     alone, mistakes = keyring.load_sealing(Settings(keys=tmp_path, **more))
-    assert (mistakes, alone.sealing.newest.kid, list(alone)) == ([], three["kid"], [])
+    assert (mistakes, alone.sealing.last.kid, list(alone)) == ([], three["kid"], [])
     assert keyring.is_empty({}, tmp_path)  # of what a platform needs
     _, mistakes = load(variables, tmp_path)
     assert [mistake.partition(": ")[2][:28] for mistake in mistakes] == ["is protected by a passphrase"]

@@ -23,6 +23,7 @@ from receiver.secret import Secret
 from receiver.settings import Settings
 from tests import certificates
 from tests.conftest import ring_of
+from tests.test_commands import receiver
 from tests.test_serving import children_of, environment_of, serving
 
 TAKEN = re.compile(r"worker (\d+) has taken keys and certificates")
@@ -310,3 +311,23 @@ def test_settings_that_need_a_restart_are_named_without_their_values():
         Settings(database_password=Secret("two"), key_passphrase=Secret("three")),
     )
     assert changes_of_settings(old, new) == ["DATABASE_PASSWORD has changed, which takes effect with a restart"]
+
+
+def test_a_folder_that_is_gone_and_a_last_sealing_key_are_no_change_to_take(keys, platform_at, state, tmp_path):
+    ran = receiver("keys", "sealing", "--directory", "keys", cwd=tmp_path)
+    assert ran.returncode == 0
+    with serving(keys, tmp_path, STORAGE_LOG_LEVEL="info") as running:
+        client = platform_at(running.url)
+        assert client.save(state).status == 204
+        for away, fault in (
+            ("keys", "the directory of keys is gone"),
+            ("keys/" + os.listdir(tmp_path / "keys")[0], "no sealing key is left"),
+        ):
+            (tmp_path / away).rename(tmp_path / "aside")
+            running.process.send_signal(signal.SIGHUP)
+            until(lambda fault=fault: fault in log_of(tmp_path) or "must be the path" in log_of(tmp_path))
+            assert client.load(state["id"]).status == 200
+            assert client.health().status == 200
+            (tmp_path / "aside").rename(tmp_path / away)
+        assert "key removed" not in log_of(tmp_path)
+        assert "no sealing key is left" in log_of(tmp_path)

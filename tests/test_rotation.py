@@ -37,7 +37,7 @@ class Reader(Caller):
         del self.flow.entries[6:]
 
 
-@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.case("G12", "H03", "B19")
 def test_every_key_is_exchanged_under_load_and_no_request_fails(request, keys, platform_at, tmp_path, backend):
     url = f"sqlite:///{tmp_path}/states.db"

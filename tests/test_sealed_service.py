@@ -28,7 +28,7 @@ on_both = pytest.mark.parametrize("url", ["sqlite", "filesystem"], indirect=True
 
 def seal(folder) -> str:
     """Make a sealing key in ``folder``; return its kid."""
-    ran = receiver("keys", "sealing", "--directory", "keys", cwd=folder)
+    ran = receiver("keys", "sealing", "--directory", "keys", "--delay", "0", cwd=folder)
     assert (ran.stderr, ran.returncode) == ("", 0)
     return json.loads((folder / ran.stdout.removeprefix("wrote ").strip()).read_text())["kid"]
 
@@ -52,7 +52,7 @@ def test_keys_sealing_makes_a_key_for_its_owner_alone_and_once_where_it_is_asked
     (path,) = (tmp_path / "keys").iterdir()
     assert path.name == f"sealing-{kid}.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert set(json.loads(path.read_text())) == {"kty", "kid", "iat", "k"}
+    assert set(json.loads(path.read_text())) == {"kty", "kid", "iat", "nbf", "k"}
     assert receiver("keys", "sealing", "--if-none", cwd=tmp_path).stdout == ""
     assert seal(tmp_path) != kid
     assert receiver("keys", "sealing", "--directory", "/proc", cwd=tmp_path).returncode == 1
@@ -105,7 +105,7 @@ def test_a_start_without_the_key_or_over_clear_states_is_refused_with_what_to_do
     assert ran.returncode == 78
     assert "DATABASE_URL: the store holds states in the clear" in ran.stderr
     assert "receiver store reseal" in ran.stderr
-    assert receiver("store", "reseal", cwd=folder, DATABASE_URL=url).returncode == 0
+    assert receiver("store", "reseal", "--stopped", cwd=folder, DATABASE_URL=url).returncode == 0
     (folder / f"keys/sealing-{kid}.json").rename(folder / "elsewhere.json")
     ran = receiver("serve", cwd=folder, DATABASE_URL=url)
     assert ran.returncode == 78
@@ -128,10 +128,10 @@ def folder_of_keys(tmp_path):
 @on_both
 def test_what_was_clear_is_sealed_then_sealed_anew_then_opened(url, tmp_path):
     filled(url)
-    ran = receiver("store", "reseal", cwd=tmp_path, DATABASE_URL=url)
+    ran = receiver("store", "reseal", "--stopped", cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, "there is no sealing key" in ran.stderr) == (2, True)
     first = seal(tmp_path)
-    ran = receiver("store", "reseal", cwd=tmp_path, DATABASE_URL=url)
+    ran = receiver("store", "reseal", "--stopped", cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, f"40 states were resealed and are sealed with {first}" in ran.stdout) == (0, True)
     assert "resealing: 40 states" in ran.stderr
     assert files_with(NEEDLE, tmp_path) == []
@@ -140,12 +140,12 @@ def test_what_was_clear_is_sealed_then_sealed_anew_then_opened(url, tmp_path):
     (tmp_path / f"keys/sealing-{second}.json").unlink()
     environ = {"DATABASE_URL": url, "STORAGE_SEALING_KEY": json.dumps(made)}
     assert made["iat"] > json.loads((tmp_path / f"keys/sealing-{first}.json").read_text())["iat"]
-    ran = receiver("store", "reseal", "--json", "--tenant", TENANT, cwd=tmp_path, **environ)
+    ran = receiver("store", "reseal", "--stopped", "--json", "--tenant", TENANT, cwd=tmp_path, **environ)
     (row,) = json.loads(ran.stdout)
     assert (ran.returncode, row["key"], row["damaged"], row["left"]) == (0, second, [], {})
     ran = receiver("store", "show", OTHER, uid(7), "--content", cwd=tmp_path, **environ)
     assert ran.stdout.endswith(f"\n{NEEDLE}\n")
-    ran = receiver("store", "reseal", "--open", cwd=tmp_path, **environ)
+    ran = receiver("store", "reseal", "--stopped", "--open", cwd=tmp_path, **environ)
     assert (ran.returncode, "40 states were resealed and are in the clear" in ran.stdout) == (0, True)
     with contextlib.closing(open_store(url, 10)) as store:
         assert store.find(TENANT, uid(3)).content.text == f"{NEEDLE} 3" * 9
@@ -168,7 +168,7 @@ def test_what_needs_no_content_needs_no_sealing_key(tmp_path):
     url = f"sqlite:///{tmp_path}/states.db"
     filled(url)
     kid = seal(tmp_path)
-    assert receiver("store", "reseal", cwd=tmp_path, DATABASE_URL=url).returncode == 0
+    assert receiver("store", "reseal", "--stopped", cwd=tmp_path, DATABASE_URL=url).returncode == 0
     (tmp_path / f"keys/sealing-{kid}.json").unlink()
     ran = receiver("store", "stats", "--json", cwd=tmp_path, DATABASE_URL=url)
     assert [row["states"] for row in json.loads(ran.stdout)] == [39, 1]
@@ -176,3 +176,29 @@ def test_what_needs_no_content_needs_no_sealing_key(tmp_path):
     assert (ran.returncode, kid in ran.stderr) == (1, True)
     ran = receiver("store", "delete", TENANT, uid(3), "--yes", cwd=tmp_path, DATABASE_URL=url)
     assert ran.stdout == "1 states deleted\n"
+
+
+def test_a_sealing_key_under_a_wrong_name_stops_what_would_go_on_without_it(tmp_path):
+    url = f"sqlite:///{tmp_path}/states.db"
+    filled(url)
+    kid = seal(tmp_path)
+    (tmp_path / f"keys/sealing-{kid}.json").rename(tmp_path / "keys/sealing.json.bak")
+    ran = receiver("store", "copy", "--to", f"file://{tmp_path}/copy", cwd=tmp_path, DATABASE_URL=url)
+    assert (ran.returncode, "sealing.json.bak: must be named" in ran.stderr) == (78, True)
+    assert not (tmp_path / "copy").exists()
+    assert receiver("keys", "sealing", "--if-none", cwd=tmp_path).stdout == ""
+    assert len(list((tmp_path / "keys").iterdir())) == 1
+
+
+def test_a_copy_passes_by_what_is_damaged_and_says_so(tmp_path):
+    url = f"sqlite:///{tmp_path}/states.db"
+    filled(url)
+    with contextlib.closing(sqlite3.connect(tmp_path / "states.db")) as connection:
+        connection.execute("update states set content = 'other' where tenant = ? and id = ?", [TENANT, uid(3)])
+        connection.commit()
+    ran = receiver("store", "copy", "--to", f"file://{tmp_path}/copy", "--json", cwd=tmp_path, DATABASE_URL=url)
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, [uid(3) in line for line in told["damaged"]]) == (1, [True])
+    assert sum(row["copied"] for row in told["tenants"]) == 39
+    ran = receiver("store", "copy", "--to", f"file://{tmp_path}/copy", cwd=tmp_path, DATABASE_URL=url)
+    assert f"NOT COPIED, damaged: state {uid(3)}" in ran.stdout

@@ -8,6 +8,8 @@ import subprocess
 import threading
 
 import pytest
+import sqlalchemy
+from sqlite_utils.utils import sqlite3
 
 from receiver import sealing
 from receiver.app import create_app
@@ -16,9 +18,11 @@ from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingFault, SealingKeys, generate, parse_keys
 from receiver.settings import Settings
 from receiver.states import Content, Instant
-from receiver.stores import open_store
+from receiver.stores import open_store, transfer
+from receiver.stores.filesystem import FilesystemStore
 from receiver.stores.resealing import reseal
 from receiver.stores.sealed import CLEAR, Sealed
+from receiver.stores.sqlite import SqliteStore
 from tests.conftest import InProcess, assert_problem, loaded, ring_of
 from tests.test_stores import NOW, OTHER, SERVERS, TENANT, a_receipt, a_state, uid
 
@@ -31,7 +35,7 @@ def a_key(issued: int = NOW) -> sealing.SealingKey:
     return key
 
 
-FIRST, SECOND = a_key(NOW), a_key(NOW + 1)
+FIRST, SECOND = a_key(NOW - 10), a_key(NOW - 5)
 
 
 @pytest.fixture(params=STORES)
@@ -60,24 +64,24 @@ def text_of(store, number=10) -> str:
 def test_what_was_sealed_opens_to_the_same_bytes(content):
     keys = SealingKeys([FIRST])
     state = a_state(content=content)
-    shut = keys.seal(state)
+    shut = keys.seal(state, FIRST.kid)
     assert (shut.content.sealing_key, keys.open(shut)) == (FIRST.kid, state)
-    assert keys.seal(state).content.text != shut.content.text
+    assert keys.seal(state, FIRST.kid).content.text != shut.content.text
     assert not content or content not in shut.content.text
 
 
 def test_compressible_content_takes_less_room_and_noise_hardly_more():
     keys = SealingKeys([FIRST])
     noise = random.Random(7).randbytes(30_000).hex()
-    assert len(keys.seal(a_state(content="{}" * 50_000)).content.text) < 2_000
-    assert len(keys.seal(a_state(content=noise)).content.text) < 1.4 * len(noise) + 100
+    assert len(keys.seal(a_state(content="{}" * 50_000), FIRST.kid).content.text) < 2_000
+    assert len(keys.seal(a_state(content=noise), FIRST.kid).content.text) < 1.4 * len(noise) + 100
 
 
 @pytest.mark.parametrize("bit", range(8))
 @pytest.mark.parametrize("part", ["nonce", "middle", "tag"])
 def test_no_changed_bit_opens(part, bit):
     keys = SealingKeys([FIRST])
-    state = keys.seal(a_state(content=NEEDLE))
+    state = keys.seal(a_state(content=NEEDLE), FIRST.kid)
     raw = bytearray(sealing.pybase64.b64decode(state.content.text))
     raw[{"nonce": 0, "middle": len(raw) // 2, "tag": -1}[part]] ^= 1 << bit
     changed = sealing.pybase64.b64encode(bytes(raw)).decode()
@@ -97,7 +101,7 @@ def fields_of(state) -> dict:
 )
 def test_content_opens_only_where_it_belongs(change):
     keys = SealingKeys([FIRST])
-    state = keys.seal(a_state(content=NEEDLE))
+    state = keys.seal(a_state(content=NEEDLE), FIRST.kid)
     with pytest.raises(StoreDamaged):
         keys.open(type(state)(**fields_of(state) | change))
     assert keys.open(state).content.text == NEEDLE
@@ -117,7 +121,7 @@ def test_a_key_is_told_by_what_it_is():
     assert (key.kid, key.issued) == (made["kid"], NOW)
     assert made["k"] not in repr(key) + str(key)
     both = json.dumps({"keys": [made, generate(NOW + 5)]})
-    assert SealingKeys(parse_keys(both, "a test")).newest.issued == NOW + 5
+    assert SealingKeys(parse_keys(both, "a test")).last.issued == NOW + 5
 
 
 @pytest.mark.parametrize(
@@ -257,7 +261,7 @@ def test_a_key_over_clear_states_stops_the_start_until_they_are_sealed_or_allowe
     assert (text_of(reading), inner.find(TENANT, uid(11)).content.sealing_key) == ("clear", FIRST.kid)
     with pytest.raises(StoreMisplaced, match="receiver store reseal"):
         sealed(inner, FIRST).prepare()
-    assert reseal(reading, None, lambda: None).resealed == 1
+    assert reseal(reading, None, lambda: None, still_held=0).resealed == 1
     assert text_of(sealed(inner, FIRST)) == "clear"
 
 
@@ -302,7 +306,7 @@ def test_resealing_leaves_nothing_under_the_old_key_and_forgets_it(inner):
     seen = []
     store = sealed(inner, FIRST, SECOND, now=NOW + 100)
     done = reseal(store, None, lambda: seen.append(1))
-    assert (done.key, done.resealed, done.damaged, dict(done.left), len(seen)) == (SECOND.kid, 251, [], {}, 251)
+    assert (done.key, done.resealed, done.damaged, done.left, len(seen)) == (SECOND.kid, 251, {}, {}, 251)
     assert inner.key_uses() == {("sealing", SECOND.kid): NOW + 100}
     alone = sealed(inner, SECOND)
     assert [text_of(alone, number) for number in (1, 250)] == ["c1", "c250"]
@@ -323,8 +327,8 @@ def test_resealing_names_what_is_damaged_and_goes_on(inner):
     done = reseal(sealed(inner, FIRST, SECOND, now=NOW + 100), None, lambda: None)
     assert done.resealed == 2
     assert done.damaged
-    assert all(uid(11) in line for line in done.damaged)
-    assert dict(done.left) == {FIRST.kid: 1}
+    assert list(done.damaged) == [(TENANT, uid(11))]
+    assert done.left == {}
     assert ("sealing", FIRST.kid) in inner.key_uses()
 
 
@@ -367,7 +371,7 @@ def test_a_content_refuses_to_be_printed():
     for told in (str(state), repr(state), f"{state.content}", str([state.content])):
         assert NEEDLE not in told
     assert str(state.content) == f"<content of {len(NEEDLE)} characters>"
-    assert "sealed" in repr(SealingKeys([FIRST]).seal(state).content)
+    assert "sealed" in repr(SealingKeys([FIRST]).seal(state, FIRST.kid).content)
 
 
 def test_resealing_while_the_store_is_in_use_loses_no_save(inner):
@@ -426,3 +430,155 @@ def test_a_service_without_the_key_answers_503_and_writes_nothing_in_the_clear(k
         assert platform.save(state).status == 204
         assert loaded(platform, state["id"]) == state["content"]
         assert inner.find(tenant, state["id"]).content.sealing_key == FIRST.kid
+
+
+def damage_one(inner, number):
+    """Damage what is known of a state without its content, as a bad disk would."""
+    if isinstance(inner, FilesystemStore):
+        (path,) = inner.path.rglob(f"{uid(number)}.state")
+        path.write_bytes(b"x" + path.read_bytes()[1:])
+        return
+    sql = f"update states set updated_at = 'never' where id = '{uid(number)}'"
+    if isinstance(inner, SqliteStore):
+        with contextlib.closing(sqlite3.connect(inner.path)) as connection:
+            connection.execute(sql)
+            connection.commit()
+        return
+    with inner._engine().begin() as connection:
+        connection.execute(sqlalchemy.text(sql))
+
+
+@pytest.mark.case("G10")
+@pytest.mark.parametrize("clear_states", ["read", "refuse"])
+def test_one_damaged_state_of_an_older_store_takes_no_other_down(inner, clear_states):
+    inner.save(TENANT, [a_state(number) for number in (10, 11, 12)], None)
+    damage_one(inner, 10)
+    store = sealed(inner, *([FIRST] if clear_states == "read" else []), clear_states=clear_states)
+    store.prepare()
+    assert text_of(store, 11) == "2026-01-01T00:00:00Z"
+    store.save(TENANT, [a_state(13)], None)
+    with pytest.raises(StoreDamaged):
+        store.find(TENANT, uid(10))
+    told = []
+    assert [one.id for one in store.summaries(TENANT, told.append)] == [uid(11), uid(12), uid(13)]
+    assert len(told) == 1
+    with pytest.raises(StoreDamaged):
+        list(store.scan())
+
+
+def test_resealing_and_copying_pass_by_what_is_damaged(inner, tmp_path):
+    store = sealed(inner, FIRST)
+    store.save(TENANT, [a_state(number) for number in (10, 11, 12, 13)], None)
+    damage_one(inner, 10)
+    corrupt(inner, 11, flipped)
+    done = reseal(sealed(inner, FIRST, SECOND, now=NOW + 100), None, lambda: None)
+    assert (done.resealed, len(done.damaged), done.left) == (2, 2, {})
+    with contextlib.closing(open_store(f"sqlite:///{tmp_path}/copy.db", 10)) as there:
+        target, told = sealed(there, SECOND), []
+        target.prepare()
+        source = sealed(inner, FIRST, SECOND, now=NOW + 100)
+        assert transfer.copy(source, target, None, lambda: None, told.append) == {TENANT: 2}
+        (verdict,) = transfer.compare(source, target, None, lambda: None, told.append)
+        assert (verdict.states, verdict.is_complete) == (2, True)
+        assert len({damage.cause for damage in told}) == 2
+        assert [text_of(target, number) for number in (12, 13)] == ["2026-01-01T00:00:00Z"] * 2
+
+
+@pytest.mark.case("G12")
+def test_a_receiver_that_forgot_the_key_stops_writing_when_another_begins_to_seal(inner):
+    now = [NOW]
+    forgetful = Sealed(inner, Keyring(), "refuse", lambda: now[0])
+    forgetful.prepare()
+    sealed(inner, FIRST).save(TENANT, [a_state(content=NEEDLE)], None)
+    for later in (0, 100, 200):
+        now[0] = NOW + later
+        with pytest.raises(StoreMisplaced, match=FIRST.kid):
+            forgetful.save(TENANT, [a_state(11)], None)
+    assert inner.find(TENANT, uid(11)) is None
+    assert set(inner.key_uses()) == {("sealing", FIRST.kid)}
+    sealed(inner, FIRST).prepare()
+
+
+@pytest.mark.case("G12")
+def test_of_two_that_begin_at_once_the_one_without_the_key_gives_way(inner):
+    forgetful, knowing = sealed(inner), sealed(inner, FIRST)
+    forgetful.prepare()
+    real = inner.note_key_uses
+
+    def note(uses):
+        real({("sealing", FIRST.kid): NOW})  # the other one's, in between
+        real(uses)
+
+    inner.note_key_uses = note
+    with pytest.raises(StoreMisplaced):
+        forgetful.save(TENANT, [a_state()], None)
+    inner.note_key_uses = real
+    assert inner.find(TENANT, uid(10)) is None
+    knowing.save(TENANT, [a_state(content=NEEDLE)], None)
+    assert set(inner.key_uses()) == {("sealing", FIRST.kid)}
+
+
+def test_a_key_that_was_in_use_a_moment_ago_is_not_forgotten(inner):
+    old = sealed(inner, FIRST)
+    old.save(TENANT, [a_state()], None)
+    done = reseal(sealed(inner, FIRST, SECOND, now=NOW + 9), None, lambda: None)
+    assert (done.resealed, done.left, done.held) == (1, {}, [FIRST.kid])
+    old.save(TENANT, [a_state(11)], None)  # it need not note the key again
+    with pytest.raises(StoreMisplaced, match=FIRST.kid):
+        sealed(inner, SECOND).prepare()
+    done = reseal(sealed(inner, FIRST, SECOND, now=NOW + 100), None, lambda: None)
+    assert (done.resealed, done.held) == (1, [])
+    sealed(inner, SECOND).prepare()
+
+
+def test_a_new_key_seals_when_its_time_has_come_and_opens_before(inner):
+    now = [NOW]
+    (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
+    store = Sealed(inner, Keyring(sealing=[FIRST, late]), "refuse", lambda: now[0])
+    keys = ("sealing", FIRST.kid), ("sealing", late.kid)
+    for second, key in ((0, FIRST), (299, FIRST), (300, late)):
+        now[0] = NOW + second
+        store.save(TENANT, [a_state()], None)
+        assert inner.find(TENANT, uid(10)).content.sealing_key == key.kid
+    assert set(inner.key_uses()) == set(keys)
+    assert SealingKeys([late]).at(NOW).kid == late.kid  # there is no other
+    assert SealingKeys().at(NOW) is None
+
+
+def test_a_worker_whose_keys_fitted_at_the_start_serves_on_when_another_key_appears(inner):
+    sealed(inner, FIRST).save(TENANT, [a_state(content="one")], None)
+    sealed(inner, SECOND, clear_states="read").inner.note_key_uses({("sealing", SECOND.kid): NOW})
+    idle = Sealed(inner, Keyring(sealing=[FIRST]), "refuse", lambda: NOW, strict=False)
+    assert text_of(idle) == "one"
+    keyless = Sealed(inner, Keyring(), "refuse", lambda: NOW, strict=False)
+    for call in (keyless.ping, lambda: keyless.save(TENANT, [a_state(11)], None)):
+        with pytest.raises(StoreMisplaced):
+            call()
+
+
+@pytest.mark.case("G12")
+def test_a_ledger_that_is_gone_is_made_anew_from_the_contents(inner):
+    store = sealed(inner, FIRST)
+    store.save(TENANT, [a_state(content="one")], None)
+    inner.forget_key("sealing", FIRST.kid)
+    with pytest.raises(StoreMisplaced, match=FIRST.kid):
+        sealed(inner).prepare()
+    if isinstance(inner, FilesystemStore):
+        (inner.path / "key-uses").write_bytes(b"damaged")
+        with pytest.raises(StoreMisplaced, match=FIRST.kid):
+            sealed(inner).save(TENANT, [a_state(11)], None)
+    fresh = sealed(inner, FIRST)
+    fresh.prepare()
+    assert text_of(fresh) == "one"
+    assert ("sealing", FIRST.kid) in inner.key_uses()
+
+
+def test_a_key_that_is_lost_with_nothing_left_under_it_is_forgotten_by_resealing(inner):
+    store = sealed(inner, FIRST)
+    store.save(TENANT, [a_state()], None)
+    store.delete(TENANT, [uid(10)], None)
+    with pytest.raises(StoreMisplaced, match="receiver store reseal"):
+        sealed(inner, SECOND, now=NOW + 100).prepare()
+    done = reseal(sealed(inner, SECOND, now=NOW + 100), None, lambda: None)
+    assert (done.left, done.held, done.damaged) == ({}, [], {})
+    sealed(inner, SECOND, now=NOW + 100).prepare()

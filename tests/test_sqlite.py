@@ -1,5 +1,6 @@
 """What is particular to the embedded store: its file, its locks, and what becomes of damage."""
 
+import contextlib
 import os
 import re
 import resource
@@ -268,3 +269,14 @@ def test_expired_receipts_do_not_pile_up(store):
 
 def test_a_full_disk_is_told_apart_from_a_busy_one():
     assert (StoreFull.status, StoreUnavailable.status, StoreDamaged.status) == (507, 503, 500)
+
+
+def test_a_file_of_a_newer_version_is_left_alone(store):
+    store.save(TENANT, [a_state()], None)
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        connection.execute(
+            "insert into _sqlite_migrations (migration_set, name, applied_at) values ('receiver', '9999_later', '')"
+        )
+        connection.commit()
+    with pytest.raises(StoreMisplaced, match="newer than this program"):
+        open_store(f"sqlite:///{store.path}", 5).prepare()

@@ -11,24 +11,32 @@ from receiver import keyring, settings
 from receiver.sealing import generate
 from receiver.stores.filesystem.durable import make_folder, sync_folder, write_file
 
+_DELAY = 300  # seconds, in which a key comes to every receiver
+
 
 @click.command()
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to; STORAGE_KEYS, or keys, by default.")
 @click.option("--if-none", is_flag=True, help="Do nothing when there is a sealing key already.")
-def sealing(directory: Path | None, if_none: bool) -> None:
+@click.option(
+    "--delay",
+    type=click.IntRange(0, 10_000_000),
+    help=f"Seconds until it seals; {_DELAY} by default when there is another key, else 0.",
+)
+def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     """Make a sealing key, sealing-<kid>.json. The newest one seals, so this is also the first step of a rotation.
 
-    Every receiver on the store needs it before the first content is sealed with it. Keep a copy apart from the
-    backups of the store: without the key they cannot be read by anybody.
+    Bring it to every receiver on the store before its time comes: until then the one before seals. Keep a copy apart
+    from the backups of the store: without the key they cannot be read by anybody.
     """
     declared, _ = settings.read(os.environ)
     ring, mistakes = keyring.load_sealing(declared)
-    newest = ring.sealing.newest
-    if if_none and (newest or mistakes):
+    last = ring.sealing.last
+    if if_none and (last or mistakes):
         return
     folder = directory or declared.keys
-    # After the newest one there is, whatever the clock says.
-    made = generate(max(time.time(), newest.issued + 1 if newest else 0))
+    now = time.time()
+    since = now + (delay if delay is not None else _DELAY if last else 0)
+    made = generate(now, max(since, last.since + 1 if last else 0))  # after the last one, whatever the clock says
     path = folder / f"sealing-{made['kid']}.json"
     try:
         make_folder(str(folder))
@@ -37,3 +45,5 @@ def sealing(directory: Path | None, if_none: bool) -> None:
     except OSError as cause:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
     click.echo(f"wrote {path}")
+    if made["nbf"] > now:
+        click.echo(f"it seals from {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(made['nbf']))} on", err=True)

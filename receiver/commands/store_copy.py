@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from receiver import app, files
 from receiver.commands.progress import progress
-from receiver.stores import Store, transfer
+from receiver.stores import OnDamage, Store, transfer
 from receiver.stores.urls import Place, parse
 
 
@@ -53,24 +53,25 @@ def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool
         if tenant and next(here.summaries(str(tenant)), None) is None:
             raise click.ClickException(f"the source holds no state of the tenant {tenant}")
         there.prepare()
-        verdicts = _run(here, there, tenant and str(tenant))
-    _report(verdicts, str(source), str(target), as_json)
-    sys.exit(0 if all(one.is_complete for one in verdicts) else 1)
+        damaged: dict[str, None] = {}  # each is met twice
+        verdicts = _run(here, there, tenant and str(tenant), lambda damage: damaged.setdefault(damage.cause))
+    _report(verdicts, str(source), str(target), list(damaged), as_json)
+    sys.exit(0 if all(one.is_complete for one in verdicts) and not damaged else 1)
 
 
-def _run(source: Store, target: Store, tenant: str | None) -> list[transfer.Copied]:
-    total = sum(1 for _ in source.summaries(tenant))
+def _run(source: Store, target: Store, tenant: str | None, on_damage: OnDamage) -> list[transfer.Copied]:
+    total = sum(1 for _ in source.summaries(tenant, on_damage))
     with progress("copying", total) as step:
-        copied = transfer.copy(source, target, tenant, step)
+        copied = transfer.copy(source, target, tenant, step, on_damage)
     verdicts = []
     with progress("comparing", total) as step:
-        for verdict in transfer.compare(source, target, tenant, step):
+        for verdict in transfer.compare(source, target, tenant, step, on_damage):
             verdict.copied = copied.get(verdict.tenant, 0)
             verdicts.append(verdict)
     return verdicts
 
 
-def _report(verdicts: list[transfer.Copied], source: str, target: str, as_json: bool) -> None:
+def _report(verdicts: list[transfer.Copied], source: str, target: str, damaged: list[str], as_json: bool) -> None:
     rows = [
         {
             "tenant": one.tenant,
@@ -87,9 +88,11 @@ def _report(verdicts: list[transfer.Copied], source: str, target: str, as_json: 
         for one in verdicts
     ]
     if as_json:
-        click.echo(json.dumps({"from": source, "to": target, "tenants": rows}, indent=1))
+        click.echo(json.dumps({"from": source, "to": target, "tenants": rows, "damaged": damaged}, indent=1))
         return
     click.echo(f"from  {source}\nto    {target}\n")
     click.echo(tabulate(rows, headers="keys", intfmt=","))
+    for cause in damaged:
+        click.echo(f"\nNOT COPIED, damaged: {cause}")
     if any(one.behind for one in verdicts):
         click.echo("\nThe source went on while it was copied: run the same command again.")

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import sys
-from dataclasses import asdict, replace
+import time
+from dataclasses import asdict, dataclass, replace
 from uuid import UUID
 
 import click
@@ -14,47 +15,77 @@ from receiver.keyring import Keyring
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import resealing
+from receiver.stores.sealed import CLEAR, Sealed
 from receiver.stores.urls import Place
 
 
 @click.command()
 @click.option("--open", "opening", is_flag=True, help="Store what is sealed in the clear again.")
 @click.option("--tenant", type=click.UUID, help="UUID of the one tenant whose states are meant.")
+@click.option("--stopped", is_flag=True, help="No receiver runs on the store: wait for none.")
 @click.option("--no-compact", is_flag=True, help="Let SQLite keep what free pages of its file still hold in the clear.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def reseal(opening: bool, tenant: UUID | None, no_compact: bool, as_json: bool) -> None:
+def reseal(opening: bool, tenant: UUID | None, stopped: bool, no_compact: bool, as_json: bool) -> None:
     """Seal every content with the newest sealing key, also what was stored in the clear.
 
     May be broken off and run again, and while receivers use the store: they need the new key first. With --open
     they need STORAGE_CLEAR_STATES=write first. When contents were clear, SQLite writes its file anew at the end, and
-    saves wait meanwhile. Ends with 1 when a content could not be opened, or is left.
+    saves wait meanwhile. A key that was in use a moment ago is waited for, half a minute, so that afterwards none of
+    the old ones is needed. Ends with 1 when a content could not be opened, or is left.
     """
     settings, ring = app.configure_contents()
-    if ring.sealing.newest is None:
+    if not ring.sealing:
         raise click.UsageError("there is no sealing key: put one into STORAGE_SEALING_KEY or into STORAGE_KEYS")
     settings = replace(settings, clear_states="write" if opening else "read")
     places = {resident.place.identity: resident.place for resident in settings.residents.values()}
-    rows = [_reseal(place, settings, ring, tenant and str(tenant), not no_compact) for place in places.values()]
+    work = _Work(settings, ring, tenant and str(tenant), 0.0 if stopped else resealing.STILL_HELD, not no_compact)
+    rows = [work.reseal(place) for place in places.values()]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
         _report(rows)
-    sys.exit(1 if any(row["damaged"] or row["left"] or "problem" in row for row in rows) else 0)
+    sys.exit(0 if all(_is_done(row) for row in rows) else 1)
 
 
-def _reseal(place: Place, settings: Settings, ring: Keyring, tenant: str | None, compact: bool) -> dict[str, object]:
-    with contextlib.closing(app.open_place(place, settings, ring, create=False)) as store:
-        try:
-            total = sum(1 for _ in store.summaries(tenant))
-            with progress("resealing", total) as step:
-                done = resealing.reseal(store, tenant, step)
-            if compact and done.sealed:
-                click.echo("compacting", err=True)
-                store.compact()
-        except Problem as problem:
-            return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": problem.cause}
-    left = {} if tenant else dict(done.left)  # those of other tenants were not asked for
-    return {"store": str(place), **asdict(done), "left": left}
+@dataclass(frozen=True)
+class _Work:
+    settings: Settings
+    ring: Keyring
+    tenant: str | None
+    still_held: float
+    compact: bool
+
+    def reseal(self, place: Place) -> dict[str, object]:
+        """Reseal the store at ``place``; return what came of it as plain values."""
+        with contextlib.closing(app.open_place(place, self.settings, self.ring, create=False)) as store:
+            try:
+                done = self._walk(store)
+                if self.compact and done.sealed:
+                    click.echo("compacting", err=True)
+                    store.compact()
+            except Problem as problem:
+                return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": problem.cause}
+        left = {} if self.tenant else done.left  # those of other tenants were not asked for
+        later = self.ring.sealing.last
+        told = {"damaged": list(done.damaged.values()), "left": left, "held": [] if self.tenant else done.held}
+        told["later"] = later.since if done.key not in (CLEAR, later.kid) else None
+        return {"store": str(place), **asdict(done), **told}
+
+    def _walk(self, store: Sealed) -> resealing.Resealed:
+        total = sum(1 for _ in store.summaries(self.tenant, lambda _damage: None))
+        with progress("resealing", total) as step:
+            done = resealing.reseal(store, self.tenant, step, self.still_held)
+        if not done.held or self.tenant:
+            return done
+        click.echo(f"waiting {self.still_held:g} s: {', '.join(done.held)} was in use a moment ago", err=True)
+        time.sleep(self.still_held)
+        again = resealing.reseal(store, None, lambda: None, self.still_held)
+        again.resealed, again.sealed = again.resealed + done.resealed, again.sealed + done.sealed
+        return again
+
+
+def _is_done(row: dict) -> bool:
+    return not any(row.get(name) for name in ("problem", "damaged", "left", "held", "later"))
 
 
 def _report(rows: list[dict]) -> None:
@@ -66,5 +97,13 @@ def _report(rows: list[dict]) -> None:
         click.echo(f"{row['store']}: {row['resealed']:,} states were resealed and {now}")
         for cause in row["damaged"]:
             click.echo(f"  damaged: {cause}")
-        for kid, count in row["left"].items():
-            click.echo(f"  left: {count:,} states under {kid}; does a receiver still write with it? Run this again")
+        if row["damaged"]:
+            click.echo("  `receiver store delete` takes what cannot be opened away; until then its key stays noted")
+        for kid in [*row["left"], *row["held"]]:
+            click.echo(f"  {kid} is still written with by a receiver: give it the new key, then run this again")
+        if row["later"]:
+            click.echo(f"  a newer key seals from {_moment(row['later'])} on: run this again then")
+
+
+def _moment(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(second))

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from receiver.problems import ReplayRefused
+from receiver.problems import ReplayRefused, StoreDamaged
 from receiver.states import State, Summary
 from receiver.stores.urls import Place, parse
 
@@ -37,6 +37,14 @@ class Receipt:
         if self.enforce and kept is not None:
             return "repeated"
         return "new" if same else "conflicting"
+
+
+OnDamage = Callable[[StoreDamaged], None]
+
+
+def raised(damage: StoreDamaged) -> None:
+    """Raise ``damage``: what becomes of it where nobody says otherwise."""
+    raise damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +132,26 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
         """Yield a Summary of all states, or of those of ``tenant``, in the order of (tenant, id).
+
+        One that cannot be read is told to ``on_damage``; the walk goes on when that returns.
 
         Nothing is held between two of them, neither many states nor a lock nor a transaction, so that it may
         take its time: each is as it was when its turn came.
         """
 
     @abstractmethod
-    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
         """Yield all states, or those of ``tenant``, in the order of (tenant, id), without holding them all.
 
-        With ``wanted``, only those whose Summary it accepts are read; it is asked in that order. A database
+        With ``wanted``, only those whose Summary it accepts are read; it is asked in that order. ``on_damage`` as for
+        ``summaries``. A database
         answers with the states of one moment, a file system with each as it was when its turn came.
         """
 

@@ -9,56 +9,70 @@ from dataclasses import dataclass, field
 
 from receiver.problems import StoreDamaged
 from receiver.sealing import SealingKeys
-from receiver.states import State, Summary
-from receiver.stores.sealed import CLEAR, ROLE, Sealed
+from receiver.states import State, Summary, key_of
+from receiver.stores.sealed import CLEAR, NOTED_AGAIN, ROLE, Sealed
 
 _AT_ONCE = 100  # states of one tenant
 _BYTES_AT_ONCE = 4 << 20
 _WALKS = 3  # what was saved with the old key meanwhile is found by the next one
+STILL_HELD = NOTED_AGAIN + 20.0  # seconds: a key that was noted before is written with by nobody; a save takes time
 
 
 @dataclass(slots=True)
 class Resealed:
     """What came of it: ``key`` is the kid that contents have now, or "clear"; ``resealed`` counts them.
 
-    ``sealed`` counts those of them that were in the clear before; ``damaged`` tells of contents that could not be
-    opened. ``left`` counts those that have another key still.
+    ``sealed`` counts those of them that were in the clear before. ``damaged`` tells of contents that could not be
+    opened, by (tenant, id); ``left`` counts those, of all tenants and not damaged, that have another key still.
+    ``held`` are keys that no content needs, but that were in use a moment ago: they stay in the ledger.
     """
 
     key: str
     resealed: int = 0
     sealed: int = 0
-    damaged: list[str] = field(default_factory=list)
+    damaged: dict[tuple[str, str], str] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
+    held: list[str] = field(default_factory=list)
 
 
-def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None]) -> Resealed:
+def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], still_held: float = STILL_HELD) -> Resealed:
     """Reseal what ``store`` holds, or holds of ``tenant``, as it would be saved now; calls ``on_state`` for each state.
 
-    Raises StoreMisplaced when a key is missing. Keys that no content needs any more are forgotten.
+    Keys that no content needs any more are forgotten, unless they were in use less than ``still_held`` seconds ago:
+    whoever wrote with one then may not have noted it again, and write with it once more.
     """
-    keys = store.admit()
-    done, began = Resealed(store.writes_with(keys)), int(store.clock())
-    store.note_writing(keys)
+    keys = store.ring.sealing
+    done, began = Resealed(store.writes_with(keys)), store.clock()
+    store.note_key_uses({(ROLE, done.key): int(began)})
     for walk in range(_WALKS):
         before = done.resealed
-        others = _others(store, tenant, done.key, on_state if walk == 0 else lambda: None)
-        for batch in _batches(others):
+        for batch in _batches(_others(store, tenant, done, on_state if walk == 0 else lambda: None)):
             _reseal(store, keys, batch, done)
         if done.resealed == before:
             break
-    done.left = Counter(one.sealing_key or CLEAR for one in store.summaries() if (one.sealing_key or CLEAR) != done.key)
+    others = [one for one in store.summaries(on_damage=lambda _damage: None) if _key_of(one) != done.key]
+    needed = Counter(map(_key_of, others))
+    done.left = dict(Counter(_key_of(one) for one in others if key_of(one) not in done.damaged))
     for (role, kid), used in store.key_uses().items():
-        # One that was used since is in the hands of a receiver that does not know the new key yet.
-        if role == ROLE and kid != done.key and not done.left[kid] and used <= began:
-            store.forget_key(role, kid)
+        if role == ROLE and kid != done.key and not needed[kid]:
+            if used + still_held > began:
+                done.held.append(kid)
+            else:
+                store.forget_key(role, kid)
     return done
 
 
-def _others(store: Sealed, tenant: str | None, key: str, on_state: Callable[[], None]) -> Iterator[Summary]:
-    for one in store.summaries(tenant):
+def _key_of(one: Summary) -> str:
+    return one.sealing_key or CLEAR
+
+
+def _others(store: Sealed, tenant: str | None, done: Resealed, on_state: Callable[[], None]) -> Iterator[Summary]:
+    def on_damage(damage: StoreDamaged) -> None:
+        done.damaged[damage.cause, ""] = damage.cause
+
+    for one in store.summaries(tenant, on_damage):
         on_state()
-        if (one.sealing_key or CLEAR) != key:
+        if _key_of(one) != done.key:
             yield one
 
 
@@ -81,10 +95,13 @@ def _reseal(store: Sealed, keys: SealingKeys, batch: list[Summary], done: Reseal
     for one in batch:
         try:
             stored = store.inner.find(one.tenant, one.id)
-            if stored is not None:
-                pairs.append((stored, store.shaped(store.opened(stored, keys), keys)))
-        except StoreDamaged as damage:
-            done.damaged.append(damage.cause)
+            if stored is None:  # deleted since
+                continue
+            if (kid := stored.content.sealing_key) and kid not in keys:
+                raise StoreDamaged(f"state {one.id} of tenant {one.tenant}: the key {kid:.36} is not configured")
+            pairs.append((stored, store.shaped(store.opened(stored, keys), keys, done.key)))
+        except StoreDamaged as fault:
+            done.damaged[one.tenant, one.id] = fault.cause
     exchanged = store.exchange(batch[0].tenant, pairs)
     done.resealed += exchanged
     done.sealed += min(exchanged, sum(old.content.sealing_key is None for old, _ in pairs))

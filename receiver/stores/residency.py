@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from receiver.problems import Problem
 from receiver.states import State, Summary, key_of
-from receiver.stores import Effect, Receipt, Store
+from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 
 
 class Residency(Store):
@@ -64,16 +64,21 @@ class Residency(Store):
     def purge(self, before: int) -> int:
         return sum(self._each(lambda store: store.purge(before)))
 
-    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
         if tenant is not None:
-            return self.of(tenant).summaries(tenant)
-        parts = (filter(self._at_home(store), store.summaries()) for store in self._stores)
+            return self.of(tenant).summaries(tenant, on_damage)
+        parts = (filter(self._at_home(store), store.summaries(None, on_damage)) for store in self._stores)
         return heapq.merge(*parts, key=key_of)
 
-    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
         if tenant is not None:
-            return self.of(tenant).scan(tenant, wanted)
-        return heapq.merge(*(self._scan_home(store, wanted) for store in self._stores), key=key_of)
+            return self.of(tenant).scan(tenant, wanted, on_damage)
+        return heapq.merge(*(self._scan_home(store, wanted, on_damage) for store in self._stores), key=key_of)
 
     def _each(self, do: Callable[[Store], object]) -> list:
         """Return what ``do`` makes of every store, whatever becomes of the others; raises the first problem met."""
@@ -87,9 +92,11 @@ class Residency(Store):
             raise problems[0]
         return done
 
-    def _scan_home(self, store: Store, wanted: Callable[[Summary], bool] | None) -> Iterator[State]:
+    def _scan_home(
+        self, store: Store, wanted: Callable[[Summary], bool] | None, on_damage: OnDamage
+    ) -> Iterator[State]:
         home = self._at_home(store)
-        return store.scan(None, lambda one: home(one) and (wanted is None or wanted(one)))
+        return store.scan(None, lambda one: home(one) and (wanted is None or wanted(one)), on_damage)
 
     def close(self) -> None:
         for store in self._stores:

@@ -6,10 +6,14 @@ changed, would be served as what was saved.
 """
 
 import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS, Content, Instant, State, Summary
+from receiver.stores import OnDamage
 
+Made = TypeVar("Made", State, Summary)
 FIELDS = (
     *("id", "tenant", "parent", "flow", "flow_version", "is_done", "current_map_element", "current_user"),
     *("created_at", "updated_at", "expires_at", "content", "content_crc32", "sealing_key"),
@@ -20,6 +24,15 @@ REPLACED = (
     *("expires_at", "expires_second", "content", "content_crc32", "sealing_key"),
     *("updated_nanosecond", "updated_second"),
 )
+
+
+def readable(rows: Iterable[tuple], make: Callable[[tuple], Made], on_damage: OnDamage) -> Iterator[Made]:
+    """Yield what ``make`` makes of each of ``rows``; one that is damaged is told to ``on_damage`` instead."""
+    for row in rows:
+        try:
+            yield make(row)
+        except StoreDamaged as damage:
+            on_damage(damage)
 
 
 def row_of(tenant: str, state: State) -> dict[str, object]:

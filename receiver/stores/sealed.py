@@ -1,38 +1,48 @@
 """A store whose contents are sealed: it stands before any other store and hands it no content in the clear.
 
-Which sealing keys a store's contents need is kept in the store itself, noted before the first content is sealed with
-a key. So a receiver that lacks one of them, or has none, learns it before it writes anything.
+Which sealing keys a store's contents need is kept in the store itself, its *ledger*, noted before the first content
+is sealed with a key. So a receiver that lacks one of them, or has none, learns it before it writes anything.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from receiver.keyring import Keyring
-from receiver.logs import log
-from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
+from receiver.problems import Problem, StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary
-from receiver.stores import Effect, Receipt, Store
+from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 
-ROLE = "sealing"  # of the key uses that tell which keys contents need
+ROLE = "sealing"  # of the key uses that are the ledger
 CLEAR = "clear"  # in the place of a kid: there are contents in the clear
-_NOTED_AGAIN = 60.0  # seconds after which a key that is in use is noted as such again
+NOTED_AGAIN = 10.0  # seconds after which a key that is in use is noted as such again
 
 
 class Sealed(Store):
-    """The store ``inner``, its contents sealed by the newest sealing key of ``ring``; in the clear if there is none.
+    """The store ``inner``, its contents sealed by those sealing keys of ``ring`` whose time it is; clear without any.
 
     ``clear_states`` tells what becomes of contents that are in the clear although there is a key: "refuse" them,
-    "read" them, or "write" them as well, so that they can all be opened for good. ``clock`` returns seconds.
+    "read" them, or "write" them as well, so that they can all be opened for good. Unless ``strict``, somebody has seen
+    at the start that the keys fit: one that is missing later takes only the contents that need it. ``clock`` returns
+    seconds since the epoch.
     """
 
-    def __init__(self, inner: Store, ring: Keyring, clear_states: str, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        inner: Store,
+        ring: Keyring,
+        clear_states: str,
+        clock: Callable[[], float] = time.time,
+        strict: bool = True,
+    ):
         self.inner = inner
         self.ring = ring
         self.clear_states = clear_states
         self.clock = clock
+        self.strict = strict
         self._admitted: SealingKeys | None = None
-        self._unnoted: set[str] = set()
         self._noted: dict[str, float] = {}
 
     def prepare(self) -> None:
@@ -42,31 +52,38 @@ class Sealed(Store):
     def admit(self) -> SealingKeys:
         """Return the sealing keys, once it is known that the store's contents need no others.
 
-        Raises StoreMisplaced, which names what is missing. When keys are exchanged while this runs, one that is
-        missing takes only the contents with it that need it, as long as there is one to seal with.
+        Raises StoreMisplaced, which names what is missing.
         """
         keys = self.ring.sealing
         if keys is self._admitted:
             return keys
-        used = {kid for role, kid in self.inner.key_uses() if role == ROLE}
-        if not used and next(iter(self.inner.summaries()), None):
-            used = {CLEAR}  # from before there were sealing keys
-            self._unnoted.add(CLEAR)
-        if fault := self._misfit(keys, used):
-            if self._admitted is None or keys.newest is None:
+        if fault := self._misfit(keys, self._ledger()):
+            if self.strict or self.writes_with(keys) == CLEAR:
                 raise StoreMisplaced(fault)
-            log.error("%s", fault)
-        self._admitted = keys
+            logging.getLogger("receiver").error("%s", fault)
+        self._admitted, self.strict = keys, False
         return keys
 
-    def _misfit(self, keys: SealingKeys, used: set[str]) -> str | None:
-        """Return why a receiver with ``keys`` cannot serve contents that need those of the kids ``used``, or None."""
-        if missing := sorted(kid for kid in used if kid != CLEAR and kid not in keys):
+    def _ledger(self) -> set[str]:
+        """Return the kids of the keys that contents need, and CLEAR; an empty ledger is made of the contents."""
+        noted = {kid for role, kid in self.inner.key_uses() if role == ROLE}
+        if noted:
+            return noted
+        found = {one.sealing_key or CLEAR for one in self.inner.summaries(on_damage=lambda _damage: None)}
+        if found:
+            with suppress(Problem):  # a full store still answers loads
+                self.inner.note_key_uses({(ROLE, kid): int(self.clock()) for kid in found})
+        return found
+
+    def _misfit(self, keys: SealingKeys, needed: set[str]) -> str | None:
+        """Return why a receiver with ``keys`` cannot serve contents that need those of the kids ``needed``, or None."""
+        if missing := sorted(kid for kid in needed if kid != CLEAR and kid not in keys):
             return (
-                f"the store holds states sealed with the key {', '.join(missing)}, which is not configured:"
-                " put it into STORAGE_SEALING_KEY, or its file into the directory of STORAGE_KEYS"
+                f"the store holds states sealed with the key {', '.join(missing)}, which is not configured: put it into"
+                " STORAGE_SEALING_KEY, or its file into the directory of STORAGE_KEYS; `receiver store reseal` tells"
+                " whether any is left"
             )
-        if CLEAR in used and self._refuses_clear(keys):
+        if CLEAR in needed and self._refuses_clear(keys):
             return (
                 "the store holds states in the clear, and there is a sealing key: run `receiver store reseal`, which"
                 " seals them, or serve them meanwhile with STORAGE_CLEAR_STATES=read"
@@ -74,21 +91,23 @@ class Sealed(Store):
         return None
 
     def _refuses_clear(self, keys: SealingKeys) -> bool:
-        return keys.newest is not None and self.clear_states == "refuse"
+        return bool(keys) and self.clear_states == "refuse"
 
     def writes_with(self, keys: SealingKeys) -> str:
-        """Return the kid of the one of ``keys`` that new contents are sealed with, or CLEAR."""
-        return CLEAR if keys.newest is None or self.clear_states == "write" else keys.newest.kid
+        """Return the kid of the one of ``keys`` that contents are sealed with now, or CLEAR."""
+        key = keys.at(self.clock())
+        return CLEAR if key is None or self.clear_states == "write" else key.kid
 
-    def shaped(self, state: State, keys: SealingKeys) -> State:
-        """Return ``state``, whose content is in the clear, as it is to be stored."""
-        return state if self.writes_with(keys) == CLEAR else keys.seal(state)
+    def shaped(self, state: State, keys: SealingKeys, kid: str) -> State:
+        """Return ``state``, whose content is in the clear, as the key ``kid`` seals it; as it is for CLEAR."""
+        return state if kid == CLEAR else keys.seal(state, kid)
 
     def check_place(self) -> None:
         self.inner.check_place()
 
     def ping(self) -> None:
         self.inner.ping()
+        self.admit()
 
     def find(self, tenant: str, id: str) -> State | None:
         keys = self.admit()
@@ -100,18 +119,33 @@ class Sealed(Store):
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         keys = self.admit()
-        self.note_writing(keys)
-        return self.inner.save(tenant, [self.shaped(state, keys) for state in states], receipt)
+        kid = self.writes_with(keys)
+        self.note_writing(keys, kid)
+        return self.inner.save(tenant, [self.shaped(state, keys, kid) for state in states], receipt)
 
-    def note_writing(self, keys: SealingKeys) -> None:
-        """Have it kept in the store which of ``keys`` its contents will need, before there are such."""
-        kid, now = self.writes_with(keys), self.clock()
-        if not self._unnoted and now - self._noted.get(kid, 0.0) < _NOTED_AGAIN:
+    def note_writing(self, keys: SealingKeys, kid: str) -> None:
+        """Have it in the ledger that contents need the key ``kid``, before there are such; now and then once more.
+
+        Who writes in the clear looks first, and once more when it is noted, whether others have begun to seal: of two
+        that begin at once on an empty store one at least sees the other. Raises StoreMisplaced.
+        """
+        now = self.clock()
+        if now - self._noted.get(kid, 0.0) < NOTED_AGAIN:
             return
-        noting = {kid, *self._unnoted}
-        self.inner.note_key_uses({(ROLE, one): int(now) for one in noting})
-        self._unnoted.difference_update(noting)
+        before = self._ledger()
+        self._check_still_clear(keys, kid, before)
+        self.inner.note_key_uses({(ROLE, kid): int(now)})
+        try:
+            self._check_still_clear(keys, kid, self._ledger())
+        except StoreMisplaced:
+            if kid not in before:
+                self.inner.forget_key(ROLE, kid)
+            raise
         self._noted[kid] = now
+
+    def _check_still_clear(self, keys: SealingKeys, kid: str, needed: set[str]) -> None:
+        if kid == CLEAR and (fault := self._misfit(keys, needed)):
+            raise StoreMisplaced(fault)
 
     def opened(self, state: State, keys: SealingKeys) -> State:
         """Return ``state``, which comes from the inner store, with its content in the clear.
@@ -147,12 +181,23 @@ class Sealed(Store):
     def purge(self, before: int) -> int:
         return self.inner.purge(before)
 
-    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
-        return self.inner.summaries(tenant)
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+        return self.inner.summaries(tenant, on_damage)
 
-    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
         keys = self.admit()
-        return (self.opened(state, keys) for state in self.inner.scan(tenant, wanted))
+        for state in self.inner.scan(tenant, wanted, on_damage):
+            try:
+                clear = self.opened(state, keys)
+            except StoreDamaged as damage:
+                on_damage(damage)
+            else:
+                yield clear
 
     def compact(self) -> None:
         self.inner.compact()

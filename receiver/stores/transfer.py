@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from receiver.states import State, Summary, key_of
-from receiver.stores import Store
+from receiver.stores import OnDamage, Store, raised
 
 _STATES_PER_SAVE = 200
 _BYTES_PER_SAVE = 4 << 20
@@ -46,10 +46,13 @@ class Copied:
         return not self.behind and not self.differing and self.source.digest() == self.target.digest()
 
 
-def copy(source: Store, target: Store, tenant: str | None, on_state: Callable[[], None]) -> dict[str, int]:
+def copy(
+    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = raised
+) -> dict[str, int]:
     """Bring all states of ``source``, or those of ``tenant``, into ``target``; the newer one wins there.
 
-    Calls ``on_state`` for each state looked at. Returns how many were copied, by tenant.
+    Calls ``on_state`` for each state looked at, ``on_damage`` for each of ``source`` that cannot be read. Returns how
+    many were copied, by tenant.
     """
     copied: dict[str, int] = {}
     is_missing = _missing_in(target.summaries(tenant))
@@ -58,19 +61,21 @@ def copy(source: Store, target: Store, tenant: str | None, on_state: Callable[[]
         on_state()
         return is_missing(one)
 
-    for batch in _batches(source.scan(tenant, wanted)):
+    for batch in _batches(source.scan(tenant, wanted, on_damage)):
         effect = target.save(batch[0].tenant, batch, None)
         copied[batch[0].tenant] = copied.get(batch[0].tenant, 0) + effect.stored
     return copied
 
 
-def compare(source: Store, target: Store, tenant: str | None, on_state: Callable[[], None]) -> Iterator[Copied]:
+def compare(
+    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = raised
+) -> Iterator[Copied]:
     """Read all states of both stores, or those of ``tenant``, and yield what holds for each tenant of either.
 
-    Calls ``on_state`` for each state of ``source``.
+    Calls ``on_state`` for each state of ``source``, ``on_damage`` for each of it that cannot be read.
     """
     verdict: Copied | None = None
-    for here, there in _side_by_side(source.scan(tenant), target.scan(tenant)):
+    for here, there in _side_by_side(source.scan(tenant, None, on_damage), target.scan(tenant)):
         found = (here or there).tenant
         if verdict is None or verdict.tenant != found:
             if verdict:

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import State, Summary
-from receiver.stores import Effect, Receipt, Store
+from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.filesystem import durable, formats, key_uses
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
@@ -154,14 +154,19 @@ class FilesystemStore(Store):
                     purged += self._changed(tenant, purging(ids, before))
         return purged
 
-    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
-        return self._each(tenant, StateFile.summary)
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+        return self._each(tenant, StateFile.summary, on_damage)
 
-    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
         def read(file: StateFile) -> State | None:
             return file.whole() if wanted is None or wanted(file.summary()) else None
 
-        return self._each(tenant, read)
+        return self._each(tenant, read, on_damage)
 
     def close(self) -> None:
         """Nothing is held open between two calls."""
@@ -190,7 +195,7 @@ class FilesystemStore(Store):
             self._ready()
             return folder.change(change, self.timeout)
 
-    def _each(self, tenant: str | None, read: Callable[[StateFile], T | None]) -> Iterator[T]:
+    def _each(self, tenant: str | None, read: Callable[[StateFile], T | None], on_damage: OnDamage) -> Iterator[T]:
         """Yield what ``read`` makes of each state's file, those of ``tenant`` or all, one shard's names in memory."""
         with file_errors():
             self._ready()
@@ -198,12 +203,14 @@ class FilesystemStore(Store):
                 folder = self._folder(name)
                 for id in self._ids(folder):
                     try:
-                        file = folder.open(id)
+                        with folder.open(id) as file:
+                            found = read(file)
                     except FileNotFoundError:  # deleted since
                         self._ready()
                         continue
-                    with file:
-                        found = read(file)
+                    except StoreDamaged as damage:
+                        on_damage(damage)
+                        continue
                     if found is not None:
                         yield found
 

@@ -17,7 +17,7 @@ from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
 
-FORMAT = 1  # the version of the layout; a newer one is left alone
+FORMAT = 2  # the version of the layout, 1 knew no sealed contents; a newer one is left alone
 MARK = "format"
 _NEW_MARK = ".format"
 _STORE = "external-storage-receiver"
@@ -51,16 +51,22 @@ def check_mark(folder: str) -> None:
 
 
 def make_mark(folder: str) -> None:
-    """Mark ``folder`` as a store, unless it is; under its lock. It lasts once the folder is synced.
+    """Mark ``folder`` as a store of this format, unless it is; under its lock. It lasts once the folder is synced.
 
     Raises StoreMisplaced where there are no hard links: every receipt needs one.
     """
     new, mark = f"{folder}/{_NEW_MARK}", f"{folder}/{MARK}"
     with suppress(FileNotFoundError):  # left by a start that failed
         os.unlink(new)
+    text = json.dumps({"store": _STORE, "format": FORMAT}).encode("ascii") + b"\n"
     if os.path.lexists(mark):
+        with open(mark, "rb", opener=read_only) as file:
+            if file.read(_LONGEST_LINE) == text:
+                return
+        write_file(new, text)
+        os.rename(new, mark)  # of an older format, which this one can read
         return
-    write_file(new, json.dumps({"store": _STORE, "format": FORMAT}).encode("ascii"), b"\n")
+    write_file(new, text)
     try:
         os.link(new, mark)
     except OSError as cause:

@@ -1,11 +1,11 @@
 """When each key was last used: one small file beside the tenants' folders, replaced as a whole."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from receiver.problems import StoreDamaged
 from receiver.stores.filesystem import durable
 from receiver.stores.filesystem.formats import from_line, to_line
 
@@ -14,15 +14,19 @@ Uses = dict[tuple[str, str], int]
 
 
 def read(folder: str) -> Uses:
-    """Return (role, kid) → seconds since the epoch of the store at ``folder``; raises StoreDamaged, OSError."""
+    """Return (role, kid) → seconds since the epoch of the store at ``folder``; none where the file is damaged.
+
+    What it tells can be found anew: which keys contents need stands with each content. Raises OSError.
+    """
     try:
         with open(f"{folder}/{_NAME}", "rb", opener=durable.read_only) as file:
             kept = from_line(file.read())
         return {(role, kid): used for role, kids in kept.items() if role != "crc32" for kid, used in kids.items()}
     except FileNotFoundError:
         return {}
-    except (AttributeError, TypeError, ValueError) as cause:
-        raise StoreDamaged(f"files: {folder}/{_NAME} is not what was written; restore it, or delete it") from cause
+    except (AttributeError, TypeError, ValueError):
+        logging.getLogger("receiver").warning("files: %s/%s is not what was written; it is made anew", folder, _NAME)
+        return {}
 
 
 def change(folder: str, edit: Callable[[Uses], object], timeout: float) -> None:

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, delete, func, select
+from sqlalchemy import Connection, Engine, Select, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
 from receiver.problems import Problem, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
-from receiver.stores import Effect, Receipt, Store
-from receiver.stores.rows import exchange_of, row_of, state_of, summary_of
+from receiver.stores import Effect, OnDamage, Receipt, Store, raised
+from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
@@ -138,18 +138,27 @@ class SqlStore(Store):
             total += count
         return total
 
-    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
-        yield from self._walk(lambda query: self._read(lambda connection: connection.execute(query).all()), tenant)
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+        def ask(query: Select) -> Sequence:
+            return self._read(lambda connection: connection.execute(query).all())
 
-    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+        yield from self._walk(ask, tenant, on_damage)
+
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
         with errors.driver_errors():
             self._make_ready()
             with self._engine().connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-                found = self._walk(lambda query: connection.execute(query).all(), tenant)
+                found = self._walk(lambda query: connection.execute(query).all(), tenant, on_damage)
                 for group in _groups(summary for summary in found if wanted is None or wanted(summary)):
                     ids = [summary.id for summary in group]
                     query = select(*ROW).where(states.c.tenant == group[0].tenant, states.c.id.in_(ids))
-                    yield from [state_of(tuple(row)) for row in connection.execute(query.order_by(states.c.id))]
+                    rows = [tuple(row) for row in connection.execute(query.order_by(states.c.id))]
+                    yield from readable(rows, state_of, on_damage)
 
     def close(self) -> None:
         opened, self._opened = self._opened, None
@@ -176,17 +185,17 @@ class SqlStore(Store):
         finally:
             self._preparing.release()
 
-    def _walk(self, ask: Callable[..., Sequence], only: str | None) -> Iterator[Summary]:
+    def _walk(self, ask: Callable[[Select], Sequence], only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
         """Yield the summaries that ``ask`` answers to queries of a page each, tenant by tenant: all by index."""
         tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
         tenant = only or next(iter(ask(tenants)), [None])[0]
         while tenant:
             page = select(*self._summary).where(states.c.tenant == tenant).order_by(states.c.id).limit(_PAGE)
             rows = ask(page)
-            yield from (summary_of(tuple(row)) for row in rows)
+            yield from readable(map(tuple, rows), summary_of, on_damage)
             while len(rows) == _PAGE:
                 rows = ask(page.where(states.c.id > rows[-1].id))
-                yield from (summary_of(tuple(row)) for row in rows)
+                yield from readable(map(tuple, rows), summary_of, on_damage)
             tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:

@@ -17,9 +17,9 @@ from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a cur
 
 from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
-from receiver.stores import Effect, Receipt, Store
+from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.grouping import GroupCommit
-from receiver.stores.rows import exchange_of, row_of, state_of, summary_of
+from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sqlite.file import DatabaseFile, begin, driver_errors
 from receiver.stores.sqlite.rows import COLUMNS, EXCHANGE, NOTE_KEY_USE, SUMMARY, UPSERT, bind, forget, jti_was
 from receiver.turns import waiting
@@ -119,7 +119,7 @@ class SqliteStore(Store):
         sql = "delete from states where expires_second < :second"
         return self._change(lambda connection: connection.execute(sql, second).rowcount)
 
-    def summaries(self, tenant: str | None = None) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
         sql = f"""
             select {SUMMARY} from states
              where (tenant, id) > (:tenant, :id) and tenant between :first and :last
@@ -128,13 +128,18 @@ class SqliteStore(Store):
         at = {"tenant": "", "id": "", "first": tenant or "", "last": tenant or "~"}
         while True:
             with self._reading() as connection:
-                page = [summary_of(row) for row in connection.execute(sql, at)]
-            yield from page
+                page = connection.execute(sql, at).fetchall()
+            yield from readable(page, summary_of, on_damage)
             if len(page) < _PAGE:
                 return
-            at |= {"tenant": page[-1].tenant, "id": page[-1].id}
+            at |= {"tenant": page[-1][0], "id": page[-1][1]}
 
-    def scan(self, tenant: str | None = None, wanted: Callable[[Summary], bool] | None = None) -> Iterator[State]:
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
         where = "" if tenant is None else "where tenant = :tenant"
         keys = f"select {SUMMARY} from states {where} order by tenant, id"  # noqa: S608
         row = f"select {COLUMNS} from states where tenant = ? and id = ?"  # noqa: S608
@@ -143,9 +148,10 @@ class SqliteStore(Store):
             # A connection of its own: an open transaction would pin this thread's to an old snapshot.
             with closing(self._file.connect()) as connection:
                 connection.execute("begin")
-                for summary in map(summary_of, connection.execute(keys, {"tenant": tenant})):
+                for summary in readable(connection.execute(keys, {"tenant": tenant}), summary_of, on_damage):
                     if wanted is None or wanted(summary):
-                        yield state_of(connection.execute(row, (summary.tenant, summary.id)).fetchone())
+                        found = connection.execute(row, (summary.tenant, summary.id))
+                        yield from readable(found.fetchall(), state_of, on_damage)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -12,7 +12,7 @@ from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a cur
 
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
-from receiver.stores.sqlite.schema import migrations
+from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.turns import waiting
 
 _POLL = 0.001  # seconds; another process rarely holds the write lock for longer
@@ -80,6 +80,11 @@ class DatabaseFile:
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Bring the schema up to date; takes the write lock only where there is something to do."""
         database = Database(connection, execute_plugins=False)
+        if {step.name for step in migrations.applied(database)} - set(STEPS):
+            raise StoreMisplaced(
+                f"{self.path}: its schema is newer than this program knows: run the version of the receiver that made"
+                " it, or a later one"
+            )
         if migrations.pending(database):
             connection.execute("pragma busy_timeout = 0")
             begin(connection, deadline)

@@ -6,6 +6,7 @@ Look at a store with ``sqlite-utils rows var/receiver.db states --limit 3 -c id 
 from sqlite_utils import Database, Migrations
 
 migrations = Migrations("receiver")
+STEPS = ("0001_states_and_receipts", "0002_sealing_keys")
 
 
 # Why times are two integers and a text: rows.py.
@@ -17,7 +18,7 @@ _CONTENT = {"content": str, "content_crc32": int}
 _NULLABLE = {"parent", "current_map_element", "current_user", "expires_at", "expires_second"}
 
 
-@migrations(name="0001_states_and_receipts")
+@migrations(name=STEPS[0])
 def _states_and_receipts(db: Database) -> None:
     columns = _IDS | _STATUS | _TIMES | _EXPIRY | _CONTENT
     db["states"].create(columns, pk=("tenant", "id"), not_null=set(columns) - _NULLABLE)
@@ -27,7 +28,7 @@ def _states_and_receipts(db: Database) -> None:
     db["receipts"].create_index(["expires"])
 
 
-@migrations(name="0002_sealing_keys")
+@migrations(name=STEPS[1])
 def _sealing_keys(db: Database) -> None:
     db["states"].add_column("sealing_key", str)
     db["key_uses"].create({"role": str, "kid": str, "last_used": int}, pk=("role", "kid"), not_null={"last_used"})
