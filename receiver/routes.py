@@ -6,8 +6,10 @@ POST goes through rooms 1 (signature), 2 (open) and 3 (store); GET through 1, 3 
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
 from flask import Blueprint, Response, current_app, g, request
 from marshmallow import ValidationError
@@ -23,6 +25,7 @@ from receiver.signature import Caller
 from receiver.stores import Effect, Receipt, Store
 
 _SMALL = 64 << 10  # bytes of a body that is opened in about the time that its signature takes
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+")  # what absolute-form has before the path
 BASE = "/api/storage/1"
 calls = Blueprint("calls", __name__, url_prefix=BASE)
 
@@ -111,11 +114,22 @@ def has_prefix(path: str, prefix: str) -> bool:
 
 
 def raw_path(environ: Mapping) -> str:
-    """Return the path of the request URI in the WSGI ``environ`` exactly as it was sent, without query."""
+    """Return the path of the request URI in the WSGI ``environ`` exactly as it was sent; "/" if there is none."""
     uri = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    if not uri.startswith("/"):  # absolute-form, RFC 9112 section 3.2.2
-        uri = "/" + uri.partition("://")[2].partition("/")[2]
-    return uri.partition("?")[0]
+    path = uri.partition("#")[0].partition("?")[0]  # first of all: a query may hold anything
+    if not path.startswith("/"):  # absolute-form, RFC 9112 section 3.2.2
+        origin = _ORIGIN.match(path)
+        path = path[origin.end() :] if origin else ""
+    return path or "/"
+
+
+def is_routed_as_sent(environ: Mapping) -> bool:
+    """Tell whether the server routes the request in the WSGI ``environ`` by its raw path, and no other reading of it.
+
+    The signature is of the raw path; where the server read the request URI in another way, it is of another call.
+    """
+    mounted, rest = (environ.get(name, "").encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
+    return unquote_to_bytes(raw_path(environ).encode("latin-1")) == unquote_to_bytes(mounted) + rest
 
 
 def _receiver() -> Receiver:
@@ -125,6 +139,8 @@ def _receiver() -> Receiver:
 def _caller(tenant: str, now: float) -> Caller:
     receiver = _receiver()
     settings = receiver.settings
+    if not is_routed_as_sent(request.environ):
+        raise SignatureRefused("signature: the request URI has more than one path")
     caller = signature.check(request.headers, called_path(), tenant, receiver.keyring, now, settings.clock_skew)
     if settings.tenants and canonical_uuid(tenant) not in settings.tenants:
         raise SignatureRefused("signature: of a tenant that STORAGE_TENANTS does not list")

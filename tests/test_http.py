@@ -463,6 +463,21 @@ def test_an_absolute_form_target_is_signed_by_its_path(platform, stored, wire):
     assert statuses(wire(data.replace(b"GET /", b"GET http://localhost/", 1))) == [200]
 
 
+@pytest.mark.case("A17")
+@pytest.mark.parametrize("mark", "?#")
+@pytest.mark.parametrize("target", ["http:{of_all}", "http://h{of_all}", "http:///{of_all}", "x:{of_all}", "{of_all}"])
+def test_a_signature_for_one_state_is_never_one_for_all(platform, stored, wire, unchanged, target, mark):
+    of_all = f"/api/storage/1/states/{platform.tenant}"
+    of_one = f"{of_all}/{stored['id']}"
+    body = ids_of(stored)
+    captured = request(platform, "GET", path=of_one, lines=[b"Content-Length: %d" % len(body), b"Connection: close"])
+    asked = target.format(of_all=of_all)
+    for tail in (f"x://h{of_one}", f"://{of_one}", of_one):
+        line = f"DELETE {asked}{mark}{tail} HTTP/1.1".encode()
+        received = wire(line + captured.partition(b" HTTP/1.1")[2] + body)
+        assert statuses(received) in ([400], [401]), line
+
+
 @pytest.mark.case("A25")
 def test_a_second_imitated_or_late_signature_is_refused(platform, stored, wire, unchanged):
     body = ids_of(stored)
