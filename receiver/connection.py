@@ -22,6 +22,7 @@ from receiver.turns import waiting
 LARGE = 256 << 10  # bytes of a body or reply of which as many are held at once as there are threads
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
+_MOST_READS = 32  # of a head in one go, however little each brings; then it is the others' turn
 _LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
 _MOST_DISCARDED = 64 << 20  # bytes of it
 _GRACE = 5.0  # seconds
@@ -128,6 +129,7 @@ class Connection(TConn):
         self.is_agreed = context is None
         self.interest = selectors.EVENT_READ  # what the poller shall wait for
         self.head = bytearray()
+        self.searched = 0  # bytes of it, for its end
         self.ended = False
         self.deadline = 0.0
         self.discarded = 0
@@ -144,9 +146,11 @@ class Connection(TConn):
 
     def has_more(self) -> bool:
         """Tell whether more was read than the request that was answered."""
-        if self.parser.unreader.buf.getbuffer().nbytes > 0:
-            return True
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0  # of which the poller knows nothing
+        return self.parser.unreader.buf.getbuffer().nbytes > 0 or self._is_pending()
+
+    def _is_pending(self) -> bool:
+        """Tell whether TLS holds data that has left the socket: of that the poller knows nothing."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def has_head(self) -> bool:
         """Take what has arrived, without waiting; return whether the request can go to a thread.
@@ -159,7 +163,11 @@ class Connection(TConn):
         try:
             if not self.is_agreed:
                 self._agree()
-            while _END_OF_HEAD not in self.head and len(self.head) < _MOST_HEAD and not self.ended:
+            reads = 0
+            while not self._has_end() and len(self.head) < _MOST_HEAD and not self.ended:
+                if reads >= _MOST_READS and not self._is_pending():
+                    return False
+                reads += 1
                 data = self.sock.recv(_MOST_HEAD)
                 if not self.head:
                     self.deadline = time.monotonic() + self.read_timeout
@@ -173,6 +181,12 @@ class Connection(TConn):
         except OSError:
             self.ended = True
         return True
+
+    def _has_end(self) -> bool:
+        """Look for the end of the head in what is new of it: looking from its beginning would cost its square."""
+        start = max(0, self.searched - len(_END_OF_HEAD) + 1)
+        self.searched = len(self.head)
+        return self.head.find(_END_OF_HEAD, start) >= 0
 
     def _agree(self) -> None:
         try:
@@ -198,6 +212,7 @@ class Connection(TConn):
         self.parser.unreader.expect(self.deadline - time.monotonic() if is_whole else 0.0)
         self.parser.unreader.unread(bytes(self.head))
         self.head.clear()
+        self.searched = 0
 
     def let_go(self) -> None:
         """Let go of what the request that was answered took of the worker."""
