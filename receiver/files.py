@@ -8,6 +8,7 @@ from pathlib import Path
 
 _MOST = 64 << 10  # bytes; a JWK has some 300
 _OTHERS = stat.S_IRWXO  # what everybody on the machine may do with a file
+_NOT_OTHERS = 0o660
 PRIVATE = 0o600
 
 
@@ -52,15 +53,16 @@ def check_private(path: str | os.PathLike) -> str | None:
 def replace_text(path: str | os.PathLike, text: str) -> None:
     """Put ``text`` in the place of what the file at ``path`` holds: whole or not at all, also after a power cut.
 
-    Its owner stays, and only the owner may use it then. Nothing else is left behind; raises OSError.
+    Owner, group and what they may do stay; everybody else may do nothing. Nothing else is left behind, not even what
+    a kill left behind the last time; raises OSError.
     """
     target = Path(os.path.realpath(path))
-    owner = target.stat()
+    former = target.stat()
     beside = target.with_name(f".{target.name}.new")  # hidden: nobody takes it for a key
+    beside.unlink(missing_ok=True)
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="utf-8") as file:
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            _let_use(file.fileno(), former)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -74,3 +76,15 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _let_use(file: int, former: os.stat_result) -> None:
+    """Let those use the open ``file`` who may use the ``former`` one, except everybody."""
+    mode = stat.S_IMODE(former.st_mode) & _NOT_OTHERS
+    try:
+        os.fchown(file, former.st_uid if os.geteuid() == 0 else -1, former.st_gid)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+        mode &= PRIVATE  # the group is one that is not ours to give, and ours is another
+    os.fchmod(file, mode)

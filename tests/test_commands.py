@@ -11,7 +11,7 @@ import uuid
 import pytest
 from click.testing import CliRunner
 
-from receiver import keyring
+from receiver import files, keyring
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
 from receiver.commands.keys import key_table
@@ -190,7 +190,7 @@ def test_a_protected_key_is_opened_by_its_passphrase_and_nothing_else_of_it_stay
     phrase = {"STORAGE_KEY_PASSPHRASE": "correct horse battery staple"}
     ran = receiver("keys", "protect", name, cwd=folder, **phrase)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"protected {name}\n", "")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
     everything = b"".join(one.read_bytes() for one in folder.rglob("*") if one.is_file() and "mock" not in one.name)
     assert json.loads(before)["d"].encode() not in everything
     assert json.loads(before)["kid"] == json.loads(path.read_text())["kid"]
@@ -210,6 +210,48 @@ def test_a_protected_key_is_opened_by_its_passphrase_and_nothing_else_of_it_stay
     assert receiver("keys", "unprotect", name, cwd=folder, **phrase).stdout == f"opened {name}\n"
     assert path.read_text() == before
     assert sorted(one.name[:8] for one in (folder / "keys").iterdir()) == ["mock-pla", "platform", "receiver"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(0o440, 0o440), (0o400, 0o400), (0o640, 0o640), (0o600, 0o600), (0o646, 0o640), (0o770, 0o660)],
+)
+def test_a_key_file_that_is_replaced_stays_readable_for_those_who_could_read_it_except_everybody(
+    tmp_path, before, after
+):
+    path = tmp_path / "key.json"
+    path.write_text("old")
+    if os.geteuid() == 0:
+        os.chown(path, 0, 10_001)  # as in a container: root's, for the group of the receiver
+    path.chmod(before)
+    group = path.stat().st_gid
+    files.replace_text(path, "new")
+    found = path.stat()
+    assert (path.read_text(), stat.S_IMODE(found.st_mode), found.st_gid) == ("new", after, group)
+
+
+def test_a_key_file_is_not_opened_to_another_group_when_its_own_cannot_be_given_it(tmp_path, monkeypatch):
+    path = tmp_path / "key.json"
+    path.write_text("old")
+    path.chmod(0o640)
+
+    def refuse(_file, owner, _group):
+        assert owner == -1
+        raise PermissionError
+
+    monkeypatch.setattr(os, "geteuid", lambda: 10_001)
+    monkeypatch.setattr(os, "fchown", refuse)
+    files.replace_text(path, "new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
+
+
+def test_what_a_kill_left_behind_is_in_nobodys_way(tmp_path):
+    path, left = tmp_path / "key.json", tmp_path / ".key.json.new"
+    path.write_text("old")
+    left.write_text("half a k")
+    left.chmod(0o400)
+    files.replace_text(path, "new")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("key.json", "new")]
 
 
 def test_a_passphrase_is_asked_for_twice(folder, monkeypatch):
