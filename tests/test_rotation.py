@@ -73,7 +73,9 @@ def test_every_key_is_exchanged_under_load_and_no_request_fails(request, keys, p
                 second = seal(tmp_path)
                 hang_up(running, tmp_path)
                 served(6)
-                ran = receiver("store", "reseal", "--json", cwd=tmp_path, DATABASE_URL=url)
+                ran = receiver(
+                    "store", "reseal", "--stopped", "--json", cwd=tmp_path, DATABASE_URL=url
+                )  # no worker uses the old one
                 (row,) = json.loads(ran.stdout)
                 assert (ran.returncode, row["key"], row["left"], row["damaged"]) == (0, second, {}, [])
                 (tmp_path / f"keys/sealing-{first}.json").unlink()
