@@ -23,7 +23,7 @@ from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun, ticks
 from tests.conftest import assert_problem, loaded, rows_of
 
-SECONDS = 20
+SECONDS = 10
 
 
 def children_of(pid: int) -> list[int]:

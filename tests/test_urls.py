@@ -92,6 +92,9 @@ REFUSED = {
     **{f"file:///{path}": "must name a folder" for path in ("", "/", "%2F")},
     **{f"file:///x{more}": "takes no parameters" for more in ("?mode=ro", "#x", ";password=hunter2")},
     "file:///x%00": "%00",
+    "file:///x%18": "control character",
+    "file:///a%0Ab": "control character",
+    "file:///x%7F": "control character",
     "file:///x%zz": "hexadecimal",
     **{
         f"postgresql://u:hunter2@h/{rest}": "name of a database"

@@ -76,6 +76,7 @@ _SOCKETS = {"postgresql": "host", "mysql": "unix-socket"}  # the parameter that 
 _NUMBERS = re.compile("|".join(("connect.timeout", "tcp_user_timeout", "keepalives.*")))
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+|%2[Ff][^:,]+)?)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _URL = re.compile(r"\w+://(?P<authority>[^/?#]*)/(?P<database>[^?#]*)(?:\?(?P<query>[^#]*))?", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # what Python makes of other than UTF-8 included
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
@@ -120,7 +121,7 @@ class Place:
 
 def parse(url: str) -> Place:
     """Return the Place that ``url`` names; raises ValueError, which says what is valid."""
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", url):  # the last are what Python makes of other than UTF-8
+    if _CONTROL.search(url):
         raise ValueError("must be one line in UTF-8, without control characters")
     url = jdbc.translate(url) if url.startswith("jdbc:") else url
     scheme = url.partition(":")[0]
@@ -145,6 +146,8 @@ def _folder(path: str) -> str:
     if set(path) & set("?#;"):
         raise ValueError("takes no parameters for a folder")
     folder = jdbc.decoded(path)
+    if _CONTROL.search(folder):
+        raise ValueError("holds a control character")
     if not folder.strip("/"):
         raise ValueError("must name a folder of its own, such as file:///var/lib/receiver")
     return folder
