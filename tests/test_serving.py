@@ -175,7 +175,11 @@ def test_twenty_megabytes_make_the_round_trip(keys, platform_at, state, tmp_path
 
 @pytest.mark.case("B12")
 def test_eight_zip_bombs_at_once_stay_below_the_cap_of_memory(keys, platform_at, tenant, state, tmp_path):
-    bomb = json.dumps([{"token": tokens.seal("A" * 98_700_000, keys.receiver)}]).encode()
+    # What does not begin as a token is not inflated at all.
+    bomb, dud = (
+        json.dumps([{"token": tokens.seal(beginning + "A" * 98_700_000, keys.receiver)}]).encode()
+        for beginning in ("A" * 100 + ".", "")
+    )
     with serving(keys, tmp_path, STORAGE_WORKERS="1", STORAGE_THREADS="8") as running:
         (worker,) = children_of(running.process.pid)
         clients = [platform_at(running.url) for _ in range(8)]
@@ -189,6 +193,7 @@ def test_eight_zip_bombs_at_once_stay_below_the_cap_of_memory(keys, platform_at,
         for thread in threads:
             thread.join()
         assert answers == [413] * 8
+        assert clients[0].call("POST", path, dud).status == 400
         assert platform_at(running.url).save(state).status == 204
         with open(f"/proc/{worker}/status") as file:
             peak = int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1)) / 1024

@@ -186,7 +186,9 @@ def test_a_copy_killed_half_way_goes_on_where_it_was(new_url, tmp_path, target):
     here, there = new_url("sqlite"), new_url(target)
     with filled(here, *(a_state(number, content="x" * 3000) for number in range(6000))):
         command = [sys.executable, "-m", "receiver", "store", "copy", "--from", here, "--to", there]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        # Not where keys may lie: there the copy would be sealed.
+        process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.getcwd()}, **quiet)
         with contextlib.closing(open_store(there, 10)) as store:
             arrived = 0
             while arrived < 1000 and process.poll() is None:
