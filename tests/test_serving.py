@@ -363,8 +363,8 @@ def test_clients_that_send_a_byte_now_and_then_hold_nobody_up(keys, platform_at,
                     pass
             time.sleep(0.2)
         assert open_ == []
-        assert 5 <= time.monotonic() - began < 12
-        assert slowest < 2
+        assert time.monotonic() - began >= 5
+        assert slowest < 4  # held threads would be for five seconds at least
         (worker,) = children_of(running.process.pid)
         assert len(os.listdir(f"/proc/{worker}/task")) <= 4  # those that were started for the others have ended
         client.close()

@@ -172,11 +172,11 @@ def test_neither_handshakes_nor_heads_nor_bodies_without_an_end_hold_the_only_th
         time.sleep(0.3)
         began = time.monotonic()
         assert client.health().status == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < READ_TIMEOUT - 0.5  # who held the thread would for longer
         for connection in waiting:
             with contextlib.suppress(ConnectionResetError):
                 everything_from(connection)
-        assert READ_TIMEOUT - 1 < time.monotonic() - began < READ_TIMEOUT + 4
+        assert READ_TIMEOUT - 1 < time.monotonic() - began < READ_TIMEOUT + 10
 
 
 def test_a_reply_that_is_not_taken_over_tls_holds_nobody_up(running, platform_at, state):
@@ -190,7 +190,7 @@ def test_a_reply_that_is_not_taken_over_tls_holds_nobody_up(running, platform_at
         time.sleep(1)
         began = time.monotonic()
         assert client.health().status == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < READ_TIMEOUT - 0.5  # who held the thread would for longer
         assert len(everything_from(lazy)) > 5_000_000  # it was only late
 
 
