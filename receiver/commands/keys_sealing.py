@@ -46,4 +46,9 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
     click.echo(f"wrote {path}")
     if made["nbf"] > now:
-        click.echo(f"it seals from {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(made['nbf']))} on", err=True)
+        click.echo(f"it seals from {moment(made['nbf'])} on", err=True)
+
+
+def moment(second: int) -> str:
+    """Return ``second``, since the epoch, as people read it, UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(second))

@@ -152,17 +152,12 @@ def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url:
 def residency(as_json: bool) -> None:
     """Print where each tenant's states lie. Ends with 1 when some lie where they should not, or a store is silent."""
     settings = app.configure_stores()
-    rows = [row for place in _places(settings) for row in _residency_of(settings, place)]
+    rows = [row for place in settings.places for row in _residency_of(settings, place)]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
         click.echo(tabulate(rows, headers="keys", intfmt=","))
     sys.exit(0 if all(row["verdict"] in ("at home", "empty") for row in rows) else 1)
-
-
-def _places(settings: Settings) -> list[Place]:
-    """Return the place of each store once, though several tenants may share it."""
-    return list({resident.place.identity: resident.place for resident in settings.residents.values()}.values())
 
 
 def _residency_of(settings: Settings, place: Place) -> list[dict[str, object]]:

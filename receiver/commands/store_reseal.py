@@ -10,6 +10,7 @@ from uuid import UUID
 import click
 
 from receiver import app
+from receiver.commands.keys_sealing import moment
 from receiver.commands.progress import progress
 from receiver.keyring import Keyring
 from receiver.problems import Problem
@@ -37,9 +38,8 @@ def reseal(opening: bool, tenant: UUID | None, stopped: bool, no_compact: bool, 
     if not ring.sealing:
         raise click.UsageError("there is no sealing key: put one into STORAGE_SEALING_KEY or into STORAGE_KEYS")
     settings = replace(settings, clear_states="write" if opening else "read")
-    places = {resident.place.identity: resident.place for resident in settings.residents.values()}
     work = _Work(settings, ring, tenant and str(tenant), 0.0 if stopped else resealing.STILL_HELD, not no_compact)
-    rows = [work.reseal(place) for place in places.values()]
+    rows = [work.reseal(place) for place in settings.places]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -102,8 +102,4 @@ def _report(rows: list[dict]) -> None:
         for kid in [*row["left"], *row["held"]]:
             click.echo(f"  {kid} is still written with by a receiver: give it the new key, then run this again")
         if row["later"]:
-            click.echo(f"  a newer key seals from {_moment(row['later'])} on: run this again then")
-
-
-def _moment(second: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(second))
+            click.echo(f"  a newer key seals from {moment(row['later'])} on: run this again then")

@@ -247,6 +247,11 @@ class Settings:
         return {None: Resident(self.store_variable, self.place, self.region), **self.tenant_stores}
 
     @property
+    def places(self) -> list[Place]:
+        """The place of each store once, though several tenants may share it."""
+        return list({resident.place.identity: resident.place for resident in self.residents.values()}.values())
+
+    @property
     def _jdbc_decides(self) -> bool:
         return "database_url" not in self.sources and bool(self.jdbc_database_url)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from receiver.problems import StoreDamaged
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary, key_of
+from receiver.stores.batches import batches
 from receiver.stores.sealed import CLEAR, NOTED_AGAIN, ROLE, Sealed
 
 _AT_ONCE = 100  # states of one tenant
@@ -46,7 +47,8 @@ def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], stil
     store.note_key_uses({(ROLE, done.key): int(began)})
     for walk in range(_WALKS):
         before = done.resealed
-        for batch in _batches(_others(store, tenant, done, on_state if walk == 0 else lambda: None)):
+        others = _others(store, tenant, done, on_state if walk == 0 else lambda: None)
+        for batch in batches(others, lambda one: one.size, _AT_ONCE, _BYTES_AT_ONCE):
             _reseal(store, keys, batch, done)
         if done.resealed == before:
             break
@@ -74,20 +76,6 @@ def _others(store: Sealed, tenant: str | None, done: Resealed, on_state: Callabl
         on_state()
         if _key_of(one) != done.key:
             yield one
-
-
-def _batches(summaries: Iterator[Summary]) -> Iterator[list[Summary]]:
-    """Yield ``summaries`` in lists of one tenant each, neither long nor large."""
-    batch: list[Summary] = []
-    size = 0
-    for one in summaries:
-        if batch and (batch[0].tenant != one.tenant or len(batch) == _AT_ONCE or size + one.size > _BYTES_AT_ONCE):
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += one.size
-    if batch:
-        yield batch
 
 
 def _reseal(store: Sealed, keys: SealingKeys, batch: list[Summary], done: Resealed) -> None:

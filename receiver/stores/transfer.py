@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from receiver.states import State, Summary, key_of
 from receiver.stores import OnDamage, Store, raised
+from receiver.stores.batches import batches
 
 _STATES_PER_SAVE = 200
 _BYTES_PER_SAVE = 4 << 20
@@ -61,7 +62,8 @@ def copy(
         on_state()
         return is_missing(one)
 
-    for batch in _batches(source.scan(tenant, wanted, on_damage)):
+    found = source.scan(tenant, wanted, on_damage)
+    for batch in batches(found, lambda one: len(one.content.text), _STATES_PER_SAVE, _BYTES_PER_SAVE):
         effect = target.save(batch[0].tenant, batch, None)
         copied[batch[0].tenant] = copied.get(batch[0].tenant, 0) + effect.stored
     return copied
@@ -128,20 +130,6 @@ def _missing_in(target: Iterator[Summary]) -> Callable[[Summary], bool]:
         return ahead.updated_at.nanoseconds < one.updated_at.nanoseconds
 
     return is_missing
-
-
-def _batches(states: Iterator[State]) -> Iterator[list[State]]:
-    """Yield ``states`` in lists of one tenant each, neither long nor large."""
-    batch: list[State] = []
-    size = 0
-    for state in states:
-        if batch and (batch[0].tenant != state.tenant or len(batch) == _STATES_PER_SAVE or size > _BYTES_PER_SAVE):
-            yield batch
-            batch, size = [], 0
-        batch.append(state)
-        size += len(state.content.text)
-    if batch:
-        yield batch
 
 
 def _side_by_side(left: Iterator[State], right: Iterator[State]) -> Iterator[tuple[State | None, State | None]]:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from receiver.problems import Problem, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
+from receiver.stores.batches import batches
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
@@ -154,7 +155,8 @@ class SqlStore(Store):
             self._make_ready()
             with self._engine().connect().execution_options(isolation_level="REPEATABLE READ") as connection:
                 found = self._walk(lambda query: connection.execute(query).all(), tenant, on_damage)
-                for group in _groups(summary for summary in found if wanted is None or wanted(summary)):
+                chosen = (summary for summary in found if wanted is None or wanted(summary))
+                for group in batches(chosen, lambda one: one.size, _PAGE, _BYTES_PER_READ):
                     ids = [summary.id for summary in group]
                     query = select(*ROW).where(states.c.tenant == group[0].tenant, states.c.id.in_(ids))
                     rows = [tuple(row) for row in connection.execute(query.order_by(states.c.id))]
@@ -263,18 +265,3 @@ class SqlStore(Store):
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _IDS_PER_STATEMENT] for start in range(0, len(ids), _IDS_PER_STATEMENT))
-
-
-def _groups(summaries: Iterator[Summary]) -> Iterator[list[Summary]]:
-    """Yield ``summaries`` in groups of one tenant each whose contents are not too large to hold together."""
-    group: list[Summary] = []
-    size = 0
-    for summary in summaries:
-        other = group and (group[0].tenant != summary.tenant or len(group) == _PAGE)
-        if other or (group and size + summary.size > _BYTES_PER_READ):
-            yield group
-            group, size = [], 0
-        group.append(summary)
-        size += summary.size
-    if group:
-        yield group
