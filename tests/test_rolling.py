@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import random
 import sqlite3
 import threading
 import time
@@ -10,12 +12,87 @@ from collections import Counter
 import pytest
 
 from receiver.mock_platform import tokens
-from receiver.mock_platform.client import BASE
+from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
 from tests.conftest import needed
 from tests.deployed_proxies import PREFIX, Platform, Receiver, a_proxy
 
 CROWD = 64
+ROUNDS = int(os.environ.get("CHAOS", "1"))
+
+
+class User(threading.Thread):
+    """Saves and loads a state of its own, one request after the other over one connection, and counts what came."""
+
+    def __init__(self, client: Client, seed: int, done: threading.Event, padding: int, pause: float):
+        super().__init__(daemon=True)
+        self.client, self.done, self.padding, self.pause = client, done, padding, pause
+        self.noise, self.flow = random.Random(seed), FlowRun(client.tenant, seed)
+        self.counts, self.failures = Counter(), []
+        self.acknowledged, self.slowest = "", 0.0
+
+    def run(self):
+        with contextlib.closing(self.client):
+            while not self.done.is_set():
+                self.turn()
+                self.done.wait(self.noise.uniform(0, self.pause))
+
+    def turn(self):
+        self.flow.step()
+        content = json.dumps({"at": self.flow.updated_at, "padding": self.noise.randbytes(self.padding).hex()})
+        state = self.flow.state() | {"content": content}
+        self.flow.entries.clear()
+        if self.note("save", 204, lambda: self.client.save(state)):
+            self.acknowledged = content
+        answer = self.note("load", 200, lambda: self.client.load(self.flow.id))
+        if answer and self.client.open(self.flow.id, answer) != self.acknowledged:
+            self.failures.append("another content than was acknowledged last")
+
+    def note(self, what, expected, call):
+        """Do ``call`` once, and never again: whatever else than ``expected`` comes of it is a failure."""
+        began = time.monotonic()
+        try:
+            answer = call()
+        except Exception as failure:
+            self.failures.append(f"{what}: {failure!r} after {time.monotonic() - began:.2f} s")
+            return None
+        self.slowest = max(self.slowest, answer.seconds)
+        self.counts[answer.status] += 1
+        if answer.status != expected:
+            self.failures.append(f"{what}: {answer.status} {answer.body!r} after {answer.seconds:.2f} s")
+            return None
+        return answer
+
+
+@contextlib.contextmanager
+def crowd(platform, size, paddings=(200,), pause=0.0):
+    """Let so many users work as long as the context lasts; then nothing may have failed or be missing.
+
+    ``platform`` makes a client; the content of users is larger by these ``paddings``, in turn. Yields a list, to which
+    the figures are added at the end.
+    """
+    done, figures = threading.Event(), []
+    users = [User(platform(), seed, done, paddings[seed % len(paddings)], pause) for seed in range(size)]
+    for user in users:
+        user.start()
+    try:
+        yield figures
+    finally:
+        done.set()
+        for user in users:
+            user.join(120)
+    assert not any(user.is_alive() for user in users)
+    assert [failure for user in users for failure in user.failures] == []
+    counts = sum((user.counts for user in users), Counter())
+    assert set(counts) == {200, 204}
+    assert all(user.counts[200] > 1 for user in users)
+    with contextlib.closing(platform()) as reader:
+        for user in users:
+            assert reader.open(user.flow.id, reader.load(user.flow.id)) == user.acknowledged
+    slowest = max(user.slowest for user in users)
+    figures.append(
+        f"{counts[204]} saves and {counts[200]} loads by {size} clients, none failed, slowest {slowest:.2f} s"
+    )
 
 
 @pytest.fixture
@@ -33,6 +110,52 @@ def receivers(keys, tmp_path):
             return made
 
         yield start
+
+
+def test_three_receivers_are_restarted_one_after_the_other_behind_haproxy_and_no_request_fails(
+    receivers, keys, tenant, postgresql
+):
+    """Every fourth client saves states that are too large for HAProxy to send them again: draining alone helps these."""
+    needed("haproxy")
+    three = receivers(3, DATABASE_URL=postgresql.url(postgresql.new_database()), STORAGE_WORKERS="1", STORAGE_DRAIN="2")
+    took = []
+    with a_proxy("haproxy", three) as proxy:
+        for name in ("one", "two", "three"):
+            proxy.wait_until(name, "UP")
+        with crowd(lambda: Platform(proxy.url, tenant, keys), 24, (200, 2_000, 20_000, 100_000), pause=0.5) as figures:
+            for _ in range(ROUNDS):
+                for name, receiver in zip(("one", "two", "three"), three, strict=True):
+                    began = time.monotonic()
+                    receiver.tell_to_stop()
+                    assert receiver.ended() == 0
+                    stopped = time.monotonic() - began
+                    proxy.wait_until(name, "DOWN")
+                    receiver.start()
+                    proxy.wait_until(name, "UP")
+                    took.append((stopped, time.monotonic() - began))
+        again = proxy.sent_again()
+    for receiver in three:
+        assert "Traceback" not in receiver.log
+    print(f"\n{figures[0]}; {again} requests were sent again by HAProxy")
+    print("stopped, and serving again, after: " + ", ".join(f"{one:.1f} s, {both:.1f} s" for one, both in took))
+
+
+@pytest.mark.parametrize("drain", ["0", "2"])
+def test_sigterm_under_64_clients_behind_nginx_fails_no_request(receivers, keys, tenant, tmp_path, drain):
+    needed("nginx")
+    one, two = receivers(2, DATABASE_URL=f"sqlite:///{tmp_path}/states.db", STORAGE_DRAIN=drain)
+    with a_proxy("nginx", [one, two]) as proxy:
+        with crowd(lambda: Platform(proxy.url, tenant, keys), CROWD) as figures:
+            time.sleep(4)
+            began = time.monotonic()
+            one.tell_to_stop()
+            assert one.ended() == 0
+            took = time.monotonic() - began
+            time.sleep(2)
+        again = proxy.sent_again()
+    print(f"\nSTORAGE_DRAIN={drain}: {figures[0]}; stopped in {took:.1f} s, exit status 0")
+    print(f"{again} requests were sent again by nginx")
+    assert "Traceback" not in one.log
 
 
 def connections_to(port: int) -> tuple[int, int]:
