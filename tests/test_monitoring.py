@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -274,11 +275,11 @@ class Watched:
 
     def until_scraped(self) -> None:
         """Wait until Prometheus has looked again, at what is counted by now."""
-        now = time.time()
+        now = datetime.now(UTC)
         for _ in range(150):
             targets = self.ask("targets")["activeTargets"]
-            begun = [target["lastScrape"] for target in targets if target["health"] == "up"]
-            if any(_moment(text) > now for text in begun):
+            begun = [datetime.fromisoformat(one["lastScrape"]) for one in targets if one["health"] == "up"]
+            if any(moment > now for moment in begun):
                 return
             time.sleep(0.2)
         raise AssertionError(targets)
@@ -371,19 +372,13 @@ class Prometheus(servers.Server):
         urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5).close()
 
 
-def _moment(text: str) -> float:
-    """Return seconds since the epoch of the time ``text`` with nine digits, as Prometheus tells it, in this zone."""
-    whole, fraction = re.fullmatch(r"(.{19})\.?(\d*).*", text).groups()
-    return time.mktime(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction or 0}")
-
-
 @pytest.fixture(scope="module")
 def watched(keys, tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched")
     list(keyfiles.write(folder / "keys", new_store()))  # keys whose age is known, since they are files
     environment = {
-        "STORAGE_WORKERS": "2", "STORAGE_TALLY_EVERY": "1", "STORAGE_MAX_ITEMS": "10",
-        "STORAGE_TENANTS": str(uuid.UUID(int=1)), "STORAGE_TRUSTED_PROXIES": "127.0.0.1",
+        "STORAGE_ADMIN_BIND": "127.0.0.1:0", "STORAGE_WORKERS": "2", "STORAGE_TALLY_EVERY": "1",
+        "STORAGE_MAX_ITEMS": "10", "STORAGE_TENANTS": str(uuid.UUID(int=1)), "STORAGE_TRUSTED_PROXIES": "127.0.0.1",
         "STORAGE_ALLOW_FROM": "127.0.0.1,192.0.2.0/24",
     } | certificates.write(folder, until=certificates.days(60))  # fmt: skip
     with serving(keys, folder, **environment) as running:
