@@ -151,9 +151,9 @@ class Machine:
         )
 
 
-@pytest.fixture
-def java(postgresql):
-    made = Java("postgresql", postgresql, postgresql.new_database())
+def filled(server) -> Java:
+    """Return the Java service with its states in a database of ``server``."""
+    made = Java("postgresql", server, server.new_database())
     made.make()
     for number in range(COUNT):
         made.save(number, content_of(number))
@@ -161,11 +161,22 @@ def java(postgresql):
 
 
 @pytest.fixture
+def java(postgresql):
+    return filled(postgresql)
+
+
+@pytest.fixture
 def machine(java, tmp_path, keys):
     return Machine(java.server, java.database, tmp_path, keys)
 
 
-def test_the_trial_on_a_copy_leaves_the_java_services_database_alone(java, machine, keys):
+def test_the_trial_on_a_copy_leaves_the_java_services_database_alone(tmp_path, keys):
+    with servers.postgresql("fsync=on") as server:  # the doctor looks at that
+        java = filled(server)
+        play_the_trial(java, Machine(server, java.database, tmp_path, keys), keys)
+
+
+def play_the_trial(java, machine, keys):
     *before, serve = TRIAL.splitlines()
     assert serve == "PORT=8089 receiver serve"
     said = machine.run("\n".join(before))
