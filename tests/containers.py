@@ -103,7 +103,7 @@ class Docker:
         name, port = f"image-test-{uuid.uuid4().hex[:12]}", free_port()
         environment = dict(environment)
         if network == "host":
-            environment |= {"PORT": str(port)}
+            environment |= {"PORT": str(port), "STORAGE_ADMIN_BIND": f"127.0.0.1:{free_port()}"}
             reached = []
         else:
             reached = ["--publish", f"127.0.0.1:{port}:8080"]
@@ -166,7 +166,7 @@ class Buildah:
     def start(self, *words, environment=(), volumes=(), groups=(), program=None, network="host") -> OfBuildah:
         """Return a container of the image, as Docker.start does."""
         port = free_port()
-        given = {"HOME": "/data", "PORT": str(port)}
+        given = {"HOME": "/data", "PORT": str(port), "STORAGE_ADMIN_BIND": f"127.0.0.1:{free_port()}"}
         how = {
             "user": self.config["User"],
             "groups": list(groups),

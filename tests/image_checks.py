@@ -269,7 +269,7 @@ def test_keys_may_be_variables_named_by_their_kid(image, volume, keys, platform_
         ({}, "sqlite:////data/receiver.db"),
         ({"DATABASE_URL": "file:///data/states"}, "file:///data/states"),
         ({"DATABASE_URL_FILE": "/tmp/url"}, "sqlite:////data/other.db"),
-        ({"JDBC_DATABASE_URL": "jdbc:sqlite:/data/java.db"}, "sqlite:////data/java.db"),
+        ({"JDBC_DATABASE_URL": "jdbc:sqlite:/data/java.db"}, "jdbc:sqlite:/data/java.db"),
     ],
 )
 def test_a_store_that_is_named_takes_the_place_of_the_images_own(image, volume, key_folder, tmp_path, given, place):
@@ -388,7 +388,8 @@ def test_the_offline_bundle_is_whole(image, root, tmp_path):
     with tarfile.open(folder / "image.tar.gz") as archive:
         (manifest,) = json.load(archive.extractfile("manifest.json"))
         config = json.load(archive.extractfile(manifest["Config"]))
-    assert f"external-storage-receiver:{__version__}" in manifest["RepoTags"]
+    (tag,) = manifest["RepoTags"]
+    assert tag.removeprefix("docker.io/library/") == f"external-storage-receiver:{__version__}"
     assert config["config"]["User"] == "10001:10001"
     (folder / "receiver.cdx.json").write_text("{}")
     assert subprocess.run(check, cwd=folder, capture_output=True, check=False).returncode != 0

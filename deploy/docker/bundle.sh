@@ -24,7 +24,8 @@ if docker version >/dev/null 2>&1; then
     docker cp "$container:/usr/share/sbom/receiver.cdx.json" "$folder/"
 else
     remove='buildah rm'
-    buildah push --quiet "$image" "docker-archive:$work/image.tar:$tag"
+    number=$(buildah images --quiet "$image" | head -n 1)  # by a name it would take along its other names, localhost/… among them
+    buildah push --quiet "$number" "docker-archive:$work/image.tar:$tag"
     container=$(buildah from --pull-never "$image")
     cp "$(buildah mount "$container")/usr/share/sbom/receiver.cdx.json" "$folder/"
 fi
