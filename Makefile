@@ -62,7 +62,7 @@ image:  ## build the container image, with Docker or buildah
 	@deploy/docker/build.sh
 
 image-test: setup  ## run the image that make image has built, read-only and without rights, and check all that it must keep
-	$(BIN)/python -m pytest -s tests/image_checks.py
+	$(BIN)/python -m pytest -s tests/image_checks.py $(if $(CHECKS),-k "$(CHECKS)")
 
 bundle:  ## pack the image, its bill of materials and the samples of deploy/ into one file under dist/, for places without internet
 	@deploy/docker/bundle.sh

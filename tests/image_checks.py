@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -222,6 +223,18 @@ def test_it_is_confined(serving):
         ]
 
 
+def test_temporary_files_have_a_place_on_the_volume(serving):
+    vacuum = (
+        "import tempfile; from sqlite_utils.utils import sqlite3; from pathlib import Path; c = sqlite3.connect('x.db');"
+        " c.execute('pragma temp_store = file'); c.execute('create table t (a)');"
+        " c.executemany('insert into t values (randomblob(100000))', [()] * 300); c.commit();"
+        " c.execute('create table u as select * from t order by a'); c.commit(); c.execute('vacuum');"
+        " print(tempfile.gettempdir(), Path('x.db').stat().st_size > 6e7)"
+    )
+    with serving() as container:
+        assert container.run(PYTHON, "-c", vacuum).stdout == "/data True\n"
+
+
 def test_it_is_well_from_within(image, serving):
     with serving() as container:
         done = container.run(*image.config["Healthcheck"]["Test"][1:])
@@ -245,7 +258,7 @@ def test_it_keeps_states(request, where, serving, platform_at, flow):
 
 
 def test_it_conforms(serving, key_folder):
-    """The whole suite, from outside. What files it makes for temporary use have a place, too: SQLite's VACUUM is part of resealing."""
+    """The whole suite, from outside."""
     with serving() as container:
         command = [sys.executable, "-m", "receiver", "conformance", "--url", container.url, "--keys", str(key_folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -370,6 +383,37 @@ def test_sigterm_under_load_without_a_drain_answers_what_it_has_and_loses_nothin
         assert status == 0, said[-2000:]
     with serving() as container:
         assert_kept(threads, platform_at(container.url))
+
+
+def test_the_readmes_commands_start_it_and_stop_it(image, tmp_path, platform_at):
+    if not isinstance(image, containers.Docker) or not os.environ.get("CI"):
+        pytest.skip("needs Docker, port 8080 and the name receiver, so it runs under CI only")
+    text = Path("deploy/docker/README.md").read_text()
+    start, make_keys = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+
+    def sh(commands):
+        done = subprocess.run(["sh", "-ec", commands], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    try:
+        sh(make_keys)
+        sh(start.replace("docker exec", "sleep 5\ndocker exec"))
+        platform = platform_at("http://127.0.0.1:8080", keys=keyfiles.read(tmp_path / "keys"))
+        state = FlowRun(platform.tenant).state()
+        assert platform.save(state).status == 204
+        assert loaded(platform, state["id"]) == state["content"]
+        for _ in range(60):
+            health = sh("docker inspect --format '{{.State.Health.Status}}' receiver").strip()
+            if health != "starting":
+                break
+            time.sleep(1)
+        assert health == "healthy"
+        platform_at.close()
+        sh("docker stop receiver")
+        assert sh("docker inspect --format '{{.State.ExitCode}}' receiver") == "0\n"
+    finally:
+        sh("docker rm --force --volumes receiver; docker volume rm --force receiver-data")
 
 
 def test_the_offline_bundle_is_whole(image, root, tmp_path):

@@ -138,7 +138,13 @@ def wheel(folder, name, version, **more):
 
 def test_the_bill_names_python_packages_what_their_wheels_hold_and_who_needs_whom(sbom, tmp_path):
     site = tmp_path / "opt/receiver/lib/python3.11/site-packages"
-    wheel(site, "external_storage_receiver", "0.1.0", Requires_Dist=["Psycopg.Binary[c]>=3", 'nothing; extra == "dev"'])
+    wheel(
+        site,
+        "external_storage_receiver",
+        "0.1.0",
+        License=["Apache-2.0"],
+        Requires_Dist=["Psycopg.Binary[c]>=3", 'nothing; extra == "dev"'],
+    )
     wheel(site, "psycopg_binary", "3.3.9", License_Expression=["LGPL-3.0-only"], Summary=["A driver"])
     for path, text in (("var/lib/dpkg/status", STATUS), ("etc/os-release", 'NAME="Debian"\nVERSION_ID="12"\n')):
         (tmp_path / path).parent.mkdir(parents=True)
@@ -147,6 +153,7 @@ def test_the_bill_names_python_packages_what_their_wheels_hold_and_who_needs_who
     components = {one["name"]: one for one in bill["components"]}
     assert set(components) == {"external-storage-receiver", "psycopg-binary", "libc6", "zlib1g"}
     assert bill["metadata"]["component"]["version"] == "0.1.0"
+    assert components["external-storage-receiver"]["licenses"] == [{"license": {"name": "Apache-2.0"}}]
     driver = components["psycopg-binary"]
     assert driver["purl"] == "pkg:pypi/psycopg-binary@3.3.9"
     assert driver["licenses"] == [{"expression": "LGPL-3.0-only"}]

@@ -63,6 +63,7 @@ def python_component(package: Distribution) -> dict:
         "purl": f"pkg:pypi/{name}@{quote(package.version)}",
     }
     named = [one.rpartition(" :: ")[2] for one in metadata.get_all("Classifier", ()) if one.startswith("License ::")]
+    named = named or [one for one in metadata.get_all("License", ()) if "\n" not in one]
     if metadata.get("License-Expression"):
         component["licenses"] = [{"expression": metadata["License-Expression"]}]
     elif named:
