@@ -34,8 +34,8 @@ platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the r
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
 
-chaos: setup  ## run the tests of outages and large stores at full length: half an hour
-	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py
+chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
+	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py tests/test_proxies.py tests/test_rolling.py
 
 fuzz: $(FUZZ)/installed  ## look for inputs that break a promise, 10 minutes of CPU for each of TARGETS="…" (all: 90 minutes)
 	$(FUZZ)/bin/python -m tests.fuzz $(TARGETS)
