@@ -29,6 +29,15 @@ SECRET_FILES = {
 }
 
 
+def a_site(folder):
+    """Make a copy of the example below ``folder`` as the README says, with made-up secrets; return it."""
+    shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
+    shutil.copytree(folder / "example", folder / "production")
+    for name, text in SECRET_FILES.items():
+        (folder / "production" / "keys" / name).write_text(text)
+    return folder / "production"
+
+
 def built(folder) -> list[dict]:
     """Return the objects of the kustomization in ``folder``, by kubectl's own kustomize or the one apart."""
     command = ["kubectl", "kustomize"]
@@ -53,13 +62,8 @@ def objects(request):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The objects of a copy of the example, made as the README says, with made-up secrets."""
-    folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
-    shutil.copytree(folder / "example", folder / "production")
-    for name, text in SECRET_FILES.items():
-        (folder / "production" / "keys" / name).write_text(text)
-    return built(folder / "production")
+    """The objects of a site on PostgreSQL."""
+    return built(a_site(tmp_path_factory.mktemp("site")))
 
 
 def one(objects, kind, name=None):
@@ -370,6 +374,34 @@ def test_a_site_s_secrets_have_the_names_that_pods_mount(site):
     url = environment(site, template)["DATABASE_URL"]
     assert url.endswith("/database/ca.crt")
     assert "ca.crt" in database
+
+
+def test_a_site_on_sqlite_is_made_by_leaving_out_what_the_example_says(tmp_path):
+    folder = a_site(tmp_path)
+    example = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    example["resources"] = [name.replace("overlays/postgresql", "overlays/sqlite") for name in example["resources"]]
+    (settings,) = example["configMapGenerator"]
+    settings["literals"] = [line for line in settings["literals"] if not line.startswith("DATABASE_")]
+    example["secretGenerator"] = example["secretGenerator"][:1]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(example))
+    objects = built(folder)
+    for each in objects:
+        kubernetes_validate.validate(each, VERSIONS[-1], strict=True)
+    told = environment(objects, templates(objects)[0])
+    assert told["DATABASE_URL"] == environment(overlay("sqlite"), templates(overlay("sqlite"))[0])["DATABASE_URL"]
+    assert "STORAGE_TRUSTED_PROXIES" in told
+    secrets = {each["metadata"]["name"] for each in objects if each["kind"] == "Secret"}
+    volumes = templates(objects)[0]["spec"]["volumes"]
+    assert secrets == {volume["secret"]["secretName"] for volume in volumes if "secret" in volume} == {"receiver-keys"}
+
+
+def test_the_readme_puts_the_files_where_the_example_looks_for_them():
+    readme = (FOLDER / "README.md").read_text()
+    example = (FOLDER / "example" / "kustomization.yaml").read_text()
+    files = re.findall(r"\bkeys/[\w.-]+$", example, re.MULTILINE)
+    assert {name.removeprefix("keys/") for name in files} == SECRET_FILES.keys()
+    assert not [name for name in files if name not in readme]
+    assert f"external-storage-receiver:{__version__} " in readme
 
 
 def test_a_new_setting_or_password_rolls_out_and_a_new_key_does_not(site):

@@ -105,6 +105,13 @@ def test_both_units_have_the_same_sandbox():
     ].keys()
 
 
+def test_what_the_readme_copies_is_there():
+    readme = (FOLDER / "README.md").read_text()
+    copied = re.findall(r"deploy/systemd/([\w@.*-]+)", readme)
+    found = {path.name for pattern in copied for path in FOLDER.glob(pattern)}
+    assert found == {path.name for path in FOLDER.iterdir()} - {"README.md"}
+
+
 def test_every_variable_is_one_that_the_receiver_knows():
     commented = re.findall(r"^#([A-Z_]+)=", (FOLDER / "receiver.env").read_text(), re.MULTILINE)
     assert commented
@@ -386,6 +393,8 @@ def test_receiver_at_runs_a_command_as_the_receiver_would(host, port, platform_a
         )
         == 2
     )
+    backup = f"sqlite:////var/lib/receiver/{port}/copy.db"
+    assert "complete" in host.run("sh", "/run/deploy/receiver-at", str(port), "store", "copy", "--to", backup).stdout
     ran = host.run("sh", "/run/deploy/receiver-at", check=False)
     assert ran.returncode != 0
     assert "usage: receiver-at PORT COMMAND" in ran.stderr
