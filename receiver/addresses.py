@@ -71,6 +71,10 @@ class Gate:
             return True
         return self._client(peer, forwarded) in self._allowed or (is_probe and address_of(peer) in self._trusted)
 
+    def trusts(self, peer: str) -> bool:
+        """Tell whether what ``peer`` says of a request, besides the request itself, is believed."""
+        return bool(self._trusted) and address_of(peer) in self._trusted
+
     def client(self, peer: str | None, forwarded: str) -> str:
         """Return the client's address for people: ``peer``, or the one that trusted proxies vouch for."""
         found = self._client(peer, forwarded) if peer and forwarded and self._trusted else None

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import unquote
 
 from flask import Flask, Request, Response, g, request
@@ -10,8 +11,9 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from receiver import keyring, logs, problems, stores, tls
+from receiver import keyring, logs, metrics, problems, stores, tls, tracing
 from receiver.addresses import Gate
+from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
 from receiver.problems import AddressRefused, Problem, StoreMisplaced
 from receiver.routes import Receiver, called_path, calls, has_prefix, raw_path
@@ -35,16 +37,16 @@ def configure() -> tuple[Settings, Keyring]:
     return settings, ring
 
 
-def configure_anew() -> tuple[Settings, Keyring]:
-    """Return the same once more, whatever has become of the stores that are in use by now."""
-    settings, ring, mistakes = _configured()
+def configure_anew(trial: Path | None) -> tuple[Settings, Keyring]:
+    """Return the same once more, whatever has become of the stores that are in use by now; and keys in ``trial``."""
+    settings, ring, mistakes = _configured(trial)
     _stop_at(mistakes)
     return settings, ring
 
 
-def _configured() -> tuple[Settings, Keyring, list[str]]:
+def _configured(trial: Path | None = None) -> tuple[Settings, Keyring, list[str]]:
     settings, mistakes = read_settings(os.environ)
-    ring, key_mistakes = keyring.load(settings)
+    ring, key_mistakes = keyring.load(settings, trial)
     return settings, ring, mistakes + key_mistakes + tls.load(settings)[1]
 
 
@@ -87,22 +89,34 @@ def open_place(place: Place, settings: Settings, ring: Keyring, create: bool = T
     return Sealed(inner, ring, settings.clear_states, strict=create)
 
 
-def open_configured(
+def open_residents(
     settings: Settings, ring: Keyring, may_create: Callable[[Place], bool] = lambda _place: True
-) -> Store:
-    """Return the store that ``settings`` name, with the tenants that have one of their own in theirs.
+) -> dict[str | None, Sealed]:
+    """Return the stores that ``settings`` name by tenant, that of the rest under None; one for each place.
 
     The sealing keys are those of ``ring``; ``may_create`` tells which stores may be made where they are missing.
     """
-    opened: dict[tuple, Store] = {}
+    opened: dict[tuple, Sealed] = {}
 
-    def once(place: Place) -> Store:
+    def once(place: Place) -> Sealed:
         if place.identity not in opened:
             opened[place.identity] = open_place(place, settings, ring, may_create(place))
         return opened[place.identity]
 
-    others, *own = [once(resident.place) for resident in settings.residents.values()]
-    return Residency(others, dict(zip(settings.tenant_stores, own, strict=True))) if own else others
+    return {tenant: once(resident.place) for tenant, resident in settings.residents.items()}
+
+
+def as_one(residents: Mapping[str | None, Store]) -> Store:
+    """Return the stores of ``open_residents`` as one, which knows the tenants that have one of their own."""
+    own = {tenant: store for tenant, store in residents.items() if tenant is not None}
+    return Residency(residents[None], own) if own else residents[None]
+
+
+def open_configured(
+    settings: Settings, ring: Keyring, may_create: Callable[[Place], bool] = lambda _place: True
+) -> Store:
+    """Return the stores of ``open_residents`` as one."""
+    return as_one(open_residents(settings, ring, may_create))
 
 
 def create_app(
@@ -119,7 +133,7 @@ def create_app(
     """
     if settings is None or ring is None:
         settings, ring = configure()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
         logs.warn(ring.exposed)
         if settings.tls_cert:
             logs.log.warning("STORAGE_TLS_CERT is for receiver serve; this server has options of its own for TLS")
@@ -171,16 +185,24 @@ class _Receiver(Flask):
         return self.url_map.bind("", path_info=path, default_method=request.method)
 
     def full_dispatch_request(self) -> Response:
-        """Return the answer to the request, logged."""
-        logs.start_request()
-        peer, forwarded = request.environ.get("REMOTE_ADDR", ""), request.environ.get("HTTP_X_FORWARDED_FOR", "")
+        """Return the answer to the request, counted and logged."""
+        environ = request.environ
+        peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
+        trace = g.trace = tracing.begin(environ.get("HTTP_X_REQUEST_ID") if self.gate.trusts(peer) else None)
+        if request.endpoint:
+            trace.call = request.endpoint.removeprefix(f"{calls.name}.")
+            trace.tenant = canonical_uuid((request.view_args or {}).get("tenant"))
         try:
             if not self.gate.admits(peer, forwarded, request.endpoint == _HEALTH):
                 raise AddressRefused("the address is not one of STORAGE_ALLOW_FROM")
             answer = self.make_response(self.dispatch_request())
         except Exception as error:
             answer = self.make_response(self.handle_user_exception(error))
-        return logs.finish_request(answer, called_path(), self.gate.client(peer, forwarded))
+        answer.headers["X-Request-ID"] = trace.request_id
+        metrics.answered(trace, answer.status_code, answer.content_length or 0)
+        asked = logs.Asked(self.gate.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
+        logs.tell_request(asked, trace, answer.status_code)
+        return answer
 
     def ensure_sync(self, func: Callable) -> Callable:
         """Return ``func``: no view is a coroutine."""
@@ -193,20 +215,20 @@ class _Receiver(Flask):
 
 
 def _on_problem(problem: Problem):
-    g.cause = problem.cause
+    g.trace.reason, g.trace.cause = problem.reason, problem.cause
     if problem.status in (500, 503, 507):  # the receiver's own trouble, not the caller's
-        logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.request_id})
+        logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.trace.request_id})
     return problems.reply(problem.status, problem.message, called_path(), problem.headers)
 
 
 def _on_http(error: HTTPException):
-    g.cause = error.name
     status = error.code or 500
+    g.trace.reason, g.trace.cause = problems.reason_of(status), error.name
     headers = {"Allow": ", ".join(sorted(error.valid_methods))} if getattr(error, "valid_methods", None) else {}
     return problems.reply(status, problems.message_of(status), called_path(), headers)
 
 
 def _on_defect(error: Exception):
-    g.cause = type(error).__name__
-    logs.log.exception("a defect", extra={"request": g.request_id})
+    g.trace.reason, g.trace.cause = "defect", type(error).__name__
+    logs.log.exception("a defect", extra={"request": g.trace.request_id})
     return problems.reply(500, problems.message_of(500), called_path())

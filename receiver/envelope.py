@@ -49,7 +49,7 @@ def open_states(
         except TooLarge:
             raise
         except Exception as cause:
-            raise BadRequest(f"item {index}: {told(cause)}", f"item {index}: {_NOT_OPENED}") from None
+            raise BadRequest(f"item {index}: {told(cause)}", f"item {index}: {_NOT_OPENED}", "token") from None
         keyring.note(now, opener.key, signer.key)
         states.append(_state_of(claims, f"item {index}", tenant, now, skew))
     return states
@@ -60,10 +60,10 @@ def _state_of(raw: object, item: str, tenant: str, now: float, skew: float) -> S
     try:
         claims = state_claims.load(raw)
     except ValidationError as error:
-        raise BadRequest(message=f"{item}: {fault_of(error)}") from None
+        raise BadRequest(message=f"{item}: {fault_of(error)}", reason="claim") from None
     fault = _claims_fault(claims, tenant) or time_fault(claims, now, skew, TOKEN_LIFETIME)
     if fault:
-        raise BadRequest(message=f"{item}: {fault}")
+        raise BadRequest(message=f"{item}: {fault}", reason="claim")
     claims["content"] = Content(claims["content"])
     return State(**{name: claims[name] for name in State.__dataclass_fields__})
 

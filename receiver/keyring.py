@@ -65,7 +65,8 @@ class Keyring:
     """All keys of a receiver. Lookup is by role and kid; the tenant then says yes or no.
 
     ``sealing`` are those of contents. ``uses`` are noted by who has proven them. ``protected`` are the sources that a
-    passphrase opened, ``exposed`` are lines that name files with private keys that everybody on the machine may use.
+    passphrase opened, ``exposed`` are lines that name files with private keys that everybody on the machine may use,
+    ``tried`` the kids of keys that are there for a trial.
     """
 
     def __init__(self, keys: Iterable[Key] = (), sealing: Iterable[SealingKey] = ()):
@@ -74,6 +75,7 @@ class Keyring:
         self.uses = KeyUses()
         self.protected: frozenset[str] = frozenset()
         self.exposed: tuple[str, ...] = ()
+        self.tried: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys.values())
@@ -81,7 +83,7 @@ class Keyring:
     def replace(self, other: "Keyring") -> None:
         """Hold the keys of ``other`` instead, at once, for whoever holds this ring."""
         self._keys, self.sealing = other._keys, other.sealing
-        self.protected, self.exposed = other.protected, other.exposed
+        self.protected, self.exposed, self.tried = other.protected, other.exposed, other.tried
 
     def find(self, role: str, kid: str, tenant: str) -> Key | None:
         """Return the key of ``role`` ("platform" or "receiver") with this ``kid`` if it serves ``tenant``."""
@@ -95,7 +97,8 @@ class Keyring:
     def note(self, now: float, *keys: Key) -> None:
         """Note that ``keys`` served a proven request at ``now``, seconds since the epoch."""
         for key in keys:
-            self.uses.note(key.role, key.kid, now)
+            if key.kid not in self.tried:
+                self.uses.note(key.role, key.kid, now)
 
 
 def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> Key:
@@ -175,14 +178,17 @@ def is_empty(variables: Mapping[str, Secret], directory: Path) -> bool:
     return not any(isinstance(entry, str) or entry.role in ROLES for entry in found)
 
 
-def load(settings: Settings) -> tuple[Keyring, list[str]]:
+def load(settings: Settings, trial: Path | None = None) -> tuple[Keyring, list[str]]:
     """Return the keyring that ``settings`` tell of, and all mistakes in it; each protected key is opened once.
 
-    A mistake is a line that names the variable or file and what would be valid; it never holds key material.
+    A mistake is a line that names the variable or file and what would be valid; it never holds key material. The folder
+    ``trial`` holds keys that a doctor tries the receiver with.
     """
     found = list(_entries(settings))
     entries = [entry for entry in found if isinstance(entry, Entry)]
-    ring, mistakes = _parsed(entries, settings)
+    tried = [one for one in keysources.entries({}, {}, trial, True) if isinstance(one, Entry)] if trial else []
+    ring, mistakes = _parsed(entries + tried, settings)
+    ring.tried = frozenset(key.kid for key in ring if key.source in {entry.source for entry in tried})
     mistakes += [mistake for mistake in found if isinstance(mistake, str)]
     for role in ROLES:
         if not any(entry.role == role for entry in entries):

@@ -1,14 +1,14 @@
-"""Logging: one line per event, whatever callers put into it, and one event per request.
+"""Logging: one line per event, whatever callers put into it, and one event per request; as text or as JSON.
 
 Never logged, at any level: keys, tokens, contents. What callers choose (path, method, tenant) is escaped. Of what goes
 wrong only the kind and the place are told, since texts of exceptions and warnings may quote anything.
 """
 
 import contextlib
+import json
 import logging
 import logging.config
 import re
-import secrets
 import sys
 import threading
 import time
@@ -16,8 +16,9 @@ import traceback
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
+from typing import NamedTuple
 
-from flask import Response, g, request
+from receiver.tracing import Trace
 
 log = logging.getLogger("receiver")
 # A part of a token or of a key; no id or name is that long. Each run of letters is looked at once, from its start.
@@ -26,19 +27,24 @@ _LOST = "a line of the log could not be written"
 _LONGEST = 300  # characters of a path in the log
 
 
-class LineFormatter(logging.Formatter):
-    """Time, level and message; control characters escaped, so that nobody forges a line.
+class Asked(NamedTuple):
+    """A request as the log tells it: the ``client``'s address, ``method`` and raw ``path``, which holds no space."""
 
-    The lines of a traceback are kept apart by their bar: a forged one cannot look like the start of an event.
-    """
+    client: str
+    method: str
+    path: str
+
+
+class _Formatter(logging.Formatter):
+    """What both forms share: the time, and where an exception was raised but not its text, which may quote content."""
 
     converter = time.gmtime
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
-    def __init__(self):
+    def __init__(self, form: str | None = None):
         self._second = (-1, "")
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+        super().__init__(form)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """Return the time of ``record``, UTC; that of the same second is made once."""
@@ -48,16 +54,54 @@ class LineFormatter(logging.Formatter):
             self._second = second, text
         return self.default_msec_format % (text, record.msecs)
 
+
+class LineFormatter(_Formatter):
+    """Time, level and message; control characters escaped, so that nobody forges a line.
+
+    The lines of a traceback are kept apart by their bar: a forged one cannot look like the start of an event.
+    """
+
+    def __init__(self):
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of ``record``, without control characters."""
         request_id = getattr(record, "request", None)
         line = super().formatMessage(record) + (f" request={request_id}" if request_id else "")
-        return escape(_LONG.sub(r"\1...", line))
+        return escape(shortened(line))
 
     def formatException(self, ei) -> str:
-        """Return where ``ei`` was raised and its class, but not its text, which may quote content."""
-        lines = [*"".join(traceback.format_tb(ei[2])).splitlines(), ei[0].__name__]
-        return "\n".join(f"    | {escape(line)}" for line in lines)
+        """Return where ``ei`` was raised and its class."""
+        return "\n".join(f"    | {escape(line)}" for line in _places(ei))
+
+
+class JsonFormatter(_Formatter):
+    """An object on a line: time, level, logger, message, perhaps request, then what is known of a request by name."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of ``record``: ASCII, whatever it holds."""
+        told = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": shortened(getattr(record, "short", None) or record.getMessage()),
+        }
+        if request_id := getattr(record, "request", None):
+            told["request"] = request_id
+        for name, value in getattr(record, "fields", {}).items():
+            told[name] = shortened(value) if isinstance(value, str) else value
+        if record.exc_info:
+            told["trace"] = _places(record.exc_info)
+        return json.dumps(told, separators=(",", ":")).replace("\x7f", "\\u007f")
+
+
+def _places(ei: tuple) -> list[str]:
+    return [*"".join(traceback.format_tb(ei[2])).splitlines(), ei[0].__name__]
+
+
+def shortened(text: str) -> str:
+    """Return ``text`` with all that is as long as a part of a token or key cut short."""
+    return _LONG.sub(r"\1...", text)
 
 
 def escape(text: str) -> str:
@@ -80,10 +124,16 @@ class LineHandler(logging.StreamHandler):
             self.flush()
 
 
-def configure(level: str) -> None:
+def is_json(form: str) -> bool:
+    """Tell whether STORAGE_LOG_FORMAT ``form`` means JSON here."""
+    return form == "json" or (form == "auto" and not sys.stderr.isatty())
+
+
+def configure(level: str, form: str = "text") -> None:
     """Log to standard error from ``level`` ("debug", "info", "warning" or "error"); gunicorn's loggers as well.
 
-    Libraries are heard from warnings on: at debug theirs tell what they handle. What nobody catches is logged too.
+    ``form`` is "text", "json", or "auto". Libraries are heard from warnings on: at debug theirs tell what they handle.
+    What nobody catches is logged too.
     """
     handler = {"()": LineHandler, "stream": sys.stderr, "formatter": "line"}
     others = "ERROR" if level == "error" else "WARNING"
@@ -91,7 +141,7 @@ def configure(level: str) -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"line": {"()": LineFormatter}},
+            "formatters": {"line": {"()": JsonFormatter if is_json(form) else LineFormatter}},
             "handlers": {"stderr": handler},
             "root": {"level": others, "handlers": ["stderr"]},
             "loggers": {
@@ -137,34 +187,43 @@ def gunicorn_level(level: str) -> str:
     return "info" if level == "debug" else level
 
 
-def start_request() -> None:
-    """Give the request its id and note when it began."""
-    g.request_id = secrets.token_hex(16)
-    g.began = time.perf_counter()
-
-
-def finish_request(response: Response, path: str, client: str) -> Response:
-    """Log the request in one line: who, what, status, time, and why it was refused; returns ``response``.
-
-    ``path`` is the raw one, which holds no space; ``client`` is an address.
-    """
-    noted = g._get_current_object()
-    response.headers["X-Request-ID"] = noted.request_id
-    effect, cause = noted.get("effect"), noted.get("cause")
-    told = [
-        client,
-        request.environ["REQUEST_METHOD"][:16],
-        path[:_LONGEST],
-        str(response.status_code),
-        f"{1000 * (time.perf_counter() - noted.began):.1f}ms",
-    ]
-    if effect:
-        told.append(f"stored={effect.stored} ignored={effect.ignored} jti={effect.jti_was}")
-    if cause:
-        told.append(f"cause={cause!r}")
+def tell_request(asked: Asked, trace: Trace, status: int) -> None:
+    """Log the request of ``trace``, answered with ``status``: who, what, how long in which room, why refused."""
+    effect = trace.effect
     conflict = effect is not None and effect.jti_was == "conflicting"
     level = logging.WARNING if conflict else logging.INFO
-    if log.isEnabledFor(level):  # by hand: looking for the caller's file and line, which are not shown, takes long
-        extra = {"request": noted.request_id}
-        log.handle(log.makeRecord(log.name, level, "", 0, " ".join(told), (), None, extra=extra))
-    return response
+    if not log.isEnabledFor(level):
+        return
+    fields: dict[str, object] = {
+        "client": asked.client,
+        "method": asked.method[:16],
+        "path": asked.path[:_LONGEST],
+        "call": trace.call,
+        "tenant": trace.tenant,
+        "status": status,
+        "ms": round(1000 * trace.seconds(), 1),
+        "rooms": {room: round(1000 * seconds, 1) for room, seconds in trace.rooms.items()},
+    }
+    if effect:
+        fields |= {"stored": effect.stored, "ignored": effect.ignored, "jti": effect.jti_was}
+    if trace.cause:
+        fields |= {"reason": trace.reason, "cause": trace.cause}
+    # Made by hand: looking for the caller's file and line, which are not shown, takes long.
+    record = log.makeRecord(log.name, level, "", 0, _Told(fields), (), None, extra={"request": trace.request_id})
+    record.fields, record.short = fields, f"{trace.call} {status}"
+    log.handle(record)
+
+
+class _Told:
+    """What is told of a request in one line of text, made when it is asked for; in JSON the fields tell it."""
+
+    def __init__(self, fields: dict):
+        self.fields = fields
+
+    def __str__(self) -> str:
+        told = dict(self.fields)
+        line = f"{told['client']} {told['method']} {told['path']} {told['status']} {told['ms']}ms"
+        line += "".join(f" {room}={ms}" for room, ms in told["rooms"].items())
+        if "jti" in told:
+            line += f" stored={told['stored']} ignored={told['ignored']} jti={told['jti']}"
+        return line + (f" reason={told['reason']} cause={told['cause']!r}" if "cause" in told else "")

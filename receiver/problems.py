@@ -13,7 +13,8 @@
 | StoreUnavailable    | 503    | the store is unreachable, or locked for too long            |
 | StoreFull           | 507    | the store's disk is full                                    |
 
-A problem has a public ``message`` that callers get, and a private ``cause`` that only the log gets.
+A problem has a public ``message`` that callers get, and a private ``cause`` that only the log gets. Its ``reason`` is a
+word of REASONS, for metrics and the log.
 """
 
 from http import HTTPStatus
@@ -21,6 +22,13 @@ from typing import ClassVar
 
 HEADERS = {"X-ManyWho-Service-Problem-Kind": "service"}
 
+# fmt: off
+REASONS = (
+    "missing", "malformed", "unverified", "expired", "too_far_ahead", "not_yet", "issuer", "audience", "path", "tenant",
+    "jti", "replay", "address", "key_id", "body", "token", "claim", "too_large", "media_type", "coding", "not_found",
+    "method", "http", "damaged", "store_unavailable", "store_full", "defect",
+)
+# fmt: on
 _MESSAGES = {
     400: "The request could not be understood.",
     401: "The request signature is missing or not valid.",
@@ -42,14 +50,16 @@ _MESSAGES = {
 class Problem(Exception):
     """A request that ends with an error reply.
 
-    Takes ``cause``, a private text for the log (never a key, a token or content), and ``message``, a
-    public text that replaces the fixed one of its status.
+    Takes ``cause``, a private text for the log (never a key, a token or content), ``message``, a public text that
+    replaces the fixed one of its status, and ``reason``, one of REASONS that replaces that of its class.
     """
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}
+    reason: str = "defect"
 
-    def __init__(self, cause: str = "", message: str = ""):
+    def __init__(self, cause: str = "", message: str = "", reason: str = ""):
+        self.reason = reason or type(self).reason
         self.message = message or message_of(self.status)
         self.cause = cause or self.message
         super().__init__(self.cause)
@@ -59,56 +69,68 @@ class BadRequest(Problem):
     """The request is signed, but what it says is wrong; nothing of it was done."""
 
     status = 400
+    reason = "body"
 
 
 class SignatureRefused(Problem):
     """Who calls is not proven. One text for every cause, so that a caller learns nothing from it."""
 
     status = 401
+    reason = "malformed"
 
 
 class ReplayRefused(SignatureRefused):
     """A ``jti`` was used before, for another method or body (PROTOCOL, "Every call …")."""
+
+    reason = "replay"
 
 
 class AddressRefused(Problem):
     """The client that a trusted proxy names is not one of STORAGE_ALLOW_FROM."""
 
     status = 403
+    reason = "address"
 
 
 class NotFound(Problem):
     """The address, or the state, does not exist for this tenant."""
 
     status = 404
+    reason = "not_found"
 
 
 class TooLarge(Problem):
     """The body, or what its tokens inflate to, is over the limit."""
 
     status = 413
+    reason = "too_large"
 
 
 class UnsupportedMedia(Problem):
     """The body is not declared as JSON in UTF-8."""
 
     status = 415
+    reason = "media_type"
 
 
 class UnknownCoding(Problem):
     """The body comes in a transfer coding other than chunked (RFC 9112 section 6.1)."""
 
     status = 501
+    reason = "coding"
 
 
 class StoreDamaged(Problem):
     """Stored data is not what was written: the one expected 500."""
+
+    reason = "damaged"
 
 
 class StoreUnavailable(Problem):
     """The store cannot be reached, or was locked for longer than the store time-out."""
 
     status = 503
+    reason = "store_unavailable"
     headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
 
 
@@ -120,6 +142,12 @@ class StoreFull(Problem):
     """The store has no room left; nothing of the request was kept."""
 
     status = 507
+    reason = "store_full"
+
+
+def reason_of(status: int) -> str:
+    """Return the word of REASONS for an HTTP ``status`` (int) that a framework answered."""
+    return {404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}.get(status, "http")
 
 
 def message_of(status: int) -> str:

@@ -7,7 +7,6 @@ connections get the new certificate, and each request finds its keys when it com
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -19,36 +18,6 @@ from receiver.settings import Settings, SettingsMistakes, declared
 _LOOK_EVERY = 5.0  # seconds
 _TAKEN_ANEW = {"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"}  # of the settings, besides keys themselves
 SIGNALS = set(Arbiter.SIGNALS)
-
-
-class Master(Arbiter):
-    """gunicorn's master, which reads keys and certificates again instead of starting other workers."""
-
-    def __init__(self, app):
-        super().__init__(app)
-        self.watch = Watch(app.settings)
-
-    def spawn_worker(self) -> int:
-        """Start a worker. No signal gets lost between the fork and the handlers of the worker, which lets them in."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            return super().spawn_worker()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
-        """Return the signals that came, and SIGHUP when files have changed."""
-        signals = super().wait_for_signals(timeout)
-        if signal.SIGHUP not in signals and self.watch.has_changed():
-            self.log.info("files of keys or certificates have changed")
-            signals.append(signal.SIGHUP)
-        return signals
-
-    def handle_hup(self) -> None:
-        """Take the keys and certificates that are there now, here and in every worker."""
-        self.watch.settle()
-        if take(self.app.refresh, self.log):
-            self.kill_workers(signal.SIGHUP)
 
 
 def take(refresh: Callable[[], list[str]], log: logging.Logger) -> bool:

@@ -58,7 +58,8 @@ class Change:
 @calls.get("/health")
 def health() -> Response:
     """Answer 200 when the database does; needs no signature and tells nothing else."""
-    _receiver().store.ping()
+    with g.trace.room("store"):
+        _receiver().store.ping()
     return _json(strictjson.dumps({"status": "ok"}))
 
 
@@ -67,11 +68,13 @@ def load(tenant: str, id: str) -> Response:
     """Answer the sealed state ``id`` of ``tenant``; 404 when there is none."""
     receiver, now = _receiver(), _receiver().clock()
     caller = _caller(tenant, now)
-    found = [receiver.store.find(_uuid(tenant), _uuid(id))]
+    with g.trace.room("store"):
+        found = [receiver.store.find(_uuid(tenant), _uuid(id))]
     if found == [None]:
         raise NotFound(message="There is no such state.")
-    # Popped, so that nothing here holds a large content while the token of it is made.
-    token = envelope.seal_state(found.pop(), caller.platform_key, caller.receiver_key, now)
+    with g.trace.room("seal"):
+        # Popped, so that nothing here holds a large content while the token of it is made.
+        token = envelope.seal_state(found.pop(), caller.platform_key, caller.receiver_key, now)
     return _json(b'{"token":"%b"}' % token)  # nothing in a token needs an escape
 
 
@@ -82,9 +85,11 @@ def save(tenant: str) -> Response:
     limits = receiver.settings.clock_skew, receiver.settings.max_inflated
 
     def do() -> Effect:
-        tokens = _items(change.take_body(), tokens_of)
-        states = envelope.open_states(tokens, tenant, receiver.keyring, change.now, *limits)
-        return receiver.store.save(change.tenant, states, change.receipt)
+        with g.trace.room("open"):
+            tokens = _items(change.take_body(), tokens_of)
+            states = envelope.open_states(tokens, tenant, receiver.keyring, change.now, *limits)
+        with g.trace.room("store"):
+            return receiver.store.save(change.tenant, states, change.receipt)
 
     return _once(change, do)
 
@@ -93,9 +98,14 @@ def save(tenant: str) -> Response:
 def delete(tenant: str) -> Response:
     """Delete the states that the body names, all or none; ids that do not exist are no fault."""
     change = _change(tenant)
-    return _once(
-        change, lambda: _receiver().store.delete(change.tenant, _items(change.take_body(), ids_of), change.receipt)
-    )
+
+    def do() -> Effect:
+        with g.trace.room("open"):
+            ids = _items(change.take_body(), ids_of)
+        with g.trace.room("store"):
+            return _receiver().store.delete(change.tenant, ids, change.receipt)
+
+    return _once(change, do)
 
 
 def called_path() -> str:
@@ -137,13 +147,18 @@ def _receiver() -> Receiver:
 
 
 def _caller(tenant: str, now: float) -> Caller:
+    with g.trace.room("verify"):
+        return _proven(tenant, now)
+
+
+def _proven(tenant: str, now: float) -> Caller:
     receiver = _receiver()
     settings = receiver.settings
     if not is_routed_as_sent(request.environ):
-        raise SignatureRefused("signature: the request URI has more than one path")
+        raise SignatureRefused("signature: the request URI has more than one path", reason="path")
     caller = signature.check(request.headers, called_path(), tenant, receiver.keyring, now, settings.clock_skew)
     if settings.tenants and canonical_uuid(tenant) not in settings.tenants:
-        raise SignatureRefused("signature: of a tenant that STORAGE_TENANTS does not list")
+        raise SignatureRefused("signature: of a tenant that STORAGE_TENANTS does not list", reason="tenant")
     return caller
 
 
@@ -160,10 +175,12 @@ def _change(tenant: str) -> Change:
     caller = _caller(tenant, now)
     own = _uuid(tenant)
     if caller.jti is None and receiver.settings.replay == "enforce":
-        raise SignatureRefused("signature: a change without jti")
+        raise SignatureRefused("signature: a change without jti", reason="jti")
     if caller.jti is None and receiver.settings.replay == "observe":
-        log.warning("a change without jti", extra={"request": g.request_id})
-    raw = body.read(request.environ, receiver.settings.max_body)
+        log.warning("a change without jti", extra={"request": g.trace.request_id})
+    with g.trace.room("body"):
+        raw = body.read(request.environ, receiver.settings.max_body)
+    g.trace.received = len(raw)
     return Change(own, raw, _receipt(caller, raw, now), now)
 
 
@@ -186,7 +203,10 @@ def _once(change: Change, do: Callable[[], Effect]) -> Response:
 
 def _was_done(change: Change) -> bool:
     receipt = change.receipt
-    return receipt is not None and receipt.enforce and _receiver().store.repeated(change.tenant, receipt)
+    if receipt is None or not receipt.enforce:
+        return False
+    with g.trace.room("store"):
+        return _receiver().store.repeated(change.tenant, receipt)
 
 
 def _items(raw: bytes, schema: Callable[[list], list]) -> list:
@@ -210,7 +230,7 @@ def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
 
 
 def _done(effect: Effect) -> Response:
-    g.effect = effect
+    g.trace.effect = effect
     response = Response(status=204)
     del response.headers["Content-Type"]  # there is no content
     return response

@@ -86,10 +86,13 @@ class _Joined:
                 self.large.release()
 
 
-def bounded(application: Callable, patience: float, large: threading.Semaphore) -> Callable:
+def bounded(
+    application: Callable, patience: float, large: threading.Semaphore, is_ending: Callable[[], bool]
+) -> Callable:
     """Return ``application`` such that neither an unread body nor a reply that is not taken keeps a thread.
 
-    A reply has ``patience`` seconds, and more when it is large; ``large`` counts those that may wait for it.
+    A reply has ``patience`` seconds, and more when it is large; ``large`` counts those that may wait for it. When
+    ``is_ending``, each closes its connection.
     """
 
     def answer(environ: dict, start_response: Callable) -> Iterable[bytes]:
@@ -98,7 +101,7 @@ def bounded(application: Callable, patience: float, large: threading.Semaphore) 
 
         def start(status: str, headers: list, exc_info=None) -> Callable:
             has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
-            if has_body and not environ.get(BODY_READ):
+            if (has_body and not environ.get(BODY_READ)) or is_ending():
                 response.force_close()  # else the rest would be waited for, or read as a request
             size = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
             response.sock.patience = patience + size / _SLOWEST_READER

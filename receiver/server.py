@@ -1,23 +1,24 @@
 """gunicorn, configured: what ``receiver serve`` runs."""
 
 import gc
-import os
 import resource
 from collections.abc import Callable, Sequence
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import logs, reloading, tls, worker
+from receiver import logs, reloading, running, tls, worker
 from receiver.addresses import Gate
+from receiver.admin.listener import AdminApplication
 from receiver.app import configure_anew, create_app, open_configured
 from receiver.keyring import Keyring
+from receiver.lifecycle import Lifecycle
+from receiver.master import Master
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores.urls import Place
 
 _CONNECTIONS = 10_000  # of each worker; one that is idle takes some KiB, and gunicorn's thousand are soon held
 _FILES = 65_536
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - heartbeats on a busy disk would get healthy workers killed
 
 
 def _allow_files() -> None:
@@ -39,7 +40,7 @@ class Logger(GunicornLogger):
 
 
 class Server(BaseApplication):
-    """The receiver under gunicorn. ``on_ready`` is called with the addresses once it listens.
+    """The receiver under gunicorn. ``on_ready`` is called with its addresses, and that of the admin listener or None.
 
     ``unprepared`` are the places whose stores workers may create. Raises SettingsMistakes for what TLS needs.
     """
@@ -48,7 +49,7 @@ class Server(BaseApplication):
         self,
         settings: Settings,
         keyring: Keyring,
-        on_ready: Callable[[list[str]], None],
+        on_ready: Callable[[list[str], str | None], None],
         unprepared: Sequence[Place] = (),
     ):
         self.unprepared = unprepared
@@ -57,6 +58,9 @@ class Server(BaseApplication):
         self.on_ready = on_ready
         self.gate = Gate(settings.allow_from, settings.trusted_proxies)
         self.has_folder = settings.keys.is_dir()
+        self.life = Lifecycle()
+        self.folder: running.RunFolder | None = None
+        self.admin: AdminApplication | None = None
         self.tls: tls.Terms | None = None
         self._take_tls(settings)
         super().__init__()
@@ -85,24 +89,42 @@ class Server(BaseApplication):
             "limit_request_field_size": 8190,
             "logger_class": "receiver.server.Logger",
             "proc_name": "receiver",
-            "worker_tmp_dir": _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None,
-            "when_ready": lambda arbiter: self.on_ready([self._address(one) for one in arbiter.LISTENERS]),
+            "worker_tmp_dir": running.shared_memory(),  # on a busy disk they would look silent, and be killed
+            "when_ready": self._introduce,
+            "pre_fork": lambda master, one: master.prepare_worker(one),
+            "post_fork": lambda master, one: master.enter_worker(one),
+            "on_exit": lambda _master: self.folder.remove(),
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until told to stop. Raises SettingsMistakes when there is no place for what is kept meanwhile."""
         _allow_files()
+        base = running.base_of(self.settings)
+        try:
+            self.folder = running.RunFolder(base)
+        except OSError as cause:
+            raise SettingsMistakes([f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror})"]) from None
+        if self.settings.admin_bind != "off":
+            ours = self.settings, self.keyring, self.life, self.folder
+            self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls)
         gc.collect()  # here and not in each worker: looking through memory would end that they share it
-        reloading.Master(self).run()
+        Master(self).run()
+
+    def _introduce(self, master: Master) -> None:
+        """Say who listens where, to people and to the commands that look for this receiver."""
+        addresses = [self._address(one) for one in master.LISTENERS]
+        admin = str(master.admin_sockets[0]) if master.admin_sockets else None
+        self.folder.introduce(addresses, admin)
+        self.on_ready(addresses, admin)
 
     def refresh(self) -> list[str]:
         """Take the keys and certificates that are there now, all or none; returns what changed.
 
         Raises SettingsMistakes.
         """
-        settings, keyring = configure_anew()
+        settings, keyring = configure_anew(self.folder.trial)
         if self.has_folder and not settings.keys.is_dir():
             raise SettingsMistakes([f"{settings.keys}: the directory of keys is gone (is the volume mounted?)"])
         if self.keyring.sealing and not keyring.sealing:

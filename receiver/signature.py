@@ -17,6 +17,8 @@ PLATFORM_KEY_ID = "X-ManyWho-Platform-Key-ID"
 RECEIVER_KEY_ID = "X-ManyWho-Receiver-Key-ID"
 ISSUER = "manywho"
 LIFETIME = 5 * 60  # seconds that a signature may still be valid for
+_PAST, _AHEAD, _NOT_YET = "exp is past", "exp is too far ahead", "nbf is in the future"
+_TIME_FAULTS = {_PAST: "expired", _AHEAD: "too_far_ahead", _NOT_YET: "not_yet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +48,25 @@ def check(headers: Mapping[str, str], path: str, tenant: str, keyring: Keyring, 
 
 def _verified_claims(token: str | None, signer: Finder) -> dict:
     if not token:
-        raise SignatureRefused("signature: missing")
+        raise SignatureRefused("signature: missing", reason="missing")
     try:
         return request_claims.load(strictjson.loads(verify_jws(as_ascii(token), signer)))
     except ValidationError as error:
         raise SignatureRefused(f"signature: {fault_of(error)}") from None
     except Exception as cause:
-        raise SignatureRefused(f"signature: {told(cause)}") from None
+        raise SignatureRefused(f"signature: {told(cause)}", reason="unverified") from None
 
 
 def _check_claims(claims: Mapping, path: str, tenant: str, now: float, skew: float) -> None:
     if claims["iss"] != ISSUER:
-        raise SignatureRefused("signature: iss is not manywho")
+        raise SignatureRefused("signature: iss is not manywho", reason="issuer")
     if not is_for_tenant(claims["aud"], tenant):
-        raise SignatureRefused("signature: aud does not hold the tenant")
+        raise SignatureRefused("signature: aud does not hold the tenant", reason="audience")
     fault = time_fault(claims, now, skew, LIFETIME)
     if fault:
-        raise SignatureRefused(f"signature: {fault}")
+        raise SignatureRefused(f"signature: {fault}", reason=_TIME_FAULTS[fault])
     if claims["path"] != path:
-        raise SignatureRefused("signature: path is not the path of this request")
+        raise SignatureRefused("signature: path is not the path of this request", reason="path")
 
 
 def is_for_tenant(audience: list[str], tenant: str) -> bool:
@@ -78,19 +80,19 @@ def time_fault(claims: Mapping, now: float, skew: float, lifetime: float) -> str
     ``skew`` is granted on exp, on its upper bound ``now + lifetime``, and on nbf (PROTOCOL, "Clock skew").
     """
     if claims["exp"] <= now - skew:
-        return "exp is past"
+        return _PAST
     if claims["exp"] > now + lifetime + skew:
-        return "exp is too far ahead"
+        return _AHEAD
     if claims.get("nbf", now) > now + skew:
-        return "nbf is in the future"
+        return _NOT_YET
     return None
 
 
 def _named_key(headers: Mapping[str, str], header: str, role: str, tenant: str, keyring: Keyring) -> Key:
     kid = canonical_uuid(headers.get(header))
     if kid is None:
-        raise BadRequest(message=f"{header} must be the UUID of a key.")
+        raise BadRequest(message=f"{header} must be the UUID of a key.", reason="key_id")
     key = keyring.find(role, kid, tenant)
     if key is None:
-        raise BadRequest(message=f"{header} names no {role} key that is configured here.")
+        raise BadRequest(message=f"{header} names no {role} key that is configured here.", reason="key_id")
     return key

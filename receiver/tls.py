@@ -19,7 +19,7 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of 1.3 are of this k
 
 @dataclass(frozen=True)
 class Terms:
-    """How connections are secured: the ``context``, which ``certificate`` is shown, and what is odd about it.
+    """How connections are secured: the ``context``, which ``certificate`` is shown, what is odd about it, its end.
 
     A certificate that is out of its time does not stop a start: whether to go on is the client's decision, and a
     restart in the night, or a wrong clock, would make an outage of what is a warning.
@@ -28,6 +28,7 @@ class Terms:
     context: ssl.SSLContext
     certificate: str
     warnings: list[str]
+    expires: datetime.datetime
 
 
 def load(settings: Settings) -> tuple[Terms | None, list[str]]:
@@ -51,7 +52,7 @@ def load(settings: Settings) -> tuple[Terms | None, list[str]]:
     if settings.tls_client_ca:
         mistakes += _load_authorities(context, settings.tls_client_ca)
     shown = f"certificate {certificate.serial_number:x}, valid until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M}Z"
-    return (None if mistakes else Terms(context, shown, warnings)), mistakes
+    return (None if mistakes else Terms(context, shown, warnings, certificate.not_valid_after_utc)), mistakes
 
 
 def _out_of_time(certificate: x509.Certificate) -> list[str]:

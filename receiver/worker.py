@@ -23,7 +23,7 @@ from gunicorn.http import errors
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from receiver import reloading, turns
+from receiver import metrics, reloading, turns
 from receiver.addresses import Gate
 from receiver.connection import Connection, HandshakeFailed
 from receiver.refusals import Sparing, reply, status_of, tls_fault
@@ -73,7 +73,7 @@ class Worker(ThreadWorker):
             with self.reading_anew:  # whoever reads last has read what is there last
                 while not reloading.take(self._refresh, self.log):  # which the master could
                     time.sleep(_AGAIN)
-                self.log.info("worker %s has taken keys and certificates", self.pid)
+                self.log.info("%s %s has taken keys and certificates", getattr(self.app, "title", "worker"), self.pid)
 
         threading.Thread(target=read, daemon=True).start()
 
@@ -202,11 +202,16 @@ class Worker(ThreadWorker):
     def load_wsgi(self) -> None:
         """Load the application, and close the connection behind any request whose body it did not read."""
         super().load_wsgi()
-        self.wsgi = bounded(self.wsgi, READ_TIMEOUT, self.large)
+        self.wsgi = bounded(self.wsgi, READ_TIMEOUT, self.large, self._is_ending)
         # What is there now stays: looking for garbage in it, again and again, is work for nothing.
         gc.freeze()
         gc.set_threshold(_GARBAGE)
         _give_memory_back()
+
+    def _is_ending(self) -> bool:
+        """Tell whether the receiver is about to end: whoever uses this connection had better make another one."""
+        life = getattr(self.app, "life", None)
+        return life is not None and life.is_ending
 
     def handle_request(self, req, conn: Connection) -> bool:
         """Answer ``req``; a client that does not take the reply in time is left."""
@@ -254,6 +259,7 @@ class Worker(ThreadWorker):
         else:
             status = 500
             self.log.error("error outside the application", exc_info=exc)
+        metrics.refused(status)
         uri = (getattr(req, "uri", None) or "").partition("?")[0]
         if uri.startswith("/"):
             uri = public_path(uri, self.prefix)

@@ -133,6 +133,7 @@ def test_a_private_key_that_everybody_may_read_stops_the_start_or_is_warned_abou
 def test_a_warning_about_a_key_that_everybody_may_read_is_in_the_log(folder):
     next((folder / "keys").glob("receiver*.json")).chmod(0o604)
     environ = {"STORAGE_INSECURE_KEYS": "warn", "STORAGE_BIND": "127.0.0.1:0", "STORAGE_KEYS": "keys"}
+    environ |= {"STORAGE_ADMIN_BIND": "off", "STORAGE_LOG_FORMAT": "text"}
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "receiver", "serve"],

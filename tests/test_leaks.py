@@ -62,7 +62,7 @@ def lines_of(folder) -> list[str]:
     """Return the lines of the log in ``folder``: each an event, or a line of a traceback behind its bar."""
     lines = (folder / "log").read_text().splitlines()
     for line in lines:
-        assert LINE.fullmatch(line), line
+        assert LINE.fullmatch(line) or {"time", "level", "logger", "message"} <= json.loads(line).keys(), line
         assert line.isascii() and line.isprintable(), line
     return lines
 
@@ -231,9 +231,18 @@ QUOTING = {
 }
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "file", "postgresql", "mariadb"])
+@pytest.mark.parametrize(
+    ("kind", "program"),
+    [
+        ("sqlite", "receiver"),
+        ("sqlite", "tests.json_receiver"),
+        ("file", "receiver"),
+        ("postgresql", "tests.json_receiver"),
+        ("mariadb", "receiver"),
+    ],
+)
 def test_at_debug_and_with_every_kind_of_request_and_fault_nothing_is_told(
-    kind, request, keys, platform_at, marked, tmp_path
+    kind, program, request, keys, platform_at, marked, tmp_path
 ):
     server = None
     url = {"sqlite": f"sqlite:///{tmp_path}/states.db", "file": f"file://{tmp_path}/states"}.get(kind)
@@ -243,7 +252,7 @@ def test_at_debug_and_with_every_kind_of_request_and_fault_nothing_is_told(
         server = request.getfixturevalue(kind)
         database = server.new_database()
         url = server.url(database)
-    with talkative(keys, tmp_path, DATABASE_URL=url) as (running, printed):
+    with talkative(keys, tmp_path, program=(program,), DATABASE_URL=url) as (running, printed):
         talk = Talk(running.url, platform_at(running.url), keys, marked)
         talk.every_call()
         if kind == "sqlite":  # what is refused does not come as far as the store

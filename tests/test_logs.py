@@ -1,31 +1,142 @@
 """The log: one event, one line, and nothing in it that must not be."""
 
+import json
 import logging
+import os
+import pty
 import subprocess
 import sys
 
 import pytest
 
+from receiver import tracing
 from receiver.app import create_app
-from receiver.logs import LineFormatter, escape
+from receiver.logs import JsonFormatter, LineFormatter, escape, is_json
 from receiver.routes import Change
 from receiver.secret import Secret
 from receiver.settings import Settings
 from receiver.states import State
+from tests.test_serving import environment_of
 from tests.test_stores import TENANT, a_state
 
 
-def formatted(message, *args, exc_info=None, **extra) -> str:
+def formatted(message, *args, exc_info=None, form=LineFormatter, **extra) -> str:
     record = logging.LogRecord("receiver", logging.INFO, "x.py", 1, message, args, exc_info)
     record.__dict__.update(extra)
-    return LineFormatter().format(record)
+    return form().format(record)
 
 
-@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "a\u2028b", "a\x1b[31mb", "a\x00b", "a\ud800b", "a\u202eb"])
+def as_json(*args, **extra) -> dict:
+    line = formatted(*args, form=JsonFormatter, **extra)
+    assert line.isprintable() and line.isascii()
+    return json.loads(line)
+
+
+FORGERIES = ["a\nb", "a\r\nb", "a\u2028b", "a\x1b[31mb", "a\x00b", "a\ud800b", "a\u202eb"]
+
+
+@pytest.mark.parametrize("text", FORGERIES)
 def test_what_could_forge_or_hide_a_line_is_escaped(text):
     line = formatted("said %s", text, request="r\nq")
     assert line.isprintable() and line.isascii()
     assert line.count("\n") == 0
+
+
+@pytest.mark.parametrize("text", [*FORGERIES, "a\x7fb", 'a","level":"critical'])
+def test_json_is_one_line_whatever_it_holds(text):
+    found = as_json("said %s", text, request="r", fields={"cause": text, "status": 401, "rooms": {"verify": 0.5}})
+    assert (found["message"], found["cause"]) == (f"said {text}", text)
+    assert (found["level"], found["logger"], found["request"], found["status"]) == ("info", "receiver", "r", 401)
+
+
+def test_a_token_is_cut_short_in_json_as_well(platform, state):
+    token = platform.headers("/x")["X-ManyWho-Signature"]
+    found = as_json("header %s", token, fields={"path": token})
+    for part in token.split("."):
+        assert part not in json.dumps(found)
+        assert part[:8] in found["message"] and part[:8] in found["path"]
+
+
+def test_a_traceback_in_json_tells_where_and_never_what():
+    content = "private matters"
+    try:
+        raise ValueError(content)
+    except ValueError as failure:
+        found = as_json("a defect", exc_info=(type(failure), failure, failure.__traceback__))
+    assert found["trace"][-1] == "ValueError"
+    assert any("test_logs.py" in line for line in found["trace"])
+    assert "private" not in json.dumps(found)
+
+
+def test_a_request_is_told_by_its_fields(platform, state, caplog):
+    caplog.set_level(logging.INFO)
+    assert platform.save(state).status == 204
+    assert platform.call("GET", "/api/storage/1/states/x/y", headers={}).status == 401
+    saved, refused = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    assert (saved["message"], saved["call"], saved["tenant"]) == ("save 204", "save", platform.tenant)
+    assert (saved["method"], saved["status"], saved["stored"], saved["jti"]) == ("POST", 204, 1, "new")
+    assert set(saved["rooms"]) == {"verify", "body", "open", "store"}
+    assert 0 < sum(saved["rooms"].values()) <= saved["ms"] + 0.3
+    assert (refused["tenant"], refused["reason"], refused["cause"]) == (None, "missing", "signature: missing")
+
+
+def test_automatic_is_text_on_a_terminal_and_json_elsewhere():
+    assert (is_json("json"), is_json("text")) == (True, False)
+    program = "from receiver import logs; logs.configure('info', 'auto'); logs.log.info('hello')"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(ran.stderr)["message"] == "hello"
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, timeout=30, check=True)
+    os.close(theirs)
+    assert os.read(ours, 1000).decode().rstrip().endswith(" INFO    hello")
+    os.close(ours)
+
+
+def test_all_that_a_service_says_in_json_is_json(keys, platform_at, state, tmp_path):
+    """gunicorn's lines, the one that takes the banner's place, and what is refused before the application sees it."""
+    environ = environment_of(keys, tmp_path, STORAGE_BIND="127.0.0.1:0", STORAGE_LOG_FORMAT="auto")
+    command = [sys.executable, "-m", "receiver", "serve"]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        said = []
+        while not said or said[-1]["message"] != "listening":
+            said.append(json.loads(process.stderr.readline()))
+        (url,) = said[-1]["addresses"]
+        assert said[-1]["admin"] is None
+        client = platform_at(url)
+        assert client.save(state).status == 204
+        assert client.call("GET", "/x", headers={"a_b": "c"}).status == 400
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    said += [json.loads(line) for line in err.splitlines()]
+    assert out == ""
+    assert {"gunicorn.error", "receiver"} == {one["logger"] for one in said}
+    assert [one["status"] for one in said if one["message"] == "save 204"] == [204]
+    assert {"Shutting down: Master", "refused: InvalidHeaderName from 127.0.0.1"} <= {one["message"] for one in said}
+
+
+def test_a_request_id_is_taken_from_a_trusted_proxy_and_from_nobody_else(ring, store):
+    trusting = create_app(Settings(trusted_proxies=("127.0.0.1/32",)), ring, store).test_client()
+    nobody = create_app(Settings(), ring, store).test_client()
+    for offered in ("0123456789abcdef", "7F000001:AB12_7F000001:1F90_5C3_0F:22", "a-b.c/d+e=f@g"):
+        headers = {"X-Request-ID": offered}
+        assert trusting.get("/api/storage/1/health", headers=headers).headers["X-Request-ID"] == offered
+        assert nobody.get("/api/storage/1/health", headers=headers).headers["X-Request-ID"] != offered
+    for offered in ("", "a b", "x" * 64, "a\u00e9", 'a"b', "a\tb"):
+        made = trusting.get("/api/storage/1/health", headers={"X-Request-ID": offered}).headers["X-Request-ID"]
+        assert len(made) == 32 and made != offered
+
+
+def test_ids_that_are_made_never_repeat_and_times_of_a_room_add_up():
+    assert len({tracing.begin(None).request_id for _ in range(1000)}) == 1000
+    trace = tracing.begin("x")
+    for _ in range(2):
+        with trace.room("store"):
+            pass
+    once = trace.rooms["store"]
+    with trace.room("store"):
+        pass
+    assert trace.rooms["store"] > once > 0
 
 
 def test_a_token_is_cut_short_wherever_it_stands(platform, state):

@@ -49,8 +49,8 @@ def test_every_command_line_that_is_named_exists(words):
     command = cli
     for word in words.split():
         if isinstance(command, click.Group):
-            assert word in command.commands, words
-            command = command.commands[word]
+            command = command.get_command(click.Context(command), word)
+            assert command, words
     assert command.help
 
 
@@ -108,4 +108,4 @@ def test_only_the_modules_that_speak_http_import_flask():
         for path in (ROOT / "receiver").rglob("*.py")
         if "import flask" in path.read_text() or "from flask" in path.read_text()
     }
-    assert users == {"app", "routes", "logs", "mock_platform/web"}
+    assert users == {"app", "routes", "mock_platform/web"}

@@ -15,10 +15,11 @@ import pytest
 from gunicorn.arbiter import Arbiter
 
 from receiver.keyring import Keyring
+from receiver.master import Master
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
-from receiver.reloading import Master, Watch, changes_of_keys, changes_of_settings
+from receiver.reloading import Watch, changes_of_keys, changes_of_settings
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests import certificates

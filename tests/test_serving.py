@@ -463,6 +463,8 @@ def test_a_database_that_is_gone_or_damaged_stays_an_outage_when_a_worker_starts
 def environment_of(keys, folder, **more):
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "PYTHONPATH")}
     return clean | {
+        "STORAGE_ADMIN_BIND": "off",
+        "STORAGE_LOG_FORMAT": "text",
         "DATABASE_URL": f"sqlite:///{folder}/states.db",
         "PLATFORM_KEY": json.dumps(keys.platform.public()),
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),

@@ -54,6 +54,12 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
         "STORAGE_ALLOW_FROM": "192.0.2.0/24",
         "STORAGE_PUBLIC_PREFIX": "/flow/%7Ea",
         "STORAGE_MAX_ITEMS": "5000",
+        "STORAGE_DRAIN": "5",
+        "STORAGE_LOG_FORMAT": "json",
+        "STORAGE_ADMIN_BIND": "off",
+        "STORAGE_MIN_FREE": "0",
+        "STORAGE_TALLY_EVERY": "60",
+        "STORAGE_RUN_DIR": str(tmp_path),
     }
     (tmp_path / "pem").touch()
     found, mistakes = settings.read(given)

@@ -1,33 +1,38 @@
 """The ``receiver`` command line, a file per group. Exit status: 0 done, 1 failed, 2 wrong words, 78 wrong settings."""
 
 import contextlib
+import importlib
 import os
 import sys
 
 import click
 
 from receiver import __version__, logs
-from receiver.commands.config import config
-from receiver.commands.conformance import conformance
-from receiver.commands.demo import demo
-from receiver.commands.keys import keys
-from receiver.commands.platform import platform
-from receiver.commands.serve import serve
-from receiver.commands.store import store
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 
 EX_CONFIG = 78  # sysexits.h: systemd and people know it as "configuration error"
+_COMMANDS = ("serve", "keys", "store", "config", "health", "demo", "platform", "conformance")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Lazy(click.Group):
+    """A group that loads a command's module when it is asked for: a container asks for health all day."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command called ``cmd_name``, None when there is none."""
+        if cmd_name not in _COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"receiver.commands.{cmd_name}"), cmd_name)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="external-storage-receiver")
 def cli() -> None:
     """Keeps the runtime states of Flow apps in your own data centre."""
-
-
-for command in (serve, keys, store, config, demo, platform, conformance):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from receiver.mock_platform.keys import StoreKeys, new_store
 
 _SAVES = 12
 _NOT_INHERITED = ("STORAGE_", "DATABASE_", "JDBC_", "PORT", "PLATFORM_KEY", "RECEIVER_KEY")
-_BANNER = re.compile(r"address\s+(https?://\S+).*\n\s+database\s+(.+)\n")
+_BANNER = re.compile(r"address\s+(https?://\S+).*\n\s+admin\s+(\S+).*\n\s+database\s+(.+)\n")
 
 
 @click.command()
@@ -50,9 +50,13 @@ def given_store() -> dict[str, str]:
 
 @dataclass
 class Running:
-    """A receiver that runs as a ``process`` of its own, answers at ``url`` and keeps states in ``store``."""
+    """A receiver that runs as a ``process`` of its own, answers at ``url`` and keeps states in ``store``.
+
+    ``admin`` is the address of its admin listener, or "off".
+    """
 
     url: str
+    admin: str
     store: str
     process: subprocess.Popen
 
@@ -69,6 +73,8 @@ def running_receiver(
     ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     ours |= {
         "STORAGE_BIND": "127.0.0.1:0",
+        "STORAGE_ADMIN_BIND": "off",
+        "STORAGE_LOG_FORMAT": "text",
         "PLATFORM_KEY": json.dumps(keys.platform.public()),
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),
         "STORAGE_KEYS": str(folder / "keys"),

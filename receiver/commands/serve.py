@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from receiver import app, logs
+from receiver import __version__, app, logs
 from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
@@ -20,13 +20,17 @@ _AT_ONCE = 16
 def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     settings, keyring = app.configure()
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     logs.warn(keyring.exposed)
     unprepared = _prepare_stores(settings, keyring)
 
-    def on_ready(addresses: list[str]) -> None:
+    def on_ready(addresses: list[str], admin: str | None) -> None:
+        if logs.is_json(settings.log_format):
+            fields = {"addresses": addresses, "admin": admin, "database": str(settings.place), "version": __version__}
+            logs.log.info("listening", extra={"fields": fields})
+            return
         with contextlib.suppress(OSError):  # nobody may be reading
-            click.echo(banner(settings, keyring, addresses))
+            click.echo(banner(settings, keyring, addresses, admin))
 
     Server(settings, keyring, on_ready, unprepared=unprepared).run()
 
@@ -58,7 +62,7 @@ def _prepare_stores(settings: Settings, keyring: Keyring) -> list[Place]:
     return unprepared
 
 
-def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
+def banner(settings: Settings, keyring: Keyring, addresses: list[str], admin: str | None) -> str:
     """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try."""
     first = addresses[0]
     socket = first.removeprefix("unix:")
@@ -67,6 +71,7 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str]) -> str:
         "",
         "External Storage receiver",
         f"  address   {', '.join(addresses)}",
+        f"  admin     {admin or 'off'}{' (/livez, /readyz, /metrics)' if admin else ''}",
         f"  database  {settings.place}",
         *(f"  tenant    {tenant}: {one.place}" for tenant, one in settings.tenant_stores.items()),
         f"  workers   {settings.workers} processes of {settings.threads} threads",

@@ -88,11 +88,26 @@ def bind(value: str) -> str:
     return value
 
 
+def bind_or_off(value: str) -> str:
+    """Return ``value`` as ``bind`` does, or "off"."""
+    try:
+        return value if value == "off" else bind(value)
+    except ValueError as cause:
+        raise ValueError(f"{cause}; or off") from None
+
+
 def directory(value: str) -> Path:
     """Return ``value`` as the path of a directory that exists."""
     if value and os.path.isdir(value):  # Path.is_dir raises where it may not look
         return Path(value)
     raise ValueError("must be the path of a directory that exists")
+
+
+def run_dir(value: str) -> str:
+    """Return ``value`` as the path of a directory that exists and in which folders can be made."""
+    if os.path.isdir(value) and os.access(value, os.W_OK | os.X_OK):
+        return value
+    raise ValueError("must be the path of a directory that exists and is writable")
 
 
 def file(value: str) -> str:

@@ -1,6 +1,5 @@
 """Environment → Settings, or all mistakes in it at once."""
 
-import dataclasses
 import difflib
 import os
 import re
@@ -10,12 +9,10 @@ from pathlib import Path
 from receiver import files
 from receiver.keysources import kid_in_name
 from receiver.secret import Secret
-from receiver.settings import options
-from receiver.settings.table import Resident, Settings, declared
-from receiver.stores import urls
+from receiver.settings.residents import TENANT_NAME, residents, tenant_in
+from receiver.settings.table import Settings, declared
 
 _KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
-_TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
 
 
 class SettingsMistakes(Exception):
@@ -48,7 +45,7 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
             mistakes.append(f"{source}: {cause}")
         values.setdefault("sources", {})[field.name] = source
-    values["tenant_stores"], more = _residents({name: given.pop(name) for name in list(given) if _tenant_in(name)})
+    values["tenant_stores"], more = residents({name: given.pop(name) for name in list(given) if tenant_in(name)})
     values["key_texts"] = {source: Secret(value) for value, source in given.values()}
     values["credentials"] = Path(credentials) if credentials else None
     return Settings(**values, paths=paths), mistakes + more
@@ -62,30 +59,6 @@ def _credentials(directory: str) -> dict[str, str]:
         return {}
     known = {field.metadata["name"] for field in declared()}
     return {f"{name}_FILE": os.path.join(directory, name) for name in names if name in known or _is_key(name)}
-
-
-def _tenant_in(name: str) -> str | None:
-    match = _TENANT_NAME.fullmatch(name)
-    return kid_in_name(match.group(2), whole=True) if match else None
-
-
-def _residents(given: dict[str, tuple[str, str]]) -> tuple[dict[str, Resident], list[str]]:
-    """Return tenant → Resident of the STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid> in ``given``, and mistakes."""
-    found: dict[str, Resident] = {}
-    mistaken, mistakes = set(), []
-    for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
-        tenant = _tenant_in(name)
-        try:
-            if name.startswith("STORAGE_TENANT_") and tenant not in found:
-                found[tenant] = Resident(source, urls.parse(value))
-            elif name.startswith("STORAGE_REGION_") and tenant in found:
-                found[tenant] = dataclasses.replace(found[tenant], region=options.label(value))
-            elif tenant not in mistaken:
-                raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
-        except ValueError as cause:
-            mistaken.add(tenant)
-            mistakes.append(f"{source}: {cause}")
-    return found, mistakes
 
 
 def _is_key(name: str) -> bool:
@@ -105,7 +78,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
         concerns = name in known or variable.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
         if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
             continue
-        if name not in known and not _is_key(name) and not _tenant_in(name):
+        if name not in known and not _is_key(name) and not tenant_in(name):
             mistakes.append(_unknown(variable))
             continue
         if name in given:
@@ -123,7 +96,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
 def _unknown(variable: str) -> str:
     if _KEY_NAME.fullmatch(variable):
         return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
-    if _TENANT_NAME.fullmatch(variable):
+    if TENANT_NAME.fullmatch(variable):
         return f"{variable}: must end in a tenant's UUID (underscores may stand for its hyphens)"
     names = [field.metadata["name"] for field in declared()]
     nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from receiver.secret import Secret
 from receiver.settings import options
+from receiver.settings.residents import Resident
 from receiver.stores import urls
 from receiver.stores.urls import Place
 
@@ -192,11 +193,17 @@ class Settings:
         options.whole(1, 3600),
         "Seconds that running requests get to finish after SIGTERM.",
     )
+    drain: float = _setting(
+        "STORAGE_DRAIN",
+        0.0,
+        options.seconds(0, 3600),
+        "Seconds after SIGTERM in which `/readyz` fails and all is still answered, so that balancers look elsewhere.",
+    )
     trusted_proxies: tuple[str, ...] = _setting(
         "STORAGE_TRUSTED_PROXIES",
         (),
         options.addresses,
-        "Addresses or networks, separated by commas, whose `X-Forwarded-For` is believed.",
+        "Addresses or networks, separated by commas, whose `X-Forwarded-For` and `X-Request-ID` are believed.",
     )
     tenants: frozenset[str] = _setting(
         "STORAGE_TENANTS",
@@ -213,11 +220,42 @@ class Settings:
         options.choice("debug", "info", "warning", "error"),
         "Least severity that is logged.",
     )
+    log_format: str = _setting(
+        "STORAGE_LOG_FORMAT",
+        "auto",
+        options.choice("auto", "text", "json"),
+        "Lines of the log: `text` for people, `json` for programs; `auto` is text on a terminal, else JSON.",
+    )
+    admin_bind: str = _setting(
+        "STORAGE_ADMIN_BIND",
+        "127.0.0.1:8081",
+        options.bind_or_off,
+        "Address of `/livez`, `/readyz` and `/metrics`, without TLS and for whoever can reach it; `off` for none.",
+    )
+    min_free: int = _setting(
+        "STORAGE_MIN_FREE",
+        64 << 20,
+        options.size(0, 1 << 50),
+        "Room that the disk of SQLite or files must have for `/readyz` to say ready; 0 does not look.",
+    )
+    tally_every: float = _setting(
+        "STORAGE_TALLY_EVERY",
+        300.0,
+        options.seconds(0, 86400),
+        "Seconds between two counts of the states of each tenant for `/metrics`; 0 never counts.",
+    )
+    run_dir: str = _setting(
+        "STORAGE_RUN_DIR",
+        "",
+        options.run_dir,
+        "Where a running receiver keeps what ends with it, such as its metrics; `RUNTIME_DIRECTORY`, else `/dev/shm`,"
+        " else the folder for temporary files, if empty.",
+    )
     key_texts: Mapping[str, Secret] = dataclasses.field(default_factory=dict, repr=False)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     paths: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     credentials: Path | None = None
-    tenant_stores: Mapping[str, "Resident"] = dataclasses.field(default_factory=dict, repr=False)
+    tenant_stores: Mapping[str, Resident] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def listen(self) -> str:
@@ -242,7 +280,7 @@ class Settings:
         return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
 
     @property
-    def residents(self) -> dict[str | None, "Resident"]:
+    def residents(self) -> dict[str | None, Resident]:
         """All stores: that of the rest under None, then those of tenants that have one of their own."""
         return {None: Resident(self.store_variable, self.place, self.region), **self.tenant_stores}
 
@@ -254,15 +292,6 @@ class Settings:
     @property
     def _jdbc_decides(self) -> bool:
         return "database_url" not in self.sources and bool(self.jdbc_database_url)
-
-
-@dataclass(frozen=True, slots=True)
-class Resident:
-    """A store of a tenant's own: ``variable`` named its ``place``; ``region`` is a label for people."""
-
-    variable: str
-    place: Place
-    region: str = ""
 
 
 def declared() -> list[dataclasses.Field]:

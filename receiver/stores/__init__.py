@@ -80,6 +80,13 @@ class Store(ABC):
         """Return when the database answers; raise StoreUnavailable when it does not."""
 
     @abstractmethod
+    def schema_version(self) -> str:
+        """Return the version of the schema, or of the files; changes nothing.
+
+        Raises StoreMisplaced when it is not the one that this program needs.
+        """
+
+    @abstractmethod
     def find(self, tenant: str, id: str) -> State | None:
         """Return the state ``id`` of ``tenant`` (UUIDs in lower case), or None."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
+from receiver import metrics
 from receiver.problems import StoreUnavailable
 from receiver.turns import waiting
 
@@ -87,7 +88,8 @@ class GroupCommit(Generic[Change, Result]):
             with self._held(deadline):
                 with self._guard:
                     group, self._queue = self._queue, []
-                outcomes = self._commit([entry.change for entry in group])
+                with metrics.committing(len(group)):
+                    outcomes = self._commit([entry.change for entry in group])
         except BaseException as cause:
             outcomes = [cause] * len(group)
             raise

@@ -34,6 +34,9 @@ class Residency(Store):
         """Ask the store of the rest: one tenant's store that is down must not take the service from the others."""
         self.others.ping()
 
+    def schema_version(self) -> str:
+        return self.others.schema_version()
+
     def find(self, tenant: str, id: str) -> State | None:
         return self.of(tenant).find(tenant, id)
 

@@ -109,6 +109,9 @@ class Sealed(Store):
         self.inner.ping()
         self.admit()
 
+    def schema_version(self) -> str:
+        return self.inner.schema_version()
+
     def find(self, tenant: str, id: str) -> State | None:
         keys = self.admit()
         state = self.inner.find(tenant, id)

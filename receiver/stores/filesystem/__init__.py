@@ -86,6 +86,12 @@ class FilesystemStore(Store):
             if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
                 raise StoreUnavailable(f"files: {self.path} cannot be written")
 
+    def schema_version(self) -> str:
+        with file_errors():
+            self._ready()
+            formats.check_mark(str(self.path))
+            return str(formats.FORMAT)
+
     def find(self, tenant: str, id: str) -> State | None:
         folder = self._folder(tenant)
         _check(id)

@@ -12,11 +12,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, Select, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
+from receiver import metrics
 from receiver.problems import Problem, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
@@ -24,6 +26,7 @@ from receiver.stores.batches import batches
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
+from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
 from receiver.stores.sql.schema import key_uses, receipts, states
 from receiver.stores.sql.statements import upserts
@@ -71,6 +74,9 @@ class SqlStore(Store):
 
     def ping(self) -> None:
         self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
+
+    def schema_version(self) -> str:
+        return self._read(lambda connection: upgrade.check_revision(connection, self.place))
 
     def find(self, tenant: str, id: str) -> State | None:
         row = self._read(lambda connection: connection.execute(FIND, {"tenant": tenant, "id": id}).one_or_none())
@@ -223,9 +229,9 @@ class SqlStore(Store):
         pause = 0.01
         while True:
             # A connection that cannot be made is an outage now, and 503 tells the platform to come again.
-            with self._engine().connect() as connection:
+            with checked_out(self._engine()) as connection:
                 try:
-                    with connection.begin():
+                    with metrics.committing(1) if writes else nullcontext(), connection.begin():
                         if writes:
                             begin(connection)
                         return work(connection)

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
+from receiver import metrics
 from receiver.problems import StoreMisplaced
 from receiver.stores.urls import Place
 
@@ -91,6 +92,7 @@ def make_engine(place: Place, timeout: float, connections: int, answer: float | 
             "preserve_rowcount": True,  # of an upsert
         },
     )
+    event.listen(engine, "connect", lambda *_: metrics.connected())
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", partial(_ping_unless_used, engine))
     prepare = {"postgresql": _prepare_postgresql, "mysql": _prepare_mysql}.get(place.kind)

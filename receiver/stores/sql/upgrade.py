@@ -70,6 +70,15 @@ def revision_of(connection: Connection, place: Place) -> str | None:
     return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE, schema=schema))).scalar()
 
 
+def check_revision(connection: Connection, place: Place) -> str:
+    """Return the revision of the schema; raises StoreMisplaced when it is not the one that this program needs."""
+    found = revision_of(connection, place)
+    _check_revision(found)
+    if found != HEAD:
+        raise StoreMisplaced(f"the schema of the database is {found}, older than this program needs ({HEAD})")
+    return HEAD
+
+
 def _check_revision(found: str | None) -> None:
     """Raise StoreMisplaced when the revision ``found`` is newer than this program knows."""
     if found is not None and found > HEAD:

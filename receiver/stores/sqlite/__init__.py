@@ -58,6 +58,10 @@ class SqliteStore(Store):
         except StoreDamaged as damage:
             raise StoreUnavailable(damage.cause) from damage
 
+    def schema_version(self) -> str:
+        with self._reading() as connection:
+            return self._file.check_schema(connection)
+
     def find(self, tenant: str, id: str) -> State | None:
         with driver_errors():
             row = self._file.connection().execute(_FIND, {"tenant": tenant, "id": id}).fetchone()

@@ -80,16 +80,27 @@ class DatabaseFile:
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Bring the schema up to date; takes the write lock only where there is something to do."""
         database = Database(connection, execute_plugins=False)
-        if {step.name for step in migrations.applied(database)} - set(STEPS):
-            raise StoreMisplaced(
-                f"{self.path}: its schema is newer than this program knows: run the version of the receiver that made"
-                " it, or a later one"
-            )
+        self._check_not_newer(database)
         if migrations.pending(database):
             connection.execute("pragma busy_timeout = 0")
             begin(connection, deadline)
             migrations.apply(database)
             connection.execute("commit")
+
+    def check_schema(self, connection: sqlite3.Connection) -> str:
+        """Return the last step of the schema (Store.schema_version)."""
+        database = Database(connection, execute_plugins=False)
+        self._check_not_newer(database)
+        if migrations.pending(database):
+            raise StoreMisplaced(f"{self.path}: its schema is older than this program needs: restart the receiver")
+        return STEPS[-1]
+
+    def _check_not_newer(self, database: Database) -> None:
+        if {step.name for step in migrations.applied(database)} - set(STEPS):
+            raise StoreMisplaced(
+                f"{self.path}: its schema is newer than this program knows: run the version of the receiver that made"
+                " it, or a later one"
+            )
 
     def check_place(self) -> None:
         """Raise StoreMisplaced when no database can lie there (Store.check_place)."""

@@ -1,0 +1,81 @@
+"""``receiver health``: whether the receiver that runs here is well, for a container's HEALTHCHECK and for people."""
+
+import http.client
+import json
+import os
+import socket
+import sys
+
+import click
+
+from receiver.running import base_of, services
+from receiver.settings import Settings, SettingsMistakes, read
+
+_PATIENCE = 5.0  # seconds; a check has three
+
+
+class _Connection(http.client.HTTPConnection):
+    """To ``address`` as gunicorn and the settings write it: a URL, host:port, or unix:/path."""
+
+    def __init__(self, address: str):
+        self.address = address.removeprefix("http://")
+        super().__init__("localhost", timeout=_PATIENCE)
+
+    def connect(self) -> None:
+        """Connect; raises OSError."""
+        if self.address.startswith("unix:"):
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self.address.removeprefix("unix:"))
+        else:
+            host, _, port = self.address.rpartition(":")
+            host = host.strip("[]")
+            unspecified = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - what listens everywhere
+            self.sock = socket.create_connection((unspecified.get(host, host), int(port)), self.timeout)
+
+
+def admin_address(settings: Settings) -> str | None:
+    """Return where the admin listener of the receiver with ``settings`` answers; None when it has none."""
+    if settings.admin_bind == "off":
+        return None
+    known = [one.admin for one in services(base_of(settings)) if one.admin]
+    return known[0] if settings.admin_bind.endswith(":0") and len(known) == 1 else settings.admin_bind
+
+
+def ask(address: str, path: str) -> tuple[int, dict]:
+    """Return status and JSON of what the admin listener at ``address`` answers to ``path``; raises OSError."""
+    connection = _Connection(address)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (http.client.HTTPException, ValueError) as cause:
+        raise OSError(f"what answers at {address} is no receiver's admin listener") from cause
+    finally:
+        connection.close()
+
+
+@click.command()
+@click.option("--live", is_flag=True, help="Only ask whether the process is well (/livez), not whether it is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as it is.")
+def health(live: bool, as_json: bool) -> None:
+    """Ask the receiver that runs here whether it is ready; exit status 0 or 1."""
+    settings, mistakes = read(os.environ)
+    mistakes = [one for one in mistakes if one.startswith(("STORAGE_ADMIN_BIND", "STORAGE_RUN_DIR"))]
+    if mistakes:
+        raise SettingsMistakes(mistakes)
+    address = admin_address(settings)
+    if address is None:
+        raise click.ClickException("STORAGE_ADMIN_BIND is off, so there is nobody to ask")
+    try:
+        status, answer = ask(address, "/livez" if live else "/readyz")
+    except OSError as cause:
+        raise click.ClickException(f"no answer at {address}: {cause.strerror or cause}") from None
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        click.echo(answer.get("status", "?"))
+        for name, check in answer.get("checks", {}).items():
+            if check["verdict"] != "ok":
+                click.echo(f"  {name}: {check['verdict']}, {check['told']}")
+    sys.exit(0 if status == 200 else 1)

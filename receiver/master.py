@@ -1,0 +1,189 @@
+"""gunicorn's master, and what it sees to beside the workers: other keys, the admin listener, an end without haste."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from gunicorn import systemd, util
+from gunicorn.arbiter import Arbiter
+from gunicorn.sock import close_sockets, create_sockets
+
+from receiver import metrics
+from receiver.reloading import SIGNALS, Watch, take
+from receiver.worker import Worker
+
+_LAST_PATIENCE = 2.0  # seconds that the admin listener has to end
+
+
+class Master(Arbiter):
+    """The master of ``app``, a receiver.server.Server, in the process that starts all others."""
+
+    def __init__(self, app):
+        super().__init__(app)
+        self.watch = Watch(app.settings)
+        self.admin: Worker | None = None
+        self.admin_sockets: list = []
+        self.ends_at: float | None = None
+
+    def start(self) -> None:
+        """Listen; first where probes are answered, so that a start says all addresses, or fails for any."""
+        if self.app.admin:
+            self.admin_sockets = create_sockets(self.app.admin.cfg, self.log)
+        super().start()
+
+    def spawn_worker(self) -> int:
+        """Start a worker. No signal gets lost between the fork and the handlers of the worker, which lets them in."""
+        with _signals_held():
+            return super().spawn_worker()
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """Return the signals that came, and those that time or changed files bring about."""
+        self.app.life.beat(len(self.WORKERS))
+        if self.ends_at is not None:
+            timeout = max(0.0, min(timeout, self.ends_at - time.monotonic()))
+        signals = super().wait_for_signals(timeout)
+        if signal.SIGHUP not in signals and self.watch.has_changed():
+            self.log.info("files of keys or certificates have changed")
+            signals.append(signal.SIGHUP)
+        if self.app.folder.end_trials():
+            self.log.info("keys for a trial were left behind; they are taken away")
+            signals.append(signal.SIGHUP)
+        if self.ends_at is not None and time.monotonic() >= self.ends_at:
+            signals.append(signal.SIGTERM)
+        return signals
+
+    def handle_hup(self) -> None:
+        """Take the keys and certificates that are there now, here and in every process."""
+        self.watch.settle()
+        if take(self.app.refresh, self.log):
+            self.kill_workers(signal.SIGHUP)
+            if self.admin:
+                self._signal_admin(signal.SIGHUP)
+
+    def handle_term(self) -> None:
+        """Drain, then stop: balancers see that readiness fails, and look elsewhere while all is still answered.
+
+        The second SIGTERM stops at once.
+        """
+        seconds = self.app.settings.drain
+        if self.ends_at is None and seconds:
+            self.ends_at = time.monotonic() + seconds
+            self.app.life.drain()
+            systemd.sd_notify("STOPPING=1\nSTATUS=Draining", self.log)
+            self.log.info("draining: readiness fails now, the listener closes in %g seconds", seconds)
+            return
+        super().handle_term()
+
+    def handle_usr2(self) -> None:
+        """Start no other master beside this one, as gunicorn would: the two would want the same admin listener."""
+        self.log.warning("SIGUSR2 is not for this server: start another receiver, then stop this one")
+
+    def manage_workers(self) -> None:
+        """Have as many workers as are wanted, and the admin listener."""
+        super().manage_workers()
+        if self.admin and not self._is_admin_there():
+            self.log.error("the admin listener has ended, and is started again")
+            self.admin = None
+        if self.admin_sockets and self.admin is None:
+            self.admin = self._spawn_admin()
+
+    def murder_workers(self) -> None:
+        """End workers that are silent for too long, and an admin listener that is."""
+        super().murder_workers()
+        if self.admin and time.monotonic() - self.admin.tmp.last_update() > self.timeout:
+            self.log.critical("the admin listener is silent")
+            self._signal_admin(signal.SIGKILL)
+
+    def reap_workers(self) -> None:
+        """Take note of processes that have ended; the admin listener's first, which gunicorn does not know."""
+        self._reap_admin()
+        super().reap_workers()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers, then the admin listener: until the end it tells that all is about to end."""
+        self.app.life.stop()
+        super().stop(graceful)
+        if self.admin:
+            self._signal_admin(signal.SIGTERM)
+            limit = time.monotonic() + _LAST_PATIENCE
+            while self.admin and time.monotonic() < limit:
+                self._reap_admin()
+                time.sleep(0.02)
+        if self.admin:
+            self._signal_admin(signal.SIGKILL)
+            self.admin = None
+        close_sockets(self.admin_sockets)
+        self.admin_sockets = []
+
+    def free_slot(self) -> int:
+        """Return the least number that no worker has (receiver.metrics)."""
+        taken = {getattr(worker, "slot", None) for worker in self.WORKERS.values()}
+        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def prepare_worker(self, worker: Worker) -> None:
+        """See to it, before the fork, that ``worker`` has a place to count in."""
+        worker.slot = self.free_slot()
+        if self.app.admin:
+            metrics.make_room(self.app.folder.metrics, worker.slot)
+
+    def enter_worker(self, worker: Worker) -> None:
+        """Begin to count, in the process of ``worker``, and let go of what is not for it."""
+        for sock in self.admin_sockets:
+            sock.close()
+        if self.app.admin:
+            metrics.start(self.app.folder.metrics, worker.slot)
+
+    def _spawn_admin(self) -> Worker:
+        application = self.app.admin
+        worker = Worker(0, self.pid, self.admin_sockets, application, self.timeout / 2, application.cfg, self.log)
+        with _signals_held():
+            pid = os.fork()
+            if pid:
+                worker.pid = pid
+                return worker
+            try:
+                self._run_admin(worker)
+            except SystemExit:
+                raise
+            except BaseException:
+                self.log.exception("the admin listener could not be started")
+                sys.exit(1)
+            sys.exit(0)
+
+    def _run_admin(self, worker: Worker) -> None:
+        for other in self.WORKERS.values():
+            other.tmp.close()
+        for listener in self.LISTENERS:  # else connections would go on being made to it when all others have let go
+            listener.close()
+        worker.pid = os.getpid()
+        util._setproctitle(f"admin [{self.proc_name}]")
+        worker.init_process()
+
+    def _signal_admin(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.admin.pid, number)
+
+    def _reap_admin(self) -> None:
+        if self.admin:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self.admin.pid, os.WNOHANG)[0]:
+                    self.admin.tmp.close()
+                    self.admin = None
+
+    def _is_admin_there(self) -> bool:
+        try:  # one that ended while gunicorn was waiting for others was taken by it for nobody's
+            os.kill(self.admin.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def _signals_held():
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,0 +1,174 @@
+"""What a worker counts, for Prometheus: in files that its processes share, which the admin listener adds up.
+
+Every worker writes the files of its *slot*, a number from 0 on that the next worker in that place takes over with all
+that was counted: so nothing is lost with a worker, however it ended, and there are never more files than places.
+Without ``start`` (on the command line, in the master, under another server) nothing is counted.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from receiver.tracing import Trace
+
+CALLS = ("health", "load", "save", "delete", "other")
+ROOMS = ("verify", "body", "open", "store", "seal")
+SAVED = ("stored", "ignored")
+JTI = ("new", "repeated", "conflicting", "refused")
+CONNECTIONS = ("in_use", "idle")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BYTES = tuple(1024 * 4**power for power in range(9))  # 1 KiB to 64 MiB
+_SHARED = (1, 2, 4, 8, 16, 32, 64)
+_LIVE = "livesum"  # gauges of workers that are there
+_KINDS = ("counter", "histogram", f"gauge_{_LIVE}")
+_ROOM = 256 << 10  # bytes of each file; all that can be counted takes a fifth of it
+
+_mine: "_Counts | None" = None
+
+
+class Declared(NamedTuple):
+    """A metric: ``kind``, ``name``, what it tells, its labels, the ``known`` values of the first label, buckets."""
+
+    kind: str
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+DECLARED = {
+    "requests": Declared("Counter", "requests", "Requests that were answered.", ("call", "status")),
+    "refusals": Declared("Counter", "refusals", "Requests that were refused, and why.", ("status", "reason")),
+    "changes": Declared("Counter", "changes", "Saves and deletes by what became of their jti.", ("jti",), JTI),
+    "saved": Declared("Counter", "saved_states", "States in saves; ignored are older ones.", ("outcome",), SAVED),
+    "deleted": Declared("Counter", "deleted_states", "States that were deleted."),
+    "connects": Declared("Counter", "store_connects", "Connections made to a database server."),
+    "seconds": Declared("Histogram", "request_seconds", "From head to reply.", ("call",), CALLS, _SECONDS),
+    "received": Declared("Histogram", "request_bytes", "Bodies received.", ("call",), ("save", "delete"), _BYTES),
+    "sent": Declared("Histogram", "reply_bytes", "Bodies of replies.", ("call",), ("load",), _BYTES),
+    "rooms": Declared("Histogram", "room_seconds", "Time of a request in each room.", ("room",), ROOMS, _SECONDS),
+    "commit_seconds": Declared(
+        "Histogram", "store_commit_seconds", "Transactions of changes, until they were durable.", buckets=_SECONDS
+    ),
+    "commit_changes": Declared("Histogram", "store_commit_changes", "Changes that shared one commit.", buckets=_SHARED),
+    "pool_wait": Declared(
+        "Histogram", "store_pool_wait_seconds", "Until a connection to a database server was at hand.", buckets=_SECONDS
+    ),
+    "pool": Declared("Gauge", "store_pool_connections", "Connections to a database server.", ("state",), CONNECTIONS),
+}
+
+
+class _Counts:
+    """The metrics themselves, as attributes named as in DECLARED; with what is known of each pool of connections."""
+
+    def __init__(self, library: Any):
+        self.pools: dict[int, tuple[int, int]] = {}
+        for attribute, one in DECLARED.items():
+            more: dict[str, Any] = {"buckets": one.buckets} if one.buckets else {}
+            if one.kind == "Gauge":
+                more["multiprocess_mode"] = _LIVE
+            made = getattr(library, one.kind)(f"receiver_{one.name}", one.help, one.labels, registry=None, **more)
+            for value in one.known:  # so that each is there before it happens first, and can be alerted on
+                if len(one.labels) == 1:
+                    made.labels(value)
+            setattr(self, attribute, made)
+
+
+def make_room(folder: Path, slot: int) -> None:
+    """Make the files of ``slot`` in ``folder`` as far as they are not there; what only the last worker knew goes.
+
+    With room on the disk for all that may stand in them: a mapped file that cannot grow ends its process.
+    """
+    with suppress(FileNotFoundError):
+        (folder / f"gauge_{_LIVE}_{slot}.db").unlink()
+    for kind in _KINDS:
+        file = os.open(folder / f"{kind}_{slot}.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, _ROOM)
+        finally:
+            os.close(file)
+
+
+def start(folder: Path, slot: int) -> None:
+    """Count from now on, in the files of ``slot`` in ``folder``; once in the life of a process."""
+    global _mine  # noqa: PLW0603 - as logging, it is one for each process
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    import prometheus_client  # noqa: PLC0415 - it looks at the variable
+    from prometheus_client import values  # noqa: PLC0415
+
+    values.ValueClass = values.MultiProcessValue(lambda: slot)
+    _mine = _Counts(prometheus_client)
+
+
+def answered(trace: Trace, status: int, size: int) -> None:
+    """Count the request of ``trace``, answered with ``status`` and a body of ``size`` bytes."""
+    if _mine is None:
+        return
+    _mine.requests.labels(trace.call, str(status)).inc()
+    _mine.seconds.labels(trace.call).observe(trace.seconds())
+    for room, seconds in trace.rooms.items():
+        _mine.rooms.labels(room).observe(seconds)
+    if trace.reason:
+        _mine.refusals.labels(str(status), trace.reason).inc()
+    if trace.reason == "replay":
+        _mine.changes.labels("refused").inc()
+    if trace.received is not None:
+        _mine.received.labels(trace.call).observe(trace.received)
+    if trace.call == "load" and status == 200:
+        _mine.sent.labels("load").observe(size)
+    if trace.effect:
+        _changed(_mine, trace)
+
+
+def _changed(counts: _Counts, trace: Trace) -> None:
+    effect = trace.effect
+    counts.changes.labels(effect.jti_was).inc()
+    if trace.call == "save":
+        counts.saved.labels("stored").inc(effect.stored)
+        counts.saved.labels("ignored").inc(effect.ignored)
+    else:
+        counts.deleted.inc(effect.stored)
+
+
+def refused(status: int) -> None:
+    """Count a request that was answered with ``status`` before the application saw it."""
+    if _mine is not None:
+        _mine.requests.labels("other", str(status)).inc()
+        _mine.refusals.labels(str(status), "http").inc()
+
+
+@contextmanager
+def committing(changes: int) -> Iterator[None]:
+    """Count a commit of so many ``changes``, which is what is done in this context, unless that fails."""
+    began = perf_counter()
+    yield
+    if _mine is not None:
+        _mine.commit_seconds.observe(perf_counter() - began)
+        _mine.commit_changes.observe(changes)
+
+
+@contextmanager
+def waiting_for_connection() -> Iterator[None]:
+    """Count the wait for a connection to a database server, which is what is done in this context."""
+    began = perf_counter()
+    yield
+    if _mine is not None:
+        _mine.pool_wait.observe(perf_counter() - began)
+
+
+def connected() -> None:
+    """Count a connection that was made to a database server."""
+    if _mine is not None:
+        _mine.connects.inc()
+
+
+def pooled(pool: int, in_use: int, idle: int) -> None:
+    """Note how many connections of ``pool``, one of this process's, are ``in_use`` and ``idle`` now."""
+    if _mine is not None:
+        _mine.pools[pool] = in_use, idle
+        for state, count in zip(CONNECTIONS, map(sum, zip(*list(_mine.pools.values()), strict=True)), strict=True):
+            _mine.pool.labels(state).set(count)

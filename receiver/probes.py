@@ -1,0 +1,168 @@
+"""Is the receiver well? Checks with a verdict each, for the readiness of the admin listener and for the doctor."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TookTooLong
+from pathlib import Path
+from typing import NamedTuple
+
+from receiver.keyring import ROLES, Keyring
+from receiver.lifecycle import Lifecycle
+from receiver.problems import Problem
+from receiver.settings import Settings
+from receiver.stores import Store
+from receiver.stores.urls import Place
+from receiver.turns import waiting
+
+NAMES = ("store", "keys", "migrations", "disk", "workers")
+PATIENCE = 3.0  # seconds for each check: a probe has to be answered before its own time is over
+_FRESH = 1.0  # seconds that a verdict counts for others who ask, so that many probes are no load
+_LONGEST = 300  # characters of what is told
+
+
+class Check(NamedTuple):
+    """A ``verdict``, "ok", "warn" or "fail", and what is ``told`` of it in a sentence."""
+
+    verdict: str
+    told: str
+
+
+class Disk(NamedTuple):
+    """The disk that a store lies on: which ``store``, the ``free`` and all the bytes (``size``) of it."""
+
+    store: str
+    free: int
+    size: int
+
+
+def check_stores(ask: Callable[[Store], str], stores: Mapping[str | None, Store]) -> Check:
+    """Return whether ``ask`` gets an answer of the store of the rest, which it tells; raises its Problem if not.
+
+    A store of a tenant's own that does not answer is that tenant's outage alone, and only warned about.
+    """
+    told = ask(stores[None])
+    for tenant, store in stores.items():
+        try:
+            ask(store)
+        except Problem as problem:
+            return Check("warn", f"the store of tenant {tenant}: {problem.cause}")
+    return Check("ok", told)
+
+
+def ping(store: Store) -> str:
+    """Return how long ``store`` took to answer, in a sentence."""
+    began = time.perf_counter()
+    store.ping()
+    return f"answered in {1000 * (time.perf_counter() - began):.1f} ms"
+
+
+def check_keys(ring: Keyring) -> Check:
+    """Return whether ``ring`` holds keys of both roles, and files with private keys that not everybody may read."""
+    counts = {role: sum(key.role == role for key in ring) for role in ROLES}
+    if not all(counts.values()):
+        return Check("fail", f"there is no {' and no '.join(role for role in ROLES if not counts[role])} key")
+    if ring.exposed:
+        return Check("warn", ring.exposed[0])
+    sealing = len(list(ring.sealing))
+    return Check("ok", ", ".join(f"{count} {role}" for role, count in [*counts.items(), ("sealing", sealing)]))
+
+
+def disks(places: Iterable[Place]) -> list[Disk]:
+    """Return the disk of each of ``places`` that is a file or a folder; raises OSError."""
+    found = []
+    for place in places:
+        if place.path:
+            path = Path(place.path)
+            while not path.exists() and path != path.parent:
+                path = path.parent
+            status = os.statvfs(path)
+            found.append(Disk(str(place), status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize))
+    return found
+
+
+def check_disk(settings: Settings) -> Check:
+    """Return whether each disk of ``settings`` has the room of STORAGE_MIN_FREE."""
+    found = disks(settings.places)
+    if not found:
+        return Check("ok", "no store lies on a disk of this machine")
+    least = min(found, key=lambda disk: disk.free)
+    told = f"{least.free >> 20} MiB are free for {least.store}"
+    if least.free < settings.min_free:
+        return Check("fail", f"{told}, less than STORAGE_MIN_FREE asks for")
+    return Check("ok", told)
+
+
+def check_workers(settings: Settings, life: Lifecycle) -> Check:
+    """Return whether the processes that answer requests are there."""
+    told = f"{life.workers} of {settings.workers} run"
+    if not life.is_well:
+        return Check("fail", "the master has not been heard of for a minute")
+    if life.workers == 0:
+        return Check("fail", told)
+    return Check("ok" if life.workers >= settings.workers else "warn", told)
+
+
+def checks(
+    settings: Settings, ring: Keyring, stores: Mapping[str | None, Store], life: Lifecycle | None = None
+) -> dict[str, Callable[[], Check]]:
+    """Return the checks by the name of NAMES; that of workers only where ``life`` tells of them."""
+    found = {
+        "store": lambda: check_stores(ping, stores),
+        "keys": lambda: check_keys(ring),
+        "migrations": lambda: check_stores(lambda store: f"schema {store.schema_version()}", stores),
+        "disk": lambda: check_disk(settings),
+    }
+    if life is not None:
+        found["workers"] = lambda: check_workers(settings, life)
+    return found
+
+
+class Prober:
+    """Asks ``checks``, each in a thread of its own, so that a store that hangs holds nothing but its own verdict."""
+
+    def __init__(self, checks: Mapping[str, Callable[[], Check]], patience: float = PATIENCE):
+        self._askers = {name: _Asker(name, check) for name, check in checks.items()}
+        self._patience = patience
+
+    def ask(self) -> dict[str, Check]:
+        """Return the Check of each name, none of them older than a second."""
+        deadline = time.monotonic() + self._patience
+        asked = {name: asker.begin() for name, asker in self._askers.items()}
+        with waiting():
+            return {name: _outcome(future, deadline) for name, future in asked.items()}
+
+
+class _Asker:
+    def __init__(self, name: str, check: Callable[[], Check]):
+        self._check = check
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"check {name}")
+        self._guard = threading.Lock()
+        self._last: Future | None = None
+        self._done = 0.0
+
+    def begin(self) -> Future:
+        """Return the check that is under way, that was done just now, or a new one."""
+        with self._guard:
+            if self._last is None or (self._last.done() and time.monotonic() - self._done > _FRESH):
+                self._last = self._pool.submit(self._run)
+            return self._last
+
+    def _run(self) -> Check:
+        try:
+            verdict, told = self._check()
+        except Problem as problem:
+            verdict, told = "fail", problem.cause
+        except Exception as cause:  # the verdict is what counts; a text could quote anything
+            verdict, told = "fail", type(cause).__name__
+        self._done = time.monotonic()
+        return Check(verdict, told[:_LONGEST])
+
+
+def _outcome(future: Future, deadline: float) -> Check:
+    try:
+        return future.result(max(0.0, deadline - time.monotonic()))
+    except TookTooLong:
+        return Check("fail", "there was no answer in time")

@@ -1,0 +1,25 @@
+"""Connections of an engine's pool while they are used, and the figures about them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine
+
+from receiver import metrics
+
+
+@contextmanager
+def checked_out(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection of ``engine``, which goes back at the end; raises what SQLAlchemy does when there is none."""
+    with metrics.waiting_for_connection():
+        connection = engine.connect()
+    try:
+        with connection:
+            _note(engine)
+            yield connection
+    finally:
+        _note(engine)
+
+
+def _note(engine: Engine) -> None:
+    metrics.pooled(id(engine), engine.pool.checkedout(), engine.pool.checkedin())
