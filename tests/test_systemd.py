@@ -306,16 +306,15 @@ def test_keys_that_systemd_copied_change_with_a_restart_and_those_of_a_folder_wi
         )
 
 
-def test_systemctl_stop_loses_no_request_and_ends_well(host, port, keys):
-    """Requests go on while it stops: those that were taken are answered; exit status 0, and no process is left."""
+def test_systemctl_stop_drains_first_loses_no_request_and_ends_well(host, port, keys):
     unit = f"receiver@{port}"
-    host.write(f"/etc/receiver/{port}.env", "DATABASE_URL=sqlite:///receiver.db\nSTORAGE_DRAIN=2\n")
+    host.write(f"/etc/receiver/{port}.env", "DATABASE_URL=sqlite:///receiver.db\nSTORAGE_DRAIN=30\n")
     host.run("systemctl", "start", unit)
-    answered, failed, draining = [], [], threading.Event()
+    answered, failed, enough = [], [], threading.Event()
 
     def send(seed: int) -> None:
         flow = FlowRun("00000000-0000-4000-8000-000000000001", seed)
-        while not draining.is_set():
+        while not enough.is_set():
             with contextlib.closing(Client(f"http://127.0.0.1:{port}", flow.tenant, keys)) as client:
                 try:
                     answered.append(client.save(flow.state()).status)
@@ -325,16 +324,22 @@ def test_systemctl_stop_loses_no_request_and_ends_well(host, port, keys):
     threads = [threading.Thread(target=send, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
     host.run("systemctl", "stop", "--no-block", unit)
-    time.sleep(1)
-    status, body = deployments.asked(f"http://127.0.0.1:1{port}/readyz")
-    draining.set()
+    until = time.monotonic() + 20
+    while (said := deployments.asked(f"http://127.0.0.1:1{port}/readyz"))[0] == 200 and time.monotonic() < until:
+        time.sleep(0.05)
+    while_draining = len(answered) + 20
+    while len(answered) < while_draining and time.monotonic() < until:
+        time.sleep(0.05)
+    enough.set()
     for thread in threads:
         thread.join()
-    assert (status, json.loads(body)["status"]) == (503, "draining")
+    assert (said[0], json.loads(said[1])["status"]) == (503, "draining")
     assert failed == []
     assert set(answered) == {204}
+    assert len(answered) >= while_draining
+    assert host.show(unit, "ActiveState") == "deactivating"
+    host.run("systemctl", "kill", "--kill-who=main", unit)  # a second SIGTERM, which ends the drain
     host.wait_for(unit, "ActiveState", "inactive")
     assert (host.show(unit, "Result"), host.show(unit, "ExecMainStatus")) == ("success", "0")
 
