@@ -398,6 +398,10 @@ def test_receiver_at_runs_a_command_as_the_receiver_would(host, port, platform_a
         )
         == 2
     )
+    shown = host.run("sh", "/run/deploy/receiver-at", str(port), "config").stdout
+    assert re.search(rf"^STORAGE_ADMIN_BIND +127\.0\.0\.1:1{port} ", shown, re.MULTILINE)
+    assert re.search(r"^STORAGE_DRAIN +0 +STORAGE_DRAIN", shown, re.MULTILINE)  # the file goes before the unit
+    assert re.search(r"^STORAGE_GRACEFUL_TIMEOUT +30 +STORAGE_GRACEFUL_TIMEOUT", shown, re.MULTILINE)
     backup = f"sqlite:////var/lib/receiver/{port}/copy.db"
     assert "complete" in host.run("sh", "/run/deploy/receiver-at", str(port), "store", "copy", "--to", backup).stdout
     ran = host.run("sh", "/run/deploy/receiver-at", check=False)
