@@ -14,6 +14,7 @@ from receiver import metrics
 from receiver.reloading import SIGNALS, Watch, take
 from receiver.worker import Worker
 
+_PAUSE = 2.0  # seconds at least between two starts of the admin listener
 _LAST_PATIENCE = 2.0  # seconds that the admin listener has to end
 
 
@@ -25,6 +26,7 @@ class Master(Arbiter):
         self.watch = Watch(app.settings)
         self.admin: Worker | None = None
         self.admin_sockets: list = []
+        self.admin_again = 0.0
         self.ends_at: float | None = None
 
     def start(self) -> None:
@@ -84,9 +86,9 @@ class Master(Arbiter):
         """Have as many workers as are wanted, and the admin listener."""
         super().manage_workers()
         if self.admin and not self._is_admin_there():
-            self.log.error("the admin listener has ended, and is started again")
             self.admin = None
-        if self.admin_sockets and self.admin is None:
+        if self.admin_sockets and self.admin is None and time.monotonic() >= self.admin_again:
+            self.admin_again = time.monotonic() + _PAUSE
             self.admin = self._spawn_admin()
 
     def murder_workers(self) -> None:
@@ -124,15 +126,20 @@ class Master(Arbiter):
 
     def prepare_worker(self, worker: Worker) -> None:
         """See to it, before the fork, that ``worker`` has a place to count in."""
-        worker.slot = self.free_slot()
+        worker.slot = None
         if self.app.admin:
-            metrics.make_room(self.app.folder.metrics, worker.slot)
+            slot = self.free_slot()
+            try:
+                metrics.make_room(self.app.folder.metrics, slot)
+                worker.slot = slot
+            except OSError as cause:  # a worker that counts nothing is better than none
+                self.log.error("the next worker counts nothing: %s: %s", cause.filename, cause.strerror)
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and let go of what is not for it."""
         for sock in self.admin_sockets:
             sock.close()
-        if self.app.admin:
+        if worker.slot is not None:
             metrics.start(self.app.folder.metrics, worker.slot)
 
     def _spawn_admin(self) -> Worker:
@@ -169,6 +176,7 @@ class Master(Arbiter):
         if self.admin:
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(self.admin.pid, os.WNOHANG)[0]:
+                    self.log.info("the admin listener has ended")
                     self.admin.tmp.close()
                     self.admin = None
 

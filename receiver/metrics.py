@@ -7,7 +7,7 @@ Without ``start`` (on the command line, in the master, under another server) not
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -23,7 +23,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _BYTES = tuple(1024 * 4**power for power in range(9))  # 1 KiB to 64 MiB
 _SHARED = (1, 2, 4, 8, 16, 32, 64)
 _LIVE = "livesum"  # gauges of workers that are there
-_KINDS = ("counter", "histogram", f"gauge_{_LIVE}")
+_LIVE_KIND = f"gauge_{_LIVE}"
+_KINDS = ("counter", "histogram", _LIVE_KIND)
 _ROOM = 256 << 10  # bytes of each file; all that can be counted takes a fifth of it
 
 _mine: "_Counts | None" = None
@@ -63,32 +64,43 @@ DECLARED = {
 
 
 class _Counts:
-    """The metrics themselves, as attributes named as in DECLARED; with what is known of each pool of connections."""
+    """The metrics themselves, as they are named in DECLARED; with what is known of each pool of connections."""
 
     def __init__(self, library: Any):
         self.pools: dict[int, tuple[int, int]] = {}
-        for attribute, one in DECLARED.items():
+        self._made: dict[str, Any] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
+        for name, one in DECLARED.items():
             more: dict[str, Any] = {"buckets": one.buckets} if one.buckets else {}
             if one.kind == "Gauge":
                 more["multiprocess_mode"] = _LIVE
             made = getattr(library, one.kind)(f"receiver_{one.name}", one.help, one.labels, registry=None, **more)
+            self._made[name] = made
             for value in one.known:  # so that each is there before it happens first, and can be alerted on
-                if len(one.labels) == 1:
-                    made.labels(value)
-            setattr(self, attribute, made)
+                self.of(name, value)
+
+    def of(self, name: str, *labels: str) -> Any:
+        """Return the metric ``name`` for ``labels``; looked up once, since the library's own way takes its time."""
+        key = (name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            made = self._made[name]
+            child = self._children[key] = made.labels(*labels) if labels else made
+        return child
 
 
 def make_room(folder: Path, slot: int) -> None:
-    """Make the files of ``slot`` in ``folder`` as far as they are not there; what only the last worker knew goes.
+    """Make the files of ``slot`` in ``folder`` as far as they are not there; what only the last worker knew is wiped.
 
-    With room on the disk for all that may stand in them: a mapped file that cannot grow ends its process.
+    With room on the disk for all that may stand in them: writing to a mapped file that has none ends the process.
+    Raises OSError.
     """
-    with suppress(FileNotFoundError):
-        (folder / f"gauge_{_LIVE}_{slot}.db").unlink()
     for kind in _KINDS:
         file = os.open(folder / f"{kind}_{slot}.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, _ROOM)
+            if kind == _LIVE_KIND:
+                os.pwrite(file, bytes(_ROOM), 0)
         finally:
             os.close(file)
 
@@ -108,37 +120,38 @@ def answered(trace: Trace, status: int, size: int) -> None:
     """Count the request of ``trace``, answered with ``status`` and a body of ``size`` bytes."""
     if _mine is None:
         return
-    _mine.requests.labels(trace.call, str(status)).inc()
-    _mine.seconds.labels(trace.call).observe(trace.seconds())
+    _mine.of("requests", trace.call, str(status)).inc()
+    _mine.of("seconds", trace.call).observe(trace.seconds())
     for room, seconds in trace.rooms.items():
-        _mine.rooms.labels(room).observe(seconds)
+        _mine.of("rooms", room).observe(seconds)
     if trace.reason:
-        _mine.refusals.labels(str(status), trace.reason).inc()
+        _mine.of("refusals", str(status), trace.reason).inc()
     if trace.reason == "replay":
-        _mine.changes.labels("refused").inc()
+        _mine.of("changes", "refused").inc()
     if trace.received is not None:
-        _mine.received.labels(trace.call).observe(trace.received)
+        _mine.of("received", trace.call).observe(trace.received)
     if trace.call == "load" and status == 200:
-        _mine.sent.labels("load").observe(size)
+        _mine.of("sent", "load").observe(size)
     if trace.effect:
         _changed(_mine, trace)
 
 
 def _changed(counts: _Counts, trace: Trace) -> None:
     effect = trace.effect
-    counts.changes.labels(effect.jti_was).inc()
-    if trace.call == "save":
-        counts.saved.labels("stored").inc(effect.stored)
-        counts.saved.labels("ignored").inc(effect.ignored)
-    else:
-        counts.deleted.inc(effect.stored)
+    counts.of("changes", effect.jti_was).inc()
+    if trace.call == "delete":
+        counts.of("deleted").inc(effect.stored)
+        return
+    for outcome, number in zip(SAVED, (effect.stored, effect.ignored), strict=True):
+        if number:
+            counts.of("saved", outcome).inc(number)
 
 
 def refused(status: int) -> None:
     """Count a request that was answered with ``status`` before the application saw it."""
     if _mine is not None:
-        _mine.requests.labels("other", str(status)).inc()
-        _mine.refusals.labels(str(status), "http").inc()
+        _mine.of("requests", "other", str(status)).inc()
+        _mine.of("refusals", str(status), "http").inc()
 
 
 @contextmanager
@@ -147,8 +160,8 @@ def committing(changes: int) -> Iterator[None]:
     began = perf_counter()
     yield
     if _mine is not None:
-        _mine.commit_seconds.observe(perf_counter() - began)
-        _mine.commit_changes.observe(changes)
+        _mine.of("commit_seconds").observe(perf_counter() - began)
+        _mine.of("commit_changes").observe(changes)
 
 
 @contextmanager
@@ -157,13 +170,13 @@ def waiting_for_connection() -> Iterator[None]:
     began = perf_counter()
     yield
     if _mine is not None:
-        _mine.pool_wait.observe(perf_counter() - began)
+        _mine.of("pool_wait").observe(perf_counter() - began)
 
 
 def connected() -> None:
     """Count a connection that was made to a database server."""
     if _mine is not None:
-        _mine.connects.inc()
+        _mine.of("connects").inc()
 
 
 def pooled(pool: int, in_use: int, idle: int) -> None:
@@ -171,4 +184,4 @@ def pooled(pool: int, in_use: int, idle: int) -> None:
     if _mine is not None:
         _mine.pools[pool] = in_use, idle
         for state, count in zip(CONNECTIONS, map(sum, zip(*list(_mine.pools.values()), strict=True)), strict=True):
-            _mine.pool.labels(state).set(count)
+            _mine.of("pool", state).set(count)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from receiver.keyring import ROLES, Keyring
 from receiver.lifecycle import Lifecycle
@@ -18,8 +18,9 @@ from receiver.stores.urls import Place
 from receiver.turns import waiting
 
 NAMES = ("store", "keys", "migrations", "disk", "workers")
+Answer = TypeVar("Answer")
 PATIENCE = 3.0  # seconds for each check: a probe has to be answered before its own time is over
-_FRESH = 1.0  # seconds that a verdict counts for others who ask, so that many probes are no load
+_FRESH = 1.0  # seconds that an answer counts for others who ask, so that many probes are no load
 _LONGEST = 300  # characters of what is told
 
 
@@ -120,11 +121,40 @@ def checks(
     return found
 
 
+class Asker(Generic[Answer]):
+    """Asks ``ask`` in a thread of its own, once at a time: what hangs there holds nobody up for longer than he says."""
+
+    def __init__(self, name: str, ask: Callable[[], Answer]):
+        self._ask = ask
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._guard = threading.Lock()
+        self._last: Future[Answer] | None = None
+        self._done = 0.0
+
+    def begin(self) -> Future[Answer]:
+        """Return the answer that is under way, that came just now, or a new one."""
+        with self._guard:
+            if self._last is None or (self._last.done() and time.monotonic() - self._done > _FRESH):
+                self._last = self._pool.submit(self._run)
+            return self._last
+
+    def answer(self) -> Answer:
+        """Return the answer, none older than a second; raises what ``ask`` does, TookTooLong after a few seconds."""
+        with waiting():
+            return self.begin().result(PATIENCE)
+
+    def _run(self) -> Answer:
+        try:
+            return self._ask()
+        finally:
+            self._done = time.monotonic()
+
+
 class Prober:
-    """Asks ``checks``, each in a thread of its own, so that a store that hangs holds nothing but its own verdict."""
+    """Asks ``checks``, all at once, and waits ``patience`` seconds at most for their verdicts."""
 
     def __init__(self, checks: Mapping[str, Callable[[], Check]], patience: float = PATIENCE):
-        self._askers = {name: _Asker(name, check) for name, check in checks.items()}
+        self._askers = {name: Asker(f"check {name}", check) for name, check in checks.items()}
         self._patience = patience
 
     def ask(self) -> dict[str, Check]:
@@ -135,34 +165,13 @@ class Prober:
             return {name: _outcome(future, deadline) for name, future in asked.items()}
 
 
-class _Asker:
-    def __init__(self, name: str, check: Callable[[], Check]):
-        self._check = check
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"check {name}")
-        self._guard = threading.Lock()
-        self._last: Future | None = None
-        self._done = 0.0
-
-    def begin(self) -> Future:
-        """Return the check that is under way, that was done just now, or a new one."""
-        with self._guard:
-            if self._last is None or (self._last.done() and time.monotonic() - self._done > _FRESH):
-                self._last = self._pool.submit(self._run)
-            return self._last
-
-    def _run(self) -> Check:
-        try:
-            verdict, told = self._check()
-        except Problem as problem:
-            verdict, told = "fail", problem.cause
-        except Exception as cause:  # the verdict is what counts; a text could quote anything
-            verdict, told = "fail", type(cause).__name__
-        self._done = time.monotonic()
-        return Check(verdict, told[:_LONGEST])
-
-
-def _outcome(future: Future, deadline: float) -> Check:
+def _outcome(future: Future[Check], deadline: float) -> Check:
     try:
-        return future.result(max(0.0, deadline - time.monotonic()))
+        verdict, told = future.result(max(0.0, deadline - time.monotonic()))
     except TookTooLong:
         return Check("fail", "there was no answer in time")
+    except Problem as problem:
+        verdict, told = "fail", problem.cause
+    except Exception as cause:  # the verdict is what counts; a text could quote anything
+        verdict, told = "fail", type(cause).__name__
+    return Check(verdict, told[:_LONGEST])

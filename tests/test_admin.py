@@ -1,8 +1,10 @@
 """The admin listener: is the receiver well, is it ready, what did it count; and an end without haste."""
 
 import contextlib
+import errno
 import http.client
 import json
+import logging
 import os
 import re
 import signal
@@ -15,6 +17,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,6 +27,7 @@ from receiver import metrics, probes
 from receiver.commands.demo import running_receiver
 from receiver.commands.health import ask
 from receiver.lifecycle import Lifecycle
+from receiver.master import Master
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.probes import Check, Prober
 from receiver.problems import REASONS, StoreUnavailable
@@ -271,6 +275,29 @@ def test_what_killed_workers_counted_is_not_lost_and_files_do_not_pile_up(keys, 
         assert value(counted(running), "receiver_requests_total", call="health", status="200") == asked == 20
         (folder,) = tmp_path.glob("receiver-*/metrics")
         assert len(list(folder.iterdir())) == 2 * 3
+
+
+def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog):
+    def full(_folder, _slot):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "counter_0.db")
+
+    monkeypatch.setattr("receiver.metrics.make_room", full)
+    monkeypatch.setattr("receiver.metrics.start", lambda *_: pytest.fail("it counts"))
+    master, worker = object.__new__(Master), SimpleNamespace()
+    master.app = SimpleNamespace(admin=object(), folder=SimpleNamespace(metrics="x"))
+    master.log, master.WORKERS, master.admin_sockets = logging.getLogger("receiver"), {}, []
+    master.prepare_worker(worker)
+    master.enter_worker(worker)
+    assert "the next worker counts nothing: counter_0.db: No space left on device" in caplog.text
+
+
+def test_a_gauge_of_a_worker_that_ended_is_wiped_and_its_counters_stay(tmp_path):
+    metrics.make_room(tmp_path, 0)
+    for kind in ("counter", "gauge_livesum"):
+        (tmp_path / f"{kind}_0.db").write_bytes(b"x" * 1000)
+    metrics.make_room(tmp_path, 0)
+    assert (tmp_path / "counter_0.db").read_bytes()[:1000] == b"x" * 1000
+    assert set((tmp_path / "gauge_livesum_0.db").read_bytes()) == {0}
 
 
 def test_requests_that_are_not_http_are_counted_as_well(keys, tmp_path):

@@ -11,11 +11,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlite_utils.utils import sqlite3
 
-from receiver import __version__, probes, tls
+from receiver import __version__, tls
 from receiver.admin.tallies import Tallies
 from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
-from receiver.probes import Prober
+from receiver.probes import Asker, Prober, disks
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import Store
@@ -45,8 +45,10 @@ class Figures(Collector):
         terms: Callable[[], tls.Terms | None],
         started: float,
     ):
-        self.settings, self.ring, self.store, self.life = settings, ring, store, life
+        self.settings, self.ring, self.life = settings, ring, life
         self.prober, self.tallies, self.terms, self.started = prober, tallies, terms, started
+        self.uses = Asker("key uses", store.key_uses)
+        self.disks = Asker("disks", lambda: disks(settings.places))
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; what cannot be looked up is left out."""
@@ -88,18 +90,18 @@ class Figures(Collector):
     def _keys(self) -> Iterator[Metric]:
         made = [({"role": key.role, "kid": key.kid.lower()}, key.made) for key in self.ring if key.made is not None]
         yield _gauge("key_made_timestamp_seconds", "When each key was made.", made)
-        with suppress(Problem):
-            known = {(key.role, key.kid.lower()) for key in self.ring}
-            uses = [({"role": role, "kid": kid}, used) for (role, kid), used in self.store.key_uses().items()]
-            used = [one for one in uses if tuple(one[0].values()) in known]
+        known = {(key.role, key.kid.lower()) for key in self.ring}
+        with suppress(Problem, TimeoutError):
+            uses = self.uses.answer().items()
+            used = [({"role": role, "kid": kid}, time) for (role, kid), time in uses if (role, kid) in known]
             yield _gauge("key_last_used_timestamp_seconds", "When each key served last, by any receiver.", used)
         if terms := self.terms():
             expires = [({}, terms.expires.timestamp())]
             yield _gauge("certificate_expires_timestamp_seconds", "When the certificate for TLS expires.", expires)
 
     def _disks(self) -> Iterator[Metric]:
-        with suppress(OSError):
-            found = probes.disks(self.settings.places)
+        with suppress(OSError, TimeoutError):
+            found = self.disks.answer()
             free = [({"store": disk.store}, disk.free) for disk in found]
             yield _gauge("disk_free_bytes", "Room on the disk of SQLite or files.", free)
             yield _gauge("disk_size_bytes", "All of that disk.", [({"store": disk.store}, disk.size) for disk in found])
