@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 FUZZ   := .venv-fuzz
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run platform test chaos fuzz bench demo conformance keys image image-test bundle lint format lock clean
@@ -31,8 +32,8 @@ platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the r
 	@$(BIN)/receiver keys generate --if-none
 	@exec $(BIN)/receiver platform serve
 
-test: setup  ## run all tests
-	$(BIN)/python -m pytest
+test: setup  ## run all tests, those of JOBS (2) files at a time
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py tests/test_proxies.py tests/test_rolling.py
