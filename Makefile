@@ -5,9 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 FUZZ   := .venv-fuzz
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos fuzz bench demo conformance keys lint format lock clean
+.PHONY: help setup run platform test chaos fuzz bench demo conformance keys image image-test bundle lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -31,11 +32,11 @@ platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the r
 	@$(BIN)/receiver keys generate --if-none
 	@exec $(BIN)/receiver platform serve
 
-test: setup  ## run all tests
-	$(BIN)/python -m pytest
+test: setup  ## run all tests, those of JOBS (2) files at a time
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
-chaos: setup  ## run the tests of outages and large stores at full length: half an hour
-	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py
+chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
+	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py tests/test_proxies.py tests/test_rolling.py
 
 fuzz: $(FUZZ)/installed  ## look for inputs that break a promise, 10 minutes of CPU for each of TARGETS="…" (all: 90 minutes)
 	$(FUZZ)/bin/python -m tests.fuzz $(TARGETS)
@@ -58,6 +59,15 @@ conformance: setup  ## check that a receiver keeps the contract: one started for
 keys: setup  ## make a new set of demo keys under keys/
 	$(BIN)/receiver keys generate
 
+image:  ## build the container image, with Docker or buildah
+	@deploy/docker/build.sh
+
+image-test: setup  ## run the image that make image has built, read-only and without rights, and check all that it must keep
+	$(BIN)/python -m pytest -s tests/image_checks.py $(if $(CHECKS),-k "$(CHECKS)")
+
+bundle:  ## pack the image, its bill of materials and the samples of deploy/ into one file under dist/, for places without internet
+	@deploy/docker/bundle.sh
+
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,6 +80,7 @@ lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql setup.cfg --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra fuzz --constraint requirements.txt setup.cfg --output-file requirements-fuzz.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql --extra dev --constraint requirements.txt setup.cfg --output-file requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' deploy/docker/requirements-build.in --output-file deploy/docker/requirements-build.txt
 
 clean:  ## remove .venv and caches; keys/ and var/ stay
 	rm -rf $(VENV) $(FUZZ) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ ROOMS = ("verify", "body", "open", "store", "seal")
 SAVED = ("stored", "ignored")
 JTI = ("new", "repeated", "conflicting", "refused")
 CONNECTIONS = ("in_use", "idle")
+RARE = (("500", "damaged"), ("500", "defect"), ("503", "store_unavailable"), ("507", "store_full"))
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BYTES = tuple(1024 * 4**power for power in range(9))  # 1 KiB to 64 MiB
 _SHARED = (1, 2, 4, 8, 16, 32, 64)
@@ -31,19 +32,19 @@ _mine: "_Counts | None" = None
 
 
 class Declared(NamedTuple):
-    """A metric: ``kind``, ``name``, what it tells, its labels, the ``known`` values of the first label, buckets."""
+    """A metric: ``kind``, ``name``, what it tells, its labels, the ``known`` values of one label or of all, buckets."""
 
     kind: str
     name: str
     help: str
     labels: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
+    known: tuple[str | tuple[str, ...], ...] = ()
     buckets: tuple[float, ...] = ()
 
 
 DECLARED = {
     "requests": Declared("Counter", "requests", "Requests that were answered.", ("call", "status")),
-    "refusals": Declared("Counter", "refusals", "Requests that were refused, and why.", ("status", "reason")),
+    "refusals": Declared("Counter", "refusals", "Requests that were refused, and why.", ("status", "reason"), RARE),
     "changes": Declared("Counter", "changes", "Saves and deletes by what became of their jti.", ("jti",), JTI),
     "saved": Declared("Counter", "saved_states", "States in saves; ignored are older ones.", ("outcome",), SAVED),
     "deleted": Declared("Counter", "deleted_states", "States that were deleted."),
@@ -77,7 +78,7 @@ class _Counts:
             made = getattr(library, one.kind)(f"receiver_{one.name}", one.help, one.labels, registry=None, **more)
             self._made[name] = made
             for value in one.known:  # so that each is there before it happens first, and can be alerted on
-                self.of(name, value)
+                self.of(name, *([value] if isinstance(value, str) else value))
 
     def of(self, name: str, *labels: str) -> Any:
         """Return the metric ``name`` for ``labels``; looked up once, since the library's own way takes its time."""

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import gc
 import os
+import select
 import selectors
 import signal
 import socket
@@ -193,8 +194,24 @@ class Worker(ThreadWorker):
         with contextlib.suppress(ValueError):  # all is over, and closed
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
 
+    def _take_the_last(self) -> None:
+        """Take the connections that were made already, and let nobody make another one.
+
+        As long as any worker has the listener open the system goes on making them, and would cut off all that were not
+        taken when the last worker ends: also those whose request came before the signal to stop.
+        """
+        for listener in self.sockets:
+            waiting = select.poll()
+            waiting.register(listener, select.POLLIN)
+            for _ in range(self.cfg.backlog):  # more cannot have waited; who comes in a flood now is no reason to stay
+                if not waiting.poll(0) or time.monotonic() < self.deaf_until:
+                    break
+                self.accept(listener)
+            listener.close()
+
     def _cap_keepalive(self, deadline: float) -> None:
-        """When stopping, do not wait long for requests that have not arrived either."""
+        """When stopping, take who is there, and do not wait long for requests that have not arrived either."""
+        self._take_the_last()
         # Not the base's: threads append to keepalived_conns while it walks through them.
         for conn in (*self.keepalived_conns, *self.pending_conns, *self.lingering):
             conn.timeout = min(conn.timeout, deadline)

@@ -28,6 +28,19 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "case(*ids): the rows of the abuse and fault cases that a test tries")
 
 
+def pytest_sessionfinish(session):
+    """Hand what a process of several found to the one that reports."""
+    if hasattr(session.config, "workeroutput"):
+        found = [(name, sorted(named), sorted(caught)) for name, named, caught in session.config.stash[MATRIX]]
+        session.config.workeroutput["matrix"] = found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take what a process of several found."""
+    node.config.stash[MATRIX].extend(getattr(node, "workeroutput", {}).get("matrix", []))
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Print how many tests each store passed, and which check of the conformance suite caught which faulty receiver, before pytest's own summary."""
     backends = Counter(

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 CI = (ROOT / ".ci/run").read_text()
+DOCKER = (ROOT / "deploy/docker/README.md").read_text()  # its blocks are run by tests/image_checks.py
 TESTS = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
 COMMANDS = re.findall(
     r"^(?!#)(\S.*?)(?: +#.*)?$", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)), re.MULTILINE
@@ -38,7 +39,7 @@ def test_every_command_of_a_code_block_is_run_by_a_test_or_by_the_continuous_int
     words = [word for word in command.split()[1:] if not word.startswith('"')]
     in_a_test = "receiver(" + ", ".join(f'"{word}"' for word in words)
     in_a_test = command.startswith(".venv/bin/receiver ") and in_a_test in TESTS
-    assert command in CI or in_a_test or command in RUN_WITH_A_PLATFORM
+    assert command in CI or in_a_test or command in RUN_WITH_A_PLATFORM or command in DOCKER
 
 
 @pytest.mark.parametrize(

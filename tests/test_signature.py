@@ -175,7 +175,7 @@ def test_a_header_that_is_nested_deep_is_refused(check_refused, platform, depth)
 
 
 @pytest.mark.case("A04")
-@pytest.mark.parametrize("kid", [str(uuid.uuid4()), None, 0, {}, [], "", "x" * 36, "\ud800", True])
+@pytest.mark.parametrize("kid", ["0d5c7a52-4f0e-4a8c-9d5b-3b6a1f2e7c90", None, 0, {}, [], "", "x" * 36, "\ud800", True])
 def test_an_unknown_kid_is_refused(check_refused, platform, kid):
     header = {"alg": "ES384", "kid": kid}
     check_refused(lambda path: jws(header, _claims(platform, path), platform.keys.platform.jwk))
@@ -339,7 +339,23 @@ def test_an_nbf_that_is_no_time_is_refused(check_refused, platform, nbf):
 
 @pytest.mark.case("A15")
 @pytest.mark.parametrize(
-    "aud", [str(uuid.uuid4()), [], {}, None, ..., "", 1, [1], [None], [[]], "UPPER", ["UPPER"], "manywho", "\ud800"]
+    "aud",
+    [
+        "0d5c7a52-4f0e-4a8c-9d5b-3b6a1f2e7c90",
+        [],
+        {},
+        None,
+        ...,
+        "",
+        1,
+        [1],
+        [None],
+        [[]],
+        "UPPER",
+        ["UPPER"],
+        "manywho",
+        "\ud800",
+    ],
 )
 def test_an_audience_without_the_tenant_is_refused(check_refused, platform, aud):
     if aud in ("UPPER", ["UPPER"]):

@@ -89,6 +89,7 @@ class Figures(Collector):
 
     def _keys(self) -> Iterator[Metric]:
         made = [({"role": key.role, "kid": key.kid.lower()}, key.made) for key in self.ring if key.made is not None]
+        made += [({"role": "sealing", "kid": key.kid}, key.issued) for key in self.ring.sealing if key.issued]
         yield _gauge("key_made_timestamp_seconds", "When each key was made.", made)
         known = {(key.role, key.kid.lower()) for key in self.ring}
         with suppress(Problem, TimeoutError):

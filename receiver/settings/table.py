@@ -140,7 +140,7 @@ class Settings:
         "STORAGE_PUBLIC_PREFIX",
         "",
         options.prefix,
-        "What a proxy takes off the path that the platform calls and signs, such as `/flow`.",
+        "What the path that the platform calls and signs begins with, as `/flow`; also where a proxy takes it off.",
     )
     max_items: int = _setting(
         "STORAGE_MAX_ITEMS",
