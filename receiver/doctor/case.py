@@ -57,11 +57,11 @@ def begin(pid: int | None) -> Case:
     running = _running(settings)
     service = _chosen(running, settings, pid)
     if pid is None:
-        seen_by = eyes.user_of(service.pid) if service else _owner_of_the_store(settings)
         try:
+            seen_by = eyes.user_of(service.pid) if service else _owner_of_the_store(settings)
             if seen_by:
                 eyes.become(seen_by)
-        except PermissionError:
+        except OSError:  # it has ended, or root may not become another user here
             service = None
         settings, mistakes = _settings()
     ring, key_mistakes = _tried(lambda: keyring.load(settings), (Keyring(), []), "the keys")
@@ -76,7 +76,7 @@ def _be_like(pid: int) -> None:
         user, environ = eyes.user_of(pid), eyes.environment_of(pid)
         os.chdir(f"/proc/{pid}/cwd")
         eyes.become(user)
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         raise Elsewhere(f"there is no process {pid}") from None
     except PermissionError:
         raise Elsewhere(f"process {pid} is another user's: run doctor as that user, or as root") from None

@@ -1,7 +1,6 @@
 """The clock: what the kernel says of it, and how far others are from it. The platform signs for five minutes."""
 
 import ctypes
-import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -48,22 +47,21 @@ def is_synchronised() -> bool | None:
 
 def check(settings: Settings, offsets: Iterable[Offset], synchronised: bool | None) -> Iterator[Finding]:
     """Yield what there is to say of the clock, of which the kernel says whether it is ``synchronised``."""
-    told = []
+    fine, bad = [], []
     for whom, seconds, unsure in offsets:
         apart = max(0.0, abs(seconds) - unsure)
         text = f"{abs(seconds):.1f} s {'behind' if seconds > 0 else 'ahead of'} {whom}"
         if apart > settings.clock_skew:
             seen = f"{text}, more than STORAGE_CLOCK_SKEW grants ({settings.clock_skew:g} s): one of the two is wrong"
-            yield fail(SUBJECT, seen, _MEND)
+            bad.append(fail(SUBJECT, seen, _MEND))
         elif apart > _NOTEWORTHY:
-            yield warn(SUBJECT, text, _MEND)
+            bad.append(warn(SUBJECT, text, _MEND))
         else:
-            told.append(text)
+            fine.append(text if apart else f"as {whom} has it")
     if synchronised is False:
-        yield warn(SUBJECT, "the kernel knows of nobody who keeps this clock right: it will drift", _MEND)
+        bad.append(warn(SUBJECT, "the kernel knows of nobody who keeps this clock right: it will drift", _MEND))
     elif synchronised:
-        told.insert(0, "kept right, says the kernel")
-    if told:
-        yield ok(SUBJECT, ", ".join(told))
-    elif synchronised is None:
-        yield ok(SUBJECT, f"the kernel does not say whether it is kept right ({os.uname().sysname})")
+        fine.insert(0, "kept right, says the kernel")
+    yield from bad
+    if fine or not bad:
+        yield ok(SUBJECT, ", ".join(fine) or "the kernel does not say whether it is kept right")

@@ -5,8 +5,8 @@ root becomes the receiver's user for good, before it takes anything over from a 
 can make a library load code.
 """
 
-import contextlib
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,16 @@ def has_other_root(pid: int) -> bool:
 
 
 def become(user: User) -> None:
-    """Be ``user`` from now on and for good, if this is root and ``user`` is not; where that is not allowed, stay."""
+    """Be ``user`` from now on and for good, if this is root and ``user`` is not; raises PermissionError."""
     if os.geteuid() != 0 or user.uid == 0:
         return
-    with contextlib.suppress(PermissionError):
-        os.setgroups(user.groups or [user.gid])
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
+    os.setgroups(user.groups or [user.gid])
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    try:
+        os.environ["HOME"] = pwd.getpwuid(user.uid).pw_dir  # drivers look there, and must not stumble over root's
+    except KeyError:
+        os.environ["HOME"] = "/"
 
 
 def take_over(environ: dict[str, str]) -> None:

@@ -34,7 +34,7 @@ def check_disk(case: Case) -> Iterator[Finding]:
     wanted = [(str(place), place.path, settings.min_free, _mend_of(place)) for place in places]
     base = base_of(settings)
     if not case.is_mistaken("STORAGE_RUN_DIR"):
-        wanted.append((f"the folder of running receivers, {base}", base, _ROOM_TO_RUN, f"df -h {shlex.quote(base)}"))
+        wanted.append((f"running receivers in {base}", base, _ROOM_TO_RUN, f"df -h {shlex.quote(base)}"))
     for whose, path, least, mend in wanted:
         try:
             free, names = _room(path)
@@ -74,13 +74,21 @@ def check_permissions(case: Case) -> Iterator[Finding]:
     """Yield who the receiver is to the system, and which files are for more people than they should be."""
     uid = os.geteuid()
     if uid == 0:
-        told = "the receiver runs as root" if case.service else "this looks as root, who may do everything"
-        mend = "user 10001" if is_in_container(os.environ) else "useradd --system receiver, and User= in the unit"
-        yield warn("permissions", f"{told}; it needs no more than its own files", mend)
+        yield _as_root(case)
     problems = list(_folders(case))
     yield from problems
     if uid and not problems:
         yield ok("permissions", f"as {_name_of(uid)}: keys and stores are readable, and writable where they must be")
+
+
+def _as_root(case: Case) -> Finding:
+    if not case.service:
+        told = "this looks as root, who may do everything: what the receiver's user may do is not known"
+        return warn("permissions", told, "runuser -u THE-RECEIVERS-USER -- receiver doctor")
+    mend = "useradd --system receiver, and User=receiver in its unit"
+    if is_in_container(os.environ):
+        mend = "docker run --user 10001, or runAsUser: 10001"
+    return warn("permissions", "the receiver runs as root; it needs no more than its own files", mend)
 
 
 def _folders(case: Case) -> Iterator[Finding]:

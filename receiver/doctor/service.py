@@ -47,13 +47,13 @@ def check(case: Case) -> Iterator[Finding]:
 
 def _missing(case: Case) -> Finding:
     base = base_of(case.settings)
+    if case.pid is not None:
+        told = f"process {case.pid} is not the first process of a receiver: none that has a folder in {base}"
+        return warn(SUBJECT, told, _SYSTEMD)
     if case.running:
         pids = ", ".join(str(one.pid) for one in case.running)
         told = f"of the receivers that run here it is not clear which is meant: processes {pids}; none, or more than"
         return warn(SUBJECT, f"{told} one, listens on {case.settings.listen}", "receiver doctor --pid PID")
-    if case.pid is not None:
-        told = f"process {case.pid} is not the first process of a receiver: none that has a folder in {base}"
-        return warn(SUBJECT, told, _SYSTEMD)
     told = f"none runs here that has its folder in {base}"
     told += "" if os.geteuid() == 0 else "; another user's is seen by that user and by root alone"
     return warn(SUBJECT, told, f"receiver serve; {_SYSTEMD}")
@@ -110,9 +110,11 @@ def _figures(service: Service) -> Figures:
 def _other_keys(case: Case, service: Service, figures: Figures) -> Iterator[Finding]:
     """Yield the keys that lie here and are not in force, and the other way round; figures tell those with an age."""
     in_force = {(one["role"], one["kid"]) for one, _ in figures.get("receiver_key_made_timestamp_seconds", [])}
-    lying = {(key.role, key.kid.lower()): key for key in case.ring}
-    absent = [name for name, key in lying.items() if key.made is not None and name not in in_force]
-    absent = [name for name in absent if _is_settled(lying[name].source)]
+    ring = case.ring
+    lying = {(key.role, key.kid.lower()): (key.made, key.source) for key in ring}
+    lying |= {("sealing", key.kid): (key.issued or None, key.source) for key in ring.sealing}
+    absent = [name for name, (made, _) in lying.items() if made is not None and name not in in_force]
+    absent = [name for name in absent if _is_settled(lying[name][1])]
     tried = " ".join(path.name for path in service.trial.glob("*/*"))
     gone = [name for name in in_force if name not in lying and name[1] not in tried]
     for what, names in (("has not taken", absent), ("still accepts", gone)):

@@ -171,8 +171,7 @@ def check(case: Case, examined: list[Examined]) -> Iterator[Finding]:
 
 def _judged(one: Examined, runs: bool) -> Iterator[Finding]:
     if one.problem:
-        is_theirs = fail if not one.tenants else warn  # an outage of a tenant's store is that tenant's alone
-        yield is_theirs(SUBJECT, f"{one.whose}{one.problem.cause}", _mend_of(one.problem.cause, one.place))
+        yield fail(SUBJECT, f"{one.whose}{one.problem.cause}", _mend_of(one.problem.cause, one.place))
     elif one.missing and runs:
         yield fail(
             SUBJECT, f"{one.whose}{one.missing}, and a receiver runs", _mend_of("is the volume mounted", one.place)
@@ -184,7 +183,7 @@ def _judged(one: Examined, runs: bool) -> Iterator[Finding]:
         told = f"{one.whose}{one.place}: {one.outdated}; the next start of this program brings it up to date"
         yield warn(SUBJECT, told, "make a backup, then stop the receiver and start it again")
     else:
-        told = f"{one.whose}{one.place}: answers in {1000 * one.seconds:.1f} ms, schema {one.schema}"
+        told = f"{one.whose}{one.place}: answers in {1000 * one.seconds:.2f} ms, schema {one.schema}"
         yield ok(SUBJECT, told + (f", server {one.version}" if one.version else ""))
 
 
