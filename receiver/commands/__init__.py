@@ -12,7 +12,7 @@ from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 
 EX_CONFIG = 78  # sysexits.h: systemd and people know it as "configuration error"
-_COMMANDS = ("serve", "keys", "store", "config", "health", "demo", "platform", "conformance")
+_COMMANDS = ("serve", "keys", "store", "config", "health", "doctor", "demo", "platform", "conformance")
 
 
 class _Lazy(click.Group):

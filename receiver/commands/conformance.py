@@ -3,20 +3,19 @@
 import contextlib
 import json
 import signal
-import ssl
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlsplit
 
 import click
 from tabulate import tabulate
 
 import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver.commands.demo import given_store, running_receiver
+from receiver.commands.reaching import tls_context, url_parts
 from receiver.conformance import files, registry, screen
 from receiver.conformance.run import Report, run
 from receiver.conformance.target import Target, Unreachable
@@ -158,15 +157,7 @@ def _target(
             raise click.UsageError(f"{name} is needed" + ("" if name == "--url" else ", or --keys"))
     if folder and any(one_by_one.values()):
         raise click.UsageError("--keys stands for --platform-key and --receiver-key")
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
-        known = False
-    if not known or parts.query or parts.fragment or "@" in parts.netloc:
-        raise click.BadParameter(
-            "must be http://host:port or https://host:port, perhaps with a path", param_hint="--url"
-        )
+    parts = url_parts(url)
     try:
         tenant = str(uuid.UUID(tenant)) if tenant else str(uuid.uuid4())
     except ValueError:
@@ -174,7 +165,7 @@ def _target(
     keys = _keys(folder, platform_key, receiver_key)
     tls = None
     if parts.scheme == "https":
-        tls = _tls(ca, client_cert, client_key)
+        tls = tls_context(ca, client_cert, client_key)
     elif ca or client_cert or client_key:
         raise click.UsageError("--ca, --client-cert and --client-key are for https URLs")
     return Target(url.rstrip("/"), keys, tenant, sign_path, tls)
@@ -199,15 +190,3 @@ def _key(path: Path, option: str, private: bool = False) -> KeyPair:
     if pair is None or (private and not pair.jwk.has_private):
         raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid)", param_hint=option)
     return pair
-
-
-def _tls(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
-    if key and not cert:
-        raise click.UsageError("--client-key needs --client-cert")
-    try:
-        context = ssl.create_default_context(cafile=str(ca) if ca else None)
-        if cert:
-            context.load_cert_chain(str(cert), str(key) if key else None)
-    except (OSError, ssl.SSLError) as cause:
-        raise click.UsageError(f"--ca, --client-cert or --client-key cannot be used: {cause}") from None
-    return context

@@ -12,6 +12,7 @@ from receiver.running import base_of, services
 from receiver.settings import Settings, SettingsMistakes, read
 
 _PATIENCE = 5.0  # seconds; a check has three
+_NO_RECEIVER = "what answers at {} is no receiver's admin listener"
 
 
 class _Connection(http.client.HTTPConnection):
@@ -42,17 +43,26 @@ def admin_address(settings: Settings) -> str | None:
     return known[0] if settings.admin_bind.endswith(":0") and len(known) == 1 else settings.admin_bind
 
 
-def ask(address: str, path: str) -> tuple[int, dict]:
-    """Return status and JSON of what the admin listener at ``address`` answers to ``path``; raises OSError."""
+def fetch(address: str, path: str) -> tuple[int, bytes]:
+    """Return status and body of what the admin listener at ``address`` answers to ``path``; raises OSError."""
     connection = _Connection(address)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, answer.read()
     except (http.client.HTTPException, ValueError) as cause:
-        raise OSError(f"what answers at {address} is no receiver's admin listener") from cause
+        raise OSError(_NO_RECEIVER.format(address)) from cause
     finally:
         connection.close()
+
+
+def ask(address: str, path: str) -> tuple[int, dict]:
+    """Return status and JSON of what the admin listener at ``address`` answers to ``path``; raises OSError."""
+    status, body = fetch(address, path)
+    try:
+        return status, json.loads(body)
+    except ValueError as cause:
+        raise OSError(_NO_RECEIVER.format(address)) from cause
 
 
 @click.command()
