@@ -49,12 +49,25 @@ class Master(Arbiter):
         if signal.SIGHUP not in signals and self.watch.has_changed():
             self.log.info("files of keys or certificates have changed")
             signals.append(signal.SIGHUP)
-        if self.app.folder.end_trials():
-            self.log.info("keys for a trial were left behind; they are taken away")
+        if self._tidy():
             signals.append(signal.SIGHUP)
         if self.ends_at is not None and time.monotonic() >= self.ends_at:
             signals.append(signal.SIGTERM)
         return signals
+
+    def _tidy(self) -> bool:
+        """See to the folder of this receiver; return whether keys are to be read again."""
+        folder = self.app.folder
+        try:
+            if folder.restore():
+                self.log.warning("%s was taken away and is made anew; workers count in it once replaced", folder.path)
+            if not folder.end_trials():
+                return False
+        except OSError as cause:  # a full disk, say: calls are answered all the same
+            self.log.debug("%s: %s", folder.path, cause.strerror)
+            return False
+        self.log.info("keys for a trial were left behind; they are taken away")
+        return True
 
     def handle_hup(self) -> None:
         """Take the keys and certificates that are there now, here and in every process."""
@@ -133,7 +146,7 @@ class Master(Arbiter):
                 metrics.make_room(self.app.folder.metrics, slot)
                 worker.slot = slot
             except OSError as cause:  # a worker that counts nothing is better than none
-                self.log.error("the next worker counts nothing: %s: %s", cause.filename, cause.strerror)
+                self.log.error("the next worker counts nothing: %s: %s", self.app.folder.metrics, cause.strerror)
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and let go of what is not for it."""

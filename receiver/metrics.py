@@ -97,11 +97,16 @@ def make_room(folder: Path, slot: int) -> None:
     Raises OSError.
     """
     for kind in _KINDS:
-        file = os.open(folder / f"{kind}_{slot}.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = folder / f"{kind}_{slot}.db"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, _ROOM)
             if kind == _LIVE_KIND:
                 os.pwrite(file, bytes(_ROOM), 0)
+        except OSError:
+            if not os.fstat(file).st_size:  # it would be no file of the library's
+                path.unlink()
+            raise
         finally:
             os.close(file)
 

@@ -47,20 +47,39 @@ class RunFolder:
             if not _is_held(path):
                 shutil.rmtree(path, ignore_errors=True)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+        self.metrics = self.path / "metrics"
+        self.trial = self.path / "trial"
+        self._said = ""
+        self._furnish()
+
+    def _furnish(self) -> None:
         beside = self.path / f".{_LOCK}"
         self._lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         os.rename(beside, self.path / _LOCK)  # nobody ever sees it without a holder
-        self.metrics = self.path / "metrics"
-        self.trial = self.path / "trial"
         self.metrics.mkdir(mode=0o700)
         self.trial.mkdir(mode=0o700)
+
+    def restore(self) -> bool:
+        """Make the folder anew if somebody, such as what tidies up, took it away; return whether. Raises OSError."""
+        if self.trial.is_dir():
+            return False
+        shutil.rmtree(self.path, ignore_errors=True)  # what is left of it
+        self.path.mkdir(mode=0o700)
+        os.close(self._lock)
+        self._furnish()
+        self._write()
+        return True
 
     def introduce(self, addresses: list[str], admin: str | None) -> None:
         """Write down who this is: the process, its ``addresses``, and that of its ``admin`` listener."""
         said = {"pid": os.getpid(), "addresses": addresses, "admin": admin, "started": time.time()}
+        self._said = json.dumps(said)
+        self._write()
+
+    def _write(self) -> None:
         beside = self.path / f".{_SERVICE}"
-        beside.write_text(json.dumps(said))
+        beside.write_text(self._said)
         os.replace(beside, self.path / _SERVICE)
 
     def end_trials(self) -> bool:
@@ -68,7 +87,7 @@ class RunFolder:
         over = [path for path in self.trial.iterdir() if _age(path) > TRIAL_SECONDS]
         for path in over:
             shutil.rmtree(path, ignore_errors=True)
-        return bool(over)
+        return any(not path.exists() for path in over)
 
     def remove(self) -> None:
         """Take the folder away: the receiver ends."""
@@ -114,11 +133,11 @@ def _folders(base: str) -> Iterator[Path]:
 
 
 def _is_held(path: Path) -> bool:
-    with open(path / _LOCK, "rb") as lock:
-        try:
+    try:
+        with open(path / _LOCK, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except OSError:  # it is, or another start has just taken the folder away
+        return True
     return False
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -279,7 +280,7 @@ def test_what_killed_workers_counted_is_not_lost_and_files_do_not_pile_up(keys, 
 
 def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog):
     def full(_folder, _slot):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "counter_0.db")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("receiver.metrics.make_room", full)
     monkeypatch.setattr("receiver.metrics.start", lambda *_: pytest.fail("it counts"))
@@ -288,7 +289,18 @@ def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog)
     master.log, master.WORKERS, master.admin_sockets = logging.getLogger("receiver"), {}, []
     master.prepare_worker(worker)
     master.enter_worker(worker)
-    assert "the next worker counts nothing: counter_0.db: No space left on device" in caplog.text
+    assert "the next worker counts nothing: x: No space left on device" in caplog.text
+
+
+def test_where_there_is_no_room_no_file_is_left_that_cannot_be_read(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    metrics.make_room(tmp_path, 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        metrics.make_room(tmp_path, 1)
+    assert not list(tmp_path.glob("*_1.db")) and len(list(tmp_path.glob("*_0.db"))) == 3
 
 
 def test_a_gauge_of_a_worker_that_ended_is_wiped_and_its_counters_stay(tmp_path):
@@ -530,6 +542,28 @@ def test_folders_of_receivers_that_run_are_left_alone_and_others_go(tmp_path):
     assert services(str(tmp_path)) == []
 
 
+def test_a_folder_that_is_taken_away_is_made_anew_and_nothing_ends(keys, platform_at, tmp_path):
+    with serving(keys, tmp_path) as running:
+        until(lambda: readiness(running)[0] == 200)
+        (folder,) = tmp_path.glob("receiver-*")
+        shutil.rmtree(folder)
+        until((folder / "service.json").exists)
+        for child in children_of(running.process.pid):
+            os.kill(child, signal.SIGKILL)
+
+        def counts():
+            with contextlib.suppress(OSError):
+                return value(counted(running), "receiver_requests_total", call="health", status="200") == 1
+
+        until(lambda: len(children_of(running.process.pid)) == 3)
+        assert platform_at(running.url).health().status == 200
+        until(counts)
+        assert services(str(tmp_path))[0].pid == running.process.pid
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert running.process.returncode == 0
+    assert list(tmp_path.glob("receiver-*")) == []
+
+
 def test_keys_of_a_trial_that_was_left_behind_go(tmp_path):
     folder = RunFolder(str(tmp_path))
     assert folder.end_trials() is False
@@ -540,6 +574,9 @@ def test_keys_of_a_trial_that_was_left_behind_go(tmp_path):
     os.utime(left, (1, 1))
     assert folder.end_trials() is True
     assert list(folder.trial.iterdir()) == []
+    (folder.trial / "no folder").touch()
+    os.utime(folder.trial / "no folder", (1, 1))
+    assert folder.end_trials() is False  # what cannot be taken away is no reason to read all keys each second
 
 
 def test_each_reason_is_a_word():
