@@ -45,6 +45,7 @@ from tests import certificates as authority
 from tests.test_commands import receiver
 from tests.test_serving import Writer
 from tests.test_stores import TENANT, a_state
+from tests.test_systemd import host, port  # noqa: F401 - fixtures
 
 OF_THIS_MACHINE = ("nobody outside of this container", "the kernel", "root")  # what depends on where tests run
 
@@ -287,7 +288,7 @@ def keys_of(folder, uses=None, now=None, **settings):
 def test_no_key_at_all_tells_how_shells_lose_them(tmp_path):
     report = keys_of(tmp_path)
     found = report.one("keys", "fail", "no platform key at all", "platform-<kid>.json")
-    assert "drop variables whose names hold hyphens" in found.details[0]
+    assert "drop names with hyphens" in found.details[0]
     report.one("keys", "fail", "no receiver key at all")
 
 
@@ -702,6 +703,8 @@ def test_other_versions_keys_and_certificates_than_lie_here(monkeypatch, tmp_pat
     here = RunFolder(str(tmp_path))
     here.introduce(["http://127.0.0.1:1"], "http://127.0.0.1:2")
     ring, _ = keyring.load(settings)
+    for path in (folder, here.trial):
+        os.utime(path, (time.time() - 900, time.time() - 900))
     looked_at = Case(settings, ring=ring, service=services(str(tmp_path))[0], pid=os.getpid())
     report = reported(service.check(looked_at))
     report.one("service", "warn", "it runs version 0.0.1", "start it again")
@@ -936,6 +939,29 @@ def test_root_looks_with_the_eyes_of_the_receivers_user():
         finally:
             process.terminate()
             process.wait(30)
+
+
+def test_under_systemd_it_looks_as_the_unit_does(host, port):  # noqa: F811
+    host.run("systemctl", "start", f"receiver@{port}")
+    pid = host.show(f"receiver@{port}", "MainPID")
+    keys = list((host.root / "etc/receiver/keys").glob("*.json"))
+    for command in (
+        f"sh /run/deploy/receiver-at {port} doctor --json --roundtrip",  # in a unit of its own, as that user
+        f"/opt/receiver/bin/receiver doctor --json --roundtrip --pid {pid}",  # as root
+    ):
+        ran = host.run("sh", "-c", command, check=False)
+        report = Report(ran.returncode, ran.stdout)
+        assert [one.seen for one in report.worse_than_ok() if "no sealing key" not in one.seen] == []
+        assert "as receiver: " in report.one("permissions", "ok").seen
+        assert f"process {pid} at http://0.0.0.0:{port}, " in report.one("service", "ok", "ready").seen
+        report.one("roundtrip", "ok")
+        assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").seen
+    known = f"RUNTIME_DIRECTORY=/run/receiver/{port} PORT={port} STORAGE_KEYS=/etc/receiver/keys"
+    report = Report(1, host.run("sh", "-c", f"{known} /opt/receiver/bin/receiver doctor --json", check=False).stdout)
+    seen = report.one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}").seen
+    assert "STORAGE_KEYS" in seen
+    assert "PORT" not in seen
+    report.one("permissions", "fail", "/etc/receiver/keys cannot be read by receiver")
 
 
 def test_root_that_became_another_user_stays_that_user():

@@ -1,5 +1,6 @@
 """Who is looked at: settings and keys as they are found, and the receiver that runs here with them, if one does."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Case:
     """The ``settings`` that could be read and the ``mistakes`` in all of them; the same of keys.
 
     ``service`` is the receiver that runs with them, None if none does or it is not known which of ``running`` it is;
-    ``pid`` the process that was asked for, None for the settings of this one.
+    ``environ`` what it was started with, None where that may not be seen. ``pid`` is the process that was asked for,
+    None for the settings of this one.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -33,6 +35,7 @@ class Case:
     key_mistakes: tuple[str, ...] = ()
     running: tuple[Service, ...] = ()
     service: Service | None = None
+    environ: dict[str, str] | None = None
     pid: int | None = None
 
     def is_mistaken(self, *names: str) -> bool:
@@ -56,6 +59,7 @@ def begin(pid: int | None) -> Case:
     settings, mistakes = _settings()
     running = _running(settings)
     service = _chosen(running, settings, pid)
+    environ = _environment_of(service)
     if pid is None:
         try:
             seen_by = eyes.user_of(service.pid) if service else _owner_of_the_store(settings)
@@ -65,7 +69,7 @@ def begin(pid: int | None) -> Case:
             service = None
         settings, mistakes = _settings()
     ring, key_mistakes = _tried(lambda: keyring.load(settings), (Keyring(), []), "the keys")
-    return Case(settings, tuple(mistakes), ring, tuple(key_mistakes), tuple(running), service, pid)
+    return Case(settings, tuple(mistakes), ring, tuple(key_mistakes), tuple(running), service, environ, pid)
 
 
 def _be_like(pid: int) -> None:
@@ -128,6 +132,12 @@ def _is_address(address: str, listen: str) -> bool:
 
 def _is_port(address: str, listen: str) -> bool:
     return not listen.startswith("unix:") and address.rpartition(":")[2] == listen.rpartition(":")[2]
+
+
+def _environment_of(service: Service | None) -> dict[str, str] | None:
+    with contextlib.suppress(OSError):
+        return eyes.environment_of(service.pid) if service else None
+    return None
 
 
 def _owner_of_the_store(settings: Settings) -> eyes.User | None:

@@ -30,10 +30,7 @@ _MENDS = (  # what a mistake says, and what mends it; {0} is the variable or fil
     (r'another "kid" than its name says', "rename it to the kid in it: {0}"),
     (r"is the same key as", "take one of the two away: {0}"),
 )
-_HYPHENS = (
-    "a shell (sh) and systemd's Environment= drop variables whose names hold hyphens: PLATFORM_KEY_<kid> with"
-    " underscores in the kid gets through"
-)
+_HYPHENS = "sh and systemd drop names with hyphens: write PLATFORM_KEY_<kid> with underscores in the kid"
 
 
 def check(case: Case, uses: Uses, now: float | None = None) -> Iterator[Finding]:
@@ -43,7 +40,7 @@ def check(case: Case, uses: Uses, now: float | None = None) -> Iterator[Finding]
         yield warn(SUBJECT, "the directory of keys is not known: STORAGE_KEYS is wrong", "see settings")
     for mistake in case.key_mistakes:
         if "key at all" not in mistake or not case.is_mistaken("STORAGE_KEYS"):
-            yield fail(SUBJECT, mistake, _mend_of(mistake), *([_HYPHENS] if "key at all" in mistake else []))
+            yield fail(SUBJECT, mistake, _mend_of(mistake), *([_HYPHENS] if "no platform key" in mistake else []))
     if case.settings.insecure_keys == "warn":
         for exposed in case.ring.exposed:
             yield warn(SUBJECT, exposed, _mend_of(exposed))
@@ -51,7 +48,7 @@ def check(case: Case, uses: Uses, now: float | None = None) -> Iterator[Finding]
     yield from _one_sided(case)
     yield from _aged(case.ring, now)
     yield from _forgotten(case.ring, uses, now)
-    if not case.ring.sealing and not case.is_mistaken("STORAGE_KEYS", "STORAGE_SEALING_KEY"):
+    if list(case.ring) and not case.ring.sealing and not case.is_mistaken("STORAGE_KEYS", "STORAGE_SEALING_KEY"):
         told = "there is no sealing key: contents rest in the clear, in the store and in its backups"
         yield warn(SUBJECT, told, "receiver keys sealing; then, for what is stored: receiver store reseal --stopped")
     if list(case.ring):

@@ -10,11 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from receiver import __version__, tls
 from receiver.commands.health import ask, fetch
 from receiver.commands.keys import ago
-from receiver.doctor import eyes
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
 from receiver.running import Service, base_of
-from receiver.settings import declared, read
+from receiver.settings import Settings, declared, read
 from receiver.stores.urls import SERVERS
 
 SUBJECT = "service"
@@ -117,6 +116,7 @@ def _other_keys(case: Case, service: Service, figures: Figures) -> Iterator[Find
     absent = [name for name in absent if _is_settled(lying[name][1])]
     tried = " ".join(path.name for path in service.trial.glob("*/*"))
     gone = [name for name in in_force if name not in lying and name[1] not in tried]
+    gone = gone if _is_settled(str(case.settings.keys)) and _is_settled(str(service.trial)) else []
     for what, names in (("has not taken", absent), ("still accepts", gone)):
         if names and case.pid is None and not in_force & lying.keys():
             return  # other keys altogether: other settings, which is told by those
@@ -135,24 +135,37 @@ def _is_settled(path: str) -> bool:
 
 def _other_settings(case: Case, service: Service) -> Iterator[Finding]:
     """Yield in which settings the environment of ``service`` differs from the one that was looked at."""
-    if case.pid is not None:
+    if case.pid is not None or case.environ is None:
         return
-    try:
-        theirs, _ = read(eyes.environment_of(service.pid))
-        same_folder = os.path.samefile(f"/proc/{service.pid}/cwd", ".")
-    except OSError:
-        return
-    ours = case.settings
-    names = [one.metadata["name"] for one in declared() if getattr(ours, one.name) != getattr(theirs, one.name)]
-    names += sorted(theirs.key_texts.keys() ^ ours.key_texts.keys())
-    names += ["STORAGE_TENANT_..."] if theirs.tenant_stores != ours.tenant_stores else []
+    ours, (theirs, mistakes) = case.settings, read(case.environ)
+    names = [name for name in _differing(ours, theirs) if not any(one.startswith(name) for one in mistakes)]
     relative = not ours.keys.is_absolute() or any(
         one.kind not in SERVERS.values() and not os.path.isabs(one.path) for one in ours.places
     )
-    names += ["the folder that it works in"] if relative and not same_folder else []
+    with suppress(OSError):
+        if relative and not os.path.samefile(f"/proc/{service.pid}/cwd", "."):
+            names.append("the folder that it works in")
     if names:
         told = f"it was started with other settings than these: {', '.join(names)}"
         yield warn(SUBJECT, told, f"receiver doctor --pid {service.pid}")
+
+
+def _differing(ours: Settings, theirs: Settings) -> Iterator[str]:
+    """Yield the names of settings that are not the same; of systemd's credentials each has copies of its own."""
+    for one in declared():
+        mine, other = getattr(ours, one.name), getattr(theirs, one.name)
+        copies = mine == ours.credentials and other == theirs.credentials
+        if mine != other and not copies and not _is_of_credentials(ours, ours.sources.get(one.name, "")):
+            yield one.metadata["name"]
+    keys = sorted(theirs.key_texts.keys() ^ ours.key_texts.keys())
+    yield from (name for name in keys if not _is_of_credentials(ours, name))
+    if theirs.tenant_stores != ours.tenant_stores:
+        yield "STORAGE_TENANT_..."
+
+
+def _is_of_credentials(settings: Settings, source: str) -> bool:
+    path = settings.paths.get(source, "")
+    return settings.credentials is not None and path.startswith(f"{settings.credentials}/")
 
 
 def _changed_files(case: Case, service: Service) -> Iterator[Finding]:
