@@ -44,7 +44,13 @@ def test_every_command_of_a_code_block_is_run_by_a_test_or_by_the_continuous_int
 
 @pytest.mark.parametrize(
     "words",
-    sorted(set(re.findall(r"receiver ((?:serve|keys|config|store|demo|platform|conformance)(?: [a-z]+)?)", README))),
+    sorted(
+        set(
+            re.findall(
+                r"receiver ((?:serve|keys|config|doctor|health|store|demo|platform|conformance)(?: [a-z]+)?)", README
+            )
+        )
+    ),
 )
 def test_every_command_line_that_is_named_exists(words):
     command = cli
