@@ -1,5 +1,7 @@
 """The platform and receiver keys: loaded, checked and parsed once, found by kid (PROTOCOL, "Who holds what")."""
 
+import contextlib
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from jwcrypto.jwk import JWK
 from receiver import curve, files, keysources, passphrase, strictjson
 from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.keysources import ROLES, Entry, KeyFault, kid_in_name
+from receiver.running import TRIAL_SECONDS
 from receiver.sealing import SealingFault, SealingKey, SealingKeys, parse_keys
 from receiver.secret import Secret
 from receiver.settings import Settings
@@ -66,7 +69,7 @@ class Keyring:
 
     ``sealing`` are those of contents. ``uses`` are noted by who has proven them. ``protected`` are the sources that a
     passphrase opened, ``exposed`` are lines that name files with private keys that everybody on the machine may use,
-    ``tried`` the kids of keys that are there for a trial.
+    ``tried`` the kids of keys that are there for a trial, until ``tried_until`` (time.monotonic).
     """
 
     def __init__(self, keys: Iterable[Key] = (), sealing: Iterable[SealingKey] = ()):
@@ -76,6 +79,7 @@ class Keyring:
         self.protected: frozenset[str] = frozenset()
         self.exposed: tuple[str, ...] = ()
         self.tried: frozenset[str] = frozenset()
+        self.tried_until = 0.0
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys.values())
@@ -83,12 +87,30 @@ class Keyring:
     def replace(self, other: "Keyring") -> None:
         """Hold the keys of ``other`` instead, at once, for whoever holds this ring."""
         self._keys, self.sealing = other._keys, other.sealing
-        self.protected, self.exposed, self.tried = other.protected, other.exposed, other.tried
+        self.protected, self.exposed = other.protected, other.exposed
+        self.tried, self.tried_until = other.tried, other.tried_until
+
+    def try_out(self, entries: Iterable[Entry]) -> None:
+        """Hold the keys in ``entries``, too, for a trial: those that can be used, and never in the place of another.
+
+        Their time is over TRIAL_SECONDS after they were written, whether or not somebody takes them away.
+        """
+        tried = []
+        for entry in entries:
+            with contextlib.suppress(KeyFault):
+                key = parse_key(entry.text.text, entry.role, entry.source, entry.tenant)
+                if key.tenants and self._keys.setdefault((key.role, key.kid.lower()), key) is key:
+                    tried.append(key.kid)
+                    left = TRIAL_SECONDS - (time.time() - (entry.written() or 0))
+                    self.tried_until = time.monotonic() + min(left, TRIAL_SECONDS)
+        self.tried = frozenset(tried)
 
     def find(self, role: str, kid: str, tenant: str) -> Key | None:
         """Return the key of ``role`` ("platform" or "receiver") with this ``kid`` if it serves ``tenant``."""
         key = self._keys.get((role, kid.lower()))
-        return key if key is not None and key.serves(tenant) else None
+        if key is None or not key.serves(tenant):
+            return None
+        return key if key.kid not in self.tried or time.monotonic() < self.tried_until else None
 
     def finder(self, role: str, tenant: str) -> Finder:
         """Return a function from kid to the handle of the key of ``role`` that serves ``tenant``, or to None."""
@@ -186,9 +208,7 @@ def load(settings: Settings, trial: Path | None = None) -> tuple[Keyring, list[s
     """
     found = list(_entries(settings))
     entries = [entry for entry in found if isinstance(entry, Entry)]
-    tried = [one for one in keysources.entries({}, {}, trial, True) if isinstance(one, Entry)] if trial else []
-    ring, mistakes = _parsed(entries + tried, settings)
-    ring.tried = frozenset(key.kid for key in ring if key.source in {entry.source for entry in tried})
+    ring, mistakes = _parsed(entries, settings)
     mistakes += [mistake for mistake in found if isinstance(mistake, str)]
     for role in ROLES:
         if not any(entry.role == role for entry in entries):
@@ -196,6 +216,8 @@ def load(settings: Settings, trial: Path | None = None) -> tuple[Keyring, list[s
                 f"{role.upper()}_KEY: no {role} key at all; set it to a JWK, or put {role}-<kid>.json into "
                 f"{settings.keys}"
             )
+    if trial:
+        ring.try_out(entry for entry in keysources.entries({}, {}, trial, True) if isinstance(entry, Entry))
     return ring, mistakes
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 
 from gunicorn import systemd, util
@@ -11,10 +10,12 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.sock import close_sockets, create_sockets
 
 from receiver import metrics
+from receiver import worker as receiver_worker
 from receiver.reloading import SIGNALS, Watch, take
 from receiver.worker import Worker
 
 _PAUSE = 2.0  # seconds at least between two starts of the admin listener
+_HEAD_TIMEOUT = 3.0  # seconds in which a probe has to be there
 _LAST_PATIENCE = 2.0  # seconds that the admin listener has to end
 
 
@@ -32,7 +33,12 @@ class Master(Arbiter):
     def start(self) -> None:
         """Listen; first where probes are answered, so that a start says all addresses, or fails for any."""
         if self.app.admin:
-            self.admin_sockets = create_sockets(self.app.admin.cfg, self.log)
+            try:
+                self.admin_sockets = create_sockets(self.app.admin.cfg, self.log)
+            except SystemExit:
+                self.log.error("STORAGE_ADMIN_BIND: give each receiver on a machine an address of its own, or off")
+                self.app.folder.remove()
+                raise
         super().start()
 
     def spawn_worker(self) -> int:
@@ -166,17 +172,17 @@ class Master(Arbiter):
             try:
                 self._run_admin(worker)
             except SystemExit:
-                raise
+                pass
             except BaseException:
-                self.log.exception("the admin listener could not be started")
-                sys.exit(1)
-            sys.exit(0)
+                self.log.exception("the admin listener ends")
+            os._exit(0)  # an orderly exit would wait for the threads of checks that hang
 
     def _run_admin(self, worker: Worker) -> None:
         for other in self.WORKERS.values():
             other.tmp.close()
         for listener in self.LISTENERS:  # else connections would go on being made to it when all others have let go
             listener.close()
+        receiver_worker.READ_TIMEOUT = _HEAD_TIMEOUT
         worker.pid = os.getpid()
         util._setproctitle(f"admin [{self.proc_name}]")
         worker.init_process()

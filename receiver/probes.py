@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
+from functools import partial
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -20,6 +21,7 @@ from receiver.turns import waiting
 NAMES = ("store", "keys", "migrations", "disk", "workers")
 Answer = TypeVar("Answer")
 PATIENCE = 3.0  # seconds for each check: a probe has to be answered before its own time is over
+_STORE_PATIENCE = 2.5  # of which for each store
 _FRESH = 1.0  # seconds that an answer counts for others who ask, so that many probes are no load
 _LONGEST = 300  # characters of what is told
 
@@ -37,20 +39,6 @@ class Disk(NamedTuple):
     store: str
     free: int
     size: int
-
-
-def check_stores(ask: Callable[[Store], str], stores: Mapping[str | None, Store]) -> Check:
-    """Return whether ``ask`` gets an answer of the store of the rest, which it tells; raises its Problem if not.
-
-    A store of a tenant's own that does not answer is that tenant's outage alone, and only warned about.
-    """
-    told = ask(stores[None])
-    for tenant, store in stores.items():
-        try:
-            ask(store)
-        except Problem as problem:
-            return Check("warn", f"the store of tenant {tenant}: {problem.cause}")
-    return Check("ok", told)
 
 
 def ping(store: Store) -> str:
@@ -111,9 +99,9 @@ def checks(
 ) -> dict[str, Callable[[], Check]]:
     """Return the checks by the name of NAMES; that of workers only where ``life`` tells of them."""
     found = {
-        "store": lambda: check_stores(ping, stores),
+        "store": StoresCheck("store", ping, stores),
         "keys": lambda: check_keys(ring),
-        "migrations": lambda: check_stores(lambda store: f"schema {store.schema_version()}", stores),
+        "migrations": StoresCheck("schema", lambda store: f"schema {store.schema_version()}", stores),
         "disk": lambda: check_disk(settings),
     }
     if life is not None:
@@ -138,16 +126,37 @@ class Asker(Generic[Answer]):
                 self._last = self._pool.submit(self._run)
             return self._last
 
-    def answer(self) -> Answer:
-        """Return the answer, none older than a second; raises what ``ask`` does, TookTooLong after a few seconds."""
-        with waiting():
-            return self.begin().result(PATIENCE)
+    def answer(self, deadline: float) -> Answer:
+        """Return the answer, none older than a second; raises what ``ask`` does, TookTooLong at ``deadline``."""
+        with waiting(for_client=True):
+            return self.begin().result(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> Answer:
         try:
             return self._ask()
         finally:
             self._done = time.monotonic()
+
+
+class StoresCheck:
+    """Asks each of ``stores`` by ``ask``, all at once; what that of the rest answers, under None, is told.
+
+    A store of a tenant's own that does not answer is that tenant's outage alone, and only warned about.
+    """
+
+    def __init__(self, name: str, ask: Callable[[Store], str], stores: Mapping[str | None, Store]):
+        self._askers = {tenant: Asker(name, partial(ask, store)) for tenant, store in stores.items()}
+
+    def __call__(self) -> Check:
+        """Return the Check; raises the Problem of the store of the rest."""
+        deadline = time.monotonic() + _STORE_PATIENCE
+        asked = {tenant: asker.begin() for tenant, asker in self._askers.items()}
+        told = asked.pop(None).result(PATIENCE)
+        for tenant, future in asked.items():
+            found = _outcome(future, deadline)
+            if isinstance(found, Check):
+                return Check("warn", f"the store of tenant {tenant}: {found.told}")
+        return Check("ok", told)
 
 
 class Prober:
@@ -161,17 +170,17 @@ class Prober:
         """Return the Check of each name, none of them older than a second."""
         deadline = time.monotonic() + self._patience
         asked = {name: asker.begin() for name, asker in self._askers.items()}
-        with waiting():
+        with waiting(for_client=True):  # whoever asks meanwhile gets a thread, too
             return {name: _outcome(future, deadline) for name, future in asked.items()}
 
 
-def _outcome(future: Future[Check], deadline: float) -> Check:
+def _outcome(future: Future[Answer], deadline: float) -> Answer | Check:
+    """Return the answer that is there by ``deadline``, else a Check that fails and tells why."""
     try:
-        verdict, told = future.result(max(0.0, deadline - time.monotonic()))
+        return future.result(max(0.0, deadline - time.monotonic()))
     except TookTooLong:
         return Check("fail", "there was no answer in time")
     except Problem as problem:
-        verdict, told = "fail", problem.cause
+        return Check("fail", problem.cause[:_LONGEST])
     except Exception as cause:  # the verdict is what counts; a text could quote anything
-        verdict, told = "fail", type(cause).__name__
-    return Check(verdict, told[:_LONGEST])
+        return Check("fail", type(cause).__name__)

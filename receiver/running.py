@@ -44,7 +44,7 @@ class RunFolder:
 
     def __init__(self, base: str):
         for path in _folders(base):
-            if not _is_held(path):
+            if _is_ours(path) and not _is_held(path):
                 shutil.rmtree(path, ignore_errors=True)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         self.metrics = self.path / "metrics"
@@ -125,11 +125,21 @@ def services(base: str) -> list[Service]:
 
 
 def _folders(base: str) -> Iterator[Path]:
-    """Yield what may be folders of receivers in ``base``; not those of other users, who could put anything there."""
+    """Yield what may be folders of receivers in ``base``: this user's, and to root everybody's.
+
+    Whoever goes by what stands in another user's has to see to it that he is not led on (receiver.doctor.case).
+    """
     for path in Path(base).glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             if os.geteuid() in (0, path.lstat().st_uid) and not path.is_symlink() and (path / _LOCK).is_file():
                 yield path
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _is_held(path: Path) -> bool:

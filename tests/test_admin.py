@@ -24,15 +24,17 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver import metrics, probes
+from receiver import keyring, metrics, probes
 from receiver.commands.demo import running_receiver
-from receiver.commands.health import ask
+from receiver.commands.health import ask, fetch
 from receiver.lifecycle import Lifecycle
 from receiver.master import Master
 from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.keys import new_store
 from receiver.probes import Check, Prober
 from receiver.problems import REASONS, StoreUnavailable
 from receiver.running import RunFolder, services
+from receiver.secret import Secret
 from receiver.settings import Settings
 from tests.conftest import ring_of
 from tests.test_commands import receiver
@@ -120,8 +122,6 @@ def test_the_calls_are_not_answered_there_nor_probes_here(admin):
 
 @pytest.fixture(scope="module")
 def admin(tmp_path_factory):
-    from receiver.mock_platform.keys import new_store
-
     with serving(new_store(), tmp_path_factory.mktemp("admin")) as running:
         yield running
 
@@ -169,6 +169,35 @@ def test_a_tenants_own_store_that_is_down_is_warned_about_and_takes_nobody_else_
         found = until(lambda: (answer := readiness(running)[1])["checks"]["store"]["verdict"] == "warn" and answer)
         assert found["status"] == "ready"
         assert tenant in found["checks"]["store"]["told"]
+
+
+def test_a_tenants_own_store_that_hangs_takes_nobody_else_down_either(keys, tenant, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"
+        own = {f"STORAGE_TENANT_{tenant.replace('-', '_')}": url, "STORAGE_STORE_TIMEOUT": "1"}
+        with serving(keys, tmp_path, **own) as running:
+            for _ in range(3):
+                status, found = readiness(running)
+                assert (status, found["checks"]["store"]["verdict"]) == (200, "warn")
+                assert tenant in found["checks"]["store"]["told"]
+
+
+def test_many_who_ask_for_a_store_that_hangs_do_not_hold_up_the_question_whether_the_process_is_alive(keys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"
+        with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="10") as running:
+            asked = [
+                threading.Thread(target=fetch, args=[running.admin, path])
+                for path in ["/readyz"] * 24 + ["/metrics"] * 8
+            ]
+            for thread in asked:
+                thread.start()
+            time.sleep(0.5)
+            began = time.monotonic()
+            assert ask(running.admin, "/livez")[0] == 200
+            assert time.monotonic() - began < 2
+            for thread in asked:
+                thread.join()
 
 
 def test_a_disk_without_the_room_that_is_asked_for_is_not_ready_unless_nobody_asks(keys, tmp_path):
@@ -390,6 +419,7 @@ def test_an_address_that_is_taken_stops_the_start(keys, tmp_path):
         ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 1
     assert "Connection in use" in ran.stderr
+    assert "STORAGE_ADMIN_BIND: give each receiver on a machine an address of its own, or off" in ran.stderr
 
 
 def test_a_unix_socket_will_do_and_none_at_all(keys, platform_at, tmp_path):
@@ -577,6 +607,39 @@ def test_keys_of_a_trial_that_was_left_behind_go(tmp_path):
     (folder.trial / "no folder").touch()
     os.utime(folder.trial / "no folder", (1, 1))
     assert folder.end_trials() is False  # what cannot be taken away is no reason to read all keys each second
+
+
+def test_keys_of_a_trial_never_stand_for_others_nor_in_the_way_of_others_and_end_by_themselves(
+    keys, foreign_keys, tenant, monkeypatch, tmp_path
+):
+    folder = tmp_path / "trial" / tenant
+    folder.mkdir(parents=True)
+    for role, text in (
+        ("platform", json.dumps(foreign_keys.platform.public())),
+        ("receiver", json.dumps(foreign_keys.receiver.private())),
+    ):
+        path = folder / f"{role}-{getattr(foreign_keys, role).kid}.json"
+        path.write_text(text)
+        path.chmod(0o600)
+    (folder / f"platform-{keys.platform.kid}.json").write_text(json.dumps(keys.platform.public()))
+    (folder / f"platform-{uuid.uuid4()}.json").write_text("half a ke")
+    (folder.parent / "platform-for-anybody.json").write_text(json.dumps(new_store().platform.public()))
+    texts = {"PLATFORM_KEY": keys.platform.public(), "RECEIVER_KEY": keys.receiver.private()}
+    settings = Settings(
+        keys=tmp_path / "none", key_texts={name: Secret(json.dumps(text)) for name, text in texts.items()}
+    )
+    (tmp_path / "none").mkdir()
+    ring, mistakes = keyring.load(settings, tmp_path / "trial")
+    assert mistakes == []
+    assert ring.tried == {foreign_keys.platform.kid, foreign_keys.receiver.kid}
+    assert ring.find("platform", foreign_keys.platform.kid, tenant)
+    assert ring.find("platform", foreign_keys.platform.kid, str(uuid.uuid4())) is None
+    assert ring.find("platform", keys.platform.kid, str(uuid.uuid4())).source == "PLATFORM_KEY"
+    assert len(list(ring)) == 4
+    now = time.monotonic()
+    monkeypatch.setattr("receiver.keyring.time.monotonic", lambda: now + 121)
+    assert ring.find("platform", foreign_keys.platform.kid, tenant) is None
+    assert ring.find("platform", keys.platform.kid, tenant)
 
 
 def test_each_reason_is_a_word():

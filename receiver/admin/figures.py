@@ -3,6 +3,7 @@
 import os
 import platform
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from receiver import __version__, tls
 from receiver.admin.tallies import Tallies
 from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
-from receiver.probes import Asker, Prober, disks
+from receiver.probes import PATIENCE, Asker, Prober, disks
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import Store
@@ -52,6 +53,9 @@ class Figures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; what cannot be looked up is left out."""
+        deadline = time.monotonic() + PATIENCE
+        self.uses.begin()
+        self.disks.begin()
         build = {
             "version": __version__,
             "python": platform.python_version(),
@@ -63,8 +67,8 @@ class Figures(Collector):
         yield _gauge("start_time_seconds", "When the receiver was started.", [({}, self.started)])
         yield from self._readiness()
         yield from self._kept()
-        yield from self._keys()
-        yield from self._disks()
+        yield from self._keys(deadline)
+        yield from self._disks(deadline)
         yield from self._processes()
 
     def _readiness(self) -> Iterator[Metric]:
@@ -87,22 +91,22 @@ class Figures(Collector):
         yield _gauge("expired_states", "States whose time has passed, until they are purged.", expired)
         yield _gauge("tally_timestamp_seconds", "When states were counted last.", [({}, self.tallies.taken)])
 
-    def _keys(self) -> Iterator[Metric]:
+    def _keys(self, deadline: float) -> Iterator[Metric]:
         made = [({"role": key.role, "kid": key.kid.lower()}, key.made) for key in self.ring if key.made is not None]
         made += [({"role": "sealing", "kid": key.kid}, key.issued) for key in self.ring.sealing if key.issued]
         yield _gauge("key_made_timestamp_seconds", "When each key was made.", made)
         known = {(key.role, key.kid.lower()) for key in self.ring}
         with suppress(Problem, TimeoutError):
-            uses = self.uses.answer().items()
+            uses = self.uses.answer(deadline).items()
             used = [({"role": role, "kid": kid}, time) for (role, kid), time in uses if (role, kid) in known]
             yield _gauge("key_last_used_timestamp_seconds", "When each key served last, by any receiver.", used)
         if terms := self.terms():
             expires = [({}, terms.expires.timestamp())]
             yield _gauge("certificate_expires_timestamp_seconds", "When the certificate for TLS expires.", expires)
 
-    def _disks(self) -> Iterator[Metric]:
+    def _disks(self, deadline: float) -> Iterator[Metric]:
         with suppress(OSError, TimeoutError):
-            found = self.disks.answer()
+            found = self.disks.answer(deadline)
             free = [({"store": disk.store}, disk.free) for disk in found]
             yield _gauge("disk_free_bytes", "Room on the disk of SQLite or files.", free)
             yield _gauge("disk_size_bytes", "All of that disk.", [({"store": disk.store}, disk.size) for disk in found])

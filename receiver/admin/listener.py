@@ -24,6 +24,7 @@ from receiver.settings import Settings
 
 _PATIENCE = 2.0  # seconds that a store has here to answer
 _THREADS = 4
+_CONNECTIONS = 10_000  # as many as a worker's
 
 
 class AdminApplication:
@@ -52,6 +53,7 @@ class AdminApplication:
             "bind": settings.admin_bind,
             "workers": 1,
             "threads": _THREADS,
+            "worker_connections": _CONNECTIONS,
             "graceful_timeout": 1,
             "timeout": 60,
             "worker_tmp_dir": shared_memory(),

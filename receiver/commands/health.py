@@ -60,9 +60,12 @@ def ask(address: str, path: str) -> tuple[int, dict]:
     """Return status and JSON of what the admin listener at ``address`` answers to ``path``; raises OSError."""
     status, body = fetch(address, path)
     try:
-        return status, json.loads(body)
+        answer = json.loads(body)
     except ValueError as cause:
         raise OSError(_NO_RECEIVER.format(address)) from cause
+    if not isinstance(answer, dict):
+        raise OSError(_NO_RECEIVER.format(address))
+    return status, answer
 
 
 @click.command()
