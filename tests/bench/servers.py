@@ -95,7 +95,6 @@ class House:
         """Run the receiver on ``store`` (of STORES) as a customer would; new unless ``folder`` holds one."""
         own = folder or self._new_folder(store)
         environment = {"STORAGE_WORKERS": str(self.workers), "STORAGE_THREADS": str(self.threads)} | environment
-        environment = {"STORAGE_ADMIN_BIND": "127.0.0.1:0"} | environment  # as in production: it counts
         if store == "file":
             environment["DATABASE_URL"] = f"file://{own}/states"
         if store == "postgresql":
