@@ -221,7 +221,7 @@ class _Told:
         self.fields = fields
 
     def __str__(self) -> str:
-        told = dict(self.fields)
+        told = self.fields
         line = f"{told['client']} {told['method']} {told['path']} {told['status']} {told['ms']}ms"
         line += "".join(f" {room}={ms}" for room, ms in told["rooms"].items())
         if "jti" in told:

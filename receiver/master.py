@@ -55,7 +55,7 @@ class Master(Arbiter):
         if signal.SIGHUP not in signals and self.watch.has_changed():
             self.log.info("files of keys or certificates have changed")
             signals.append(signal.SIGHUP)
-        if self._tidy():
+        if self._tidy() and signal.SIGHUP not in signals:  # keys are read once, whatever there is to it
             signals.append(signal.SIGHUP)
         if self.ends_at is not None and time.monotonic() >= self.ends_at:
             signals.append(signal.SIGTERM)

@@ -115,6 +115,15 @@ def rows_of(path) -> dict[str, list]:
         connection.close()
 
 
+def until(condition, seconds=20):
+    """Return what ``condition`` answers once that is true; fail when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def needed(*names: str) -> None:
     """Skip the test visibly when a program of ``names`` is not on this machine; under CI that is a failure."""
     missing = [name for name in names if not servers.program(name)]

@@ -36,7 +36,7 @@ from receiver.problems import REASONS, StoreUnavailable
 from receiver.running import RunFolder, services
 from receiver.secret import Secret
 from receiver.settings import Settings
-from tests.conftest import ring_of
+from tests.conftest import ring_of, until
 from tests.test_commands import receiver
 from tests.test_serving import children_of, environment_of
 
@@ -47,14 +47,6 @@ def serving(keys, folder, **environment):
     environment = {"STORAGE_ADMIN_BIND": "127.0.0.1:0", "STORAGE_RUN_DIR": str(folder), **environment}
     with open(folder / "log", "a") as log, running_receiver(keys, folder, log, **environment) as running:
         yield running
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def readiness(running) -> tuple[int, dict]:

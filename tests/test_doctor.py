@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import http.server
 import json
@@ -42,6 +43,7 @@ from receiver.sealing import generate
 from receiver.settings import Settings, read
 from receiver.stores import open_store, urls
 from tests import certificates as authority
+from tests import conftest
 from tests.test_commands import receiver
 from tests.test_serving import Writer
 from tests.test_stores import TENANT, a_state
@@ -99,12 +101,7 @@ def seal(folder):
     (folder / f"sealing-{key['kid']}.json").chmod(0o600)
 
 
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
+until = functools.partial(conftest.until, seconds=30)
 
 
 @contextlib.contextmanager
@@ -819,7 +816,7 @@ def test_a_doctor_that_is_ended_in_between_leaves_no_key_in_force(running, numbe
     if number == signal.SIGKILL:
         for folder in service_of(running).trial.iterdir():
             os.utime(folder, (time.time() - 121, time.time() - 121))
-    until(lambda: not list(service_of(running).trial.iterdir()), 10)
+    until(lambda: not list(service_of(running).trial.iterdir()), seconds=10)
 
 
 def test_a_receiver_that_cannot_read_its_keys_any_more_does_not_take_those_of_the_trial(tmp_path):

@@ -23,7 +23,7 @@ from receiver.reloading import Watch, changes_of_keys, changes_of_settings
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests import certificates
-from tests.conftest import ring_of
+from tests.conftest import ring_of, until
 from tests.test_commands import receiver
 from tests.test_serving import children_of, environment_of, serving
 
@@ -45,13 +45,6 @@ def taken(folder):
     """Return how often each worker said that it took what was there."""
     said = TAKEN.findall(log_of(folder))
     return {worker: said.count(worker) for worker in said}
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def hang_up(running, folder):

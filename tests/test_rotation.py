@@ -10,8 +10,9 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.stores import open_store
 from tests import certificates
+from tests.conftest import until
 from tests.test_commands import receiver
-from tests.test_reloading import Caller, calling, hang_up, log_of, put, until
+from tests.test_reloading import Caller, calling, hang_up, log_of, put
 from tests.test_sealed_service import seal
 from tests.test_serving import children_of, serving
 from tests.test_stores import SERVERS
