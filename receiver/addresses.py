@@ -30,6 +30,13 @@ def _parsed(text: str) -> Address | None:
     return getattr(found, "ipv4_mapped", None) or found
 
 
+def unmapped(address: object) -> object:
+    """Return the socket ``address`` of a client; one of IPv4 where a dual-stack socket wrote ``::ffff:192.0.2.1``."""
+    if isinstance(address, tuple) and address[0].startswith("::ffff:") and "." in address[0]:
+        return address[0].removeprefix("::ffff:"), address[1]
+    return address
+
+
 class Networks:
     """Some addresses and networks; ``in`` tells whether an address (or None) is of them."""
 

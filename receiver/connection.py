@@ -17,11 +17,13 @@ from gunicorn.http import errors, get_parser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn
 
+from receiver import heads
 from receiver.turns import waiting
 
 LARGE = 256 << 10  # bytes of a body or reply of which as many are held at once as there are threads
 _END_OF_HEAD = b"\r\n\r\n"
-_MOST_HEAD = 64 << 10  # bytes; a head of 100 headers of 8190 bytes would be refused anyway
+_MOST_READ = 64 << 10  # bytes in one go
+_OTHER_HEADERS = 56 << 10  # bytes of a head beside one header as large as STORAGE_MAX_HEADER allows
 _MOST_READS = 32  # of a head in one go, however little each brings; then it is the others' turn
 _LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
 _MOST_DISCARDED = 64 << 20  # bytes of it
@@ -127,8 +129,11 @@ class Connection(TConn):
         super().__init__(plain.cfg, plain.sock, plain.client, plain.server)
         self.read_timeout = read_timeout
         self.is_agreed = context is None
+        self.is_begun = False  # the client has said something in front of TLS
         self.interest = selectors.EVENT_READ  # what the poller shall wait for
         self.head = bytearray()
+        self.last_head = b""  # of the request that is served, for the log should it be refused
+        self.most_head = _OTHER_HEADERS + plain.cfg.limit_request_field_size
         self.searched = 0  # bytes of it, for its end
         self.ended = False
         self.deadline = 0.0
@@ -155,7 +160,7 @@ class Connection(TConn):
     def has_head(self) -> bool:
         """Take what has arrived, without waiting; return whether the request can go to a thread.
 
-        If not, ``interest`` is what to wait for. Raises HandshakeFailed.
+        If not, ``interest`` is what to wait for. Raises HandshakeFailed, and heads.HeadRefused.
         """
         if self.sock.gettimeout() != 0.0:
             self.sock.setblocking(False)
@@ -164,15 +169,19 @@ class Connection(TConn):
             if not self.is_agreed:
                 self._agree()
             reads = 0
-            while not self._has_end() and len(self.head) < _MOST_HEAD and not self.ended:
+            while not self._has_end() and not self.ended:
+                if len(self.head) >= self.most_head:
+                    raise heads.endless(self.head, self.cfg.limit_request_field_size)
                 if reads >= _MOST_READS and not self._is_pending():
                     return False
                 reads += 1
-                data = self.sock.recv(_MOST_HEAD)
+                data = self.sock.recv(_MOST_READ)
                 if not self.head:
                     self.deadline = time.monotonic() + self.read_timeout
                 self.ended = not data
                 self.head += data
+                if text := heads.foreign(self.head):
+                    raise heads.HeadRefused(text)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except ssl.SSLWantWriteError:
@@ -188,7 +197,14 @@ class Connection(TConn):
         self.searched = len(self.head)
         return self.head.find(_END_OF_HEAD, start) >= 0
 
+    def send_at_once(self, data: bytes) -> None:
+        """Send what the socket takes of ``data`` without waiting."""
+        with contextlib.suppress(OSError):
+            self.sock.send(data)
+
     def _agree(self) -> None:
+        if not self.is_begun:
+            self._refuse_proxy_line()
         try:
             self.sock.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -197,6 +213,13 @@ class Connection(TConn):
             is_gone = isinstance(cause, ssl.SSLEOFError) or not isinstance(cause, ssl.SSLError)
             raise HandshakeFailed("" if is_gone else cause.reason or "") from None
         self.is_agreed = True
+
+    def _refuse_proxy_line(self) -> None:
+        """Look at the first bytes without taking them: OpenSSL does not know the PROXY protocol."""
+        head = socket.socket.recv(self.sock, heads.MOST_PEEKED, socket.MSG_PEEK)
+        self.is_begun = bool(head)
+        if text := heads.proxy_line(head):
+            raise HandshakeFailed(text)
 
     def wait_for_data(self, timeout: float) -> bool:
         """Return at once: a thread is asked to serve this connection when its data is there."""
@@ -210,7 +233,8 @@ class Connection(TConn):
             self.parser.unreader = PacedUnreader(self.sock, self._large)
         is_whole = _END_OF_HEAD in self.head
         self.parser.unreader.expect(self.deadline - time.monotonic() if is_whole else 0.0)
-        self.parser.unreader.unread(bytes(self.head))
+        self.last_head = bytes(self.head)
+        self.parser.unreader.unread(self.last_head)
         self.head.clear()
         self.searched = 0
 
@@ -240,7 +264,7 @@ class Connection(TConn):
     def has_ended(self) -> bool:
         """Throw away what has arrived; return whether the client is done, or has sent more than enough."""
         try:
-            data = self.sock.recv(_MOST_HEAD)
+            data = self.sock.recv(_MOST_READ)
         except BlockingIOError:
             return False
         except OSError:

@@ -7,11 +7,13 @@ import time
 
 from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
-from gunicorn.sock import close_sockets, create_sockets
+from gunicorn.sock import close_sockets
 
 from receiver import metrics
 from receiver import worker as receiver_worker
+from receiver.listeners import listen
 from receiver.reloading import SIGNALS, Watch, take
+from receiver.running import base_of
 from receiver.worker import Worker
 
 _PAUSE = 2.0  # seconds at least between two starts of the admin listener
@@ -31,14 +33,16 @@ class Master(Arbiter):
         self.ends_at: float | None = None
 
     def start(self) -> None:
-        """Listen; first where probes are answered, so that a start says all addresses, or fails for any."""
+        """Listen; first where probes are answered, so that a start says all addresses, or fails for any.
+
+        Raises AddressTaken, SettingsMistakes.
+        """
+        settings = self.app.settings
+        base = base_of(settings)
         if self.app.admin:
-            try:
-                self.admin_sockets = create_sockets(self.app.admin.cfg, self.log)
-            except SystemExit:
-                self.log.error("STORAGE_ADMIN_BIND: give each receiver on a machine an address of its own, or off")
-                self.app.folder.remove()
-                raise
+            self.admin_sockets = listen(self.app.admin.cfg, self.log, "STORAGE_ADMIN_BIND", base)
+        if not systemd.listen_fds(unset_environment=False):
+            self.LISTENERS = listen(self.cfg, self.log, settings.listen_variable, base)
         super().start()
 
     def spawn_worker(self) -> int:

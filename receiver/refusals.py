@@ -7,7 +7,6 @@ import time
 from gunicorn.http import errors
 
 from receiver import problems
-from receiver.signature import SIGNATURE
 
 _QUIET = 10.0  # seconds between two lines about what clients may do without end
 
@@ -41,10 +40,6 @@ class Sparing:
 
 def status_of(exc: Exception) -> int:
     """Return the status (int) of the reply to a request that gunicorn's parser refused with ``exc``."""
-    if isinstance(exc, errors.InvalidHeaderName):
-        # X_ManyWho_Signature, which other servers take for the real one, is a signature that is not valid.
-        imitated = str(exc.hdr).replace("_", "-").lower() == SIGNATURE.lower()
-        return 401 if imitated else 400
     return next((status for kind, status in _STATUSES.items() if isinstance(exc, kind)), 400)
 
 

@@ -13,6 +13,7 @@ from receiver.admin.listener import AdminApplication
 from receiver.app import configure_anew, create_app, open_configured
 from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
+from receiver.listeners import AddressTaken
 from receiver.master import Master
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores.urls import Place
@@ -75,7 +76,7 @@ class Server(BaseApplication):
             "threads": self.settings.threads,
             "graceful_timeout": self.settings.graceful_timeout,
             "timeout": 60,  # a worker whose main thread is silent for that long is replaced
-            "keepalive": 75,  # longer than the 60 s of common proxies, so that theirs closes first
+            "keepalive": self.settings.keep_alive,
             "worker_connections": _CONNECTIONS,
             "control_socket_disable": True,
             "certfile": self.settings.tls_cert or None,
@@ -83,10 +84,10 @@ class Server(BaseApplication):
             "loglevel": logs.gunicorn_level(self.settings.log_level),
             "forwarded_allow_ips": ",".join(self.settings.trusted_proxies),
             "forwarder_headers": "",
-            "header_map": "refuse",
+            "header_map": "drop",  # X_ManyWho_Signature is not the signature, and nobody takes it for that
             "limit_request_line": 4094,
             "limit_request_fields": 100,
-            "limit_request_field_size": 8190,
+            "limit_request_field_size": self.settings.max_header,
             "logger_class": "receiver.server.Logger",
             "proc_name": "receiver",
             "worker_tmp_dir": running.shared_memory(),  # on a busy disk they would look silent, and be killed
@@ -110,7 +111,11 @@ class Server(BaseApplication):
             ours = self.settings, self.keyring, self.life, self.folder
             self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls)
         gc.collect()  # here and not in each worker: looking through memory would end that they share it
-        Master(self).run()
+        try:
+            Master(self).run()
+        except (AddressTaken, SettingsMistakes):
+            self.folder.remove()
+            raise
 
     def _introduce(self, master: Master) -> None:
         """Say who listens where, to people and to the commands that look for this receiver."""

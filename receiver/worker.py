@@ -25,8 +25,9 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from receiver import metrics, reloading, turns
-from receiver.addresses import Gate
+from receiver.addresses import Gate, unmapped
 from receiver.connection import Connection, HandshakeFailed
+from receiver.heads import HeadRefused, fault_of
 from receiver.refusals import Sparing, reply, status_of, tls_fault
 from receiver.routes import public_path
 from receiver.sending import bounded, send_patiently
@@ -53,7 +54,8 @@ class Worker(ThreadWorker):
         self.large = threading.BoundedSemaphore(self.cfg.threads)
         self.deaf_until = 0.0
         self.reading_anew = threading.Lock()
-        self.not_listed, self.not_agreed, self.no_room = (Sparing(self.log) for _ in range(3))
+        self.not_listed, self.not_agreed, self.no_head, self.no_room = (Sparing(self.log) for _ in range(4))
+        self.served = threading.local()  # conn: the connection that this thread serves
 
     def get_thread_pool(self) -> turns.Pool:
         """Return the threads that serve connections whose next request has a whole head."""
@@ -136,6 +138,7 @@ class Worker(ThreadWorker):
 
     def _let_in(self, plain: TConn) -> Connection | None:
         """Return the connection that ``plain`` becomes, or None when it was closed."""
+        plain.client = unmapped(plain.client)
         if self.gate.lets_in(_peer(plain.client)):
             with contextlib.suppress(OSError, ValueError):  # the client is gone
                 return Connection(plain, READ_TIMEOUT, self.tls_context(), self.large)
@@ -148,6 +151,11 @@ class Worker(ThreadWorker):
         """Take what has arrived on ``conn``; return what to do with it, None to wait for more."""
         try:
             return self.tpool.submit if conn.has_head() else None
+        except HeadRefused as fault:
+            self.no_head.say("refused: no request from %s, %s", _peer(conn.client) or "-", fault)
+            metrics.refused(fault.status)
+            conn.send_at_once(reply(fault.status, ""))
+            return self._linger
         except HandshakeFailed as fault:
             if str(fault):
                 self.not_agreed.say("closed: no TLS with %s, %s", _peer(conn.client), tls_fault(str(fault)))
@@ -179,6 +187,7 @@ class Worker(ThreadWorker):
             raise
 
     def _handle(self, conn: Connection) -> bool:
+        self.served.conn = conn
         try:
             return self.handle(conn)
         finally:
@@ -272,7 +281,8 @@ class Worker(ThreadWorker):
             return
         if isinstance(exc, errors.ParseException):
             status = status_of(exc)
-            self.log.warning("refused: %s from %s", type(exc).__name__, _peer(addr) or "-")
+            fault = fault_of(exc, self.served.conn.last_head, self.cfg.limit_request_field_size)
+            self.log.warning("refused: %s, from %s", fault, _peer(addr) or "-")
         else:
             status = 500
             self.log.error("error outside the application", exc_info=exc)

@@ -22,12 +22,13 @@ def configured(**changes):
 def test_the_defaults_are_safe():
     cfg = configured()
     assert cfg.control_socket_disable is True
-    assert cfg.header_map == "refuse"
+    assert cfg.header_map == "drop"
     assert cfg.forwarded_allow_ips == []
     assert cfg.forwarder_headers == []
     assert (cfg.limit_request_line, cfg.limit_request_fields, cfg.limit_request_field_size) == (4094, 100, 8190)
     assert cfg.worker_class is worker.Worker
     assert cfg.preload_app is False
+    assert cfg.keepalive > 120, "Caddy keeps idle connections for two minutes, Traefik for 90 s"
 
 
 def test_the_settings_are_followed(monkeypatch):
@@ -39,10 +40,13 @@ def test_the_settings_are_followed(monkeypatch):
         graceful_timeout=7,
         read_timeout=11.0,
         trusted_proxies=("10.0.0.1/32",),
+        max_header=16384,
+        keep_alive=200,
         sources={"bind": "STORAGE_BIND"},
     )
     assert (cfg.bind, cfg.workers, cfg.threads, cfg.graceful_timeout) == (["127.0.0.1:1"], 3, 5, 7)
     assert worker.READ_TIMEOUT == 11.0
+    assert (cfg.limit_request_field_size, cfg.keepalive) == (16384, 200)
     assert [str(network) for network in cfg.forwarded_allow_ips] == ["10.0.0.1/32"]
 
 

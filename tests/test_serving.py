@@ -21,6 +21,7 @@ import pytest
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun, ticks
+from receiver.settings import options
 from tests.conftest import assert_problem, loaded, rows_of
 
 SECONDS = 10
@@ -541,7 +542,7 @@ def test_where_the_port_is_given_as_the_java_service_has_it_all_addresses_listen
         text=True,
     )
     try:
-        assert any(f"http://0.0.0.0:{port}" in line for line in process.stdout)
+        assert any(f"http://{options.every_address(port)}" in line for line in process.stdout)
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -1,4 +1,7 @@
-"""The ``receiver`` command line, a file per group. Exit status: 0 done, 1 failed, 2 wrong words, 78 wrong settings."""
+"""The ``receiver`` command line, a file per group.
+
+Exit status: 0 done, 1 failed, 2 usage error, 75 an address is taken (a start may succeed later), 78 wrong settings.
+"""
 
 import contextlib
 import importlib
@@ -12,6 +15,7 @@ from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 
 EX_CONFIG = 78  # sysexits.h: systemd and people know it as "configuration error"
+EX_TEMPFAIL = 75  # sysexits.h: it may work later; systemd starts it again
 _COMMANDS = ("serve", "keys", "store", "config", "health", "doctor", "demo", "platform", "conformance")
 
 

@@ -1,13 +1,16 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
 import contextlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 
 from receiver import __version__, app, logs
+from receiver.commands import EX_TEMPFAIL
 from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
+from receiver.listeners import AddressTaken
 from receiver.problems import Problem, StoreMisplaced
 from receiver.server import Server
 from receiver.settings import Resident, Settings, SettingsMistakes
@@ -32,7 +35,11 @@ def serve() -> None:
         with contextlib.suppress(OSError):  # nobody may be reading
             click.echo(banner(settings, keyring, addresses, admin))
 
-    Server(settings, keyring, on_ready, unprepared=unprepared).run()
+    try:
+        Server(settings, keyring, on_ready, unprepared=unprepared).run()
+    except AddressTaken as taken:
+        click.echo(f"receiver: {logs.escape(str(taken))}", err=True)
+        sys.exit(EX_TEMPFAIL)
 
 
 def _prepare_stores(settings: Settings, keyring: Keyring) -> list[Place]:

@@ -88,6 +88,17 @@ def bind(value: str) -> str:
     return value
 
 
+def every_address(port: int) -> str:
+    """Return what to listen on for all addresses at ``port``: IPv6 and IPv4 by one socket, or IPv4 alone."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            trial.bind(("::", 0))
+    except OSError:  # a kernel without IPv6, or with it turned off
+        return f"0.0.0.0:{port}"
+    return f"[::]:{port}"
+
+
 def bind_or_off(value: str) -> str:
     """Return ``value`` as ``bind`` does, or "off"."""
     try:

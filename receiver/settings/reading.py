@@ -13,6 +13,9 @@ from receiver.settings.residents import TENANT_NAME, residents, tenant_in
 from receiver.settings.table import Settings, declared
 
 _KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
+# What a pod gets for a service, https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_OF_KUBERNETES = re.compile(r"STORAGE_(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)")
+_SERVICE_URL = re.compile(r"(?:tcp|udp|sctp)://[\d.:\[\]a-f]+:\d+$")
 
 
 class SettingsMistakes(Exception):
@@ -79,7 +82,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
         if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
             continue
         if name not in known and not _is_key(name) and not tenant_in(name):
-            mistakes.append(_unknown(variable))
+            mistakes.append(_unknown(variable, raw))
             continue
         if name in given:
             mistakes.append(f"{variable}: {given[name][1]} is set as well; only one of them is valid")
@@ -93,11 +96,16 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
     return given, mistakes
 
 
-def _unknown(variable: str) -> str:
+def _unknown(variable: str, value: str) -> str:
     if _KEY_NAME.fullmatch(variable):
         return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
     if TENANT_NAME.fullmatch(variable):
         return f"{variable}: must end in a tenant's UUID (underscores may stand for its hyphens)"
+    if _OF_KUBERNETES.fullmatch(variable) or _SERVICE_URL.match(value):
+        return (
+            f"{variable}: Kubernetes sets it in every pod beside a service named storage: set enableServiceLinks: false"
+            " in the pod's spec, or give that service another name"
+        )
     names = [field.metadata["name"] for field in declared()]
     nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]
     return f"{variable}: there is no such setting; the nearest is {nearest}"

@@ -56,7 +56,7 @@ class Settings:
         "PORT",
         0,
         options.whole(0, 65535),
-        "Listen on this port of all addresses, as the Java service does, where `STORAGE_BIND` is not set.",
+        "Listen on this port of all addresses, IPv6 and IPv4, as the Java service does; `STORAGE_BIND` goes before it.",
     )
     bind: str = _setting(
         "STORAGE_BIND",
@@ -141,6 +141,18 @@ class Settings:
         "",
         options.prefix,
         "What the path that the platform calls and signs begins with, as `/flow`; also where a proxy takes it off.",
+    )
+    max_header: int = _setting(
+        "STORAGE_MAX_HEADER",
+        8190,
+        options.size(8190, 64 << 10),
+        "Largest header of a request, name and line end included, in bytes or `KiB`; service meshes add large ones.",
+    )
+    keep_alive: int = _setting(
+        "STORAGE_KEEP_ALIVE",
+        130,
+        options.whole(1, 3600),
+        "Seconds until an idle connection is closed. Let the proxy in front close its own sooner (see deploy/proxy).",
     )
     max_items: int = _setting(
         "STORAGE_MAX_ITEMS",
@@ -261,8 +273,13 @@ class Settings:
     def listen(self) -> str:
         """The address to listen on: STORAGE_BIND, else PORT on all addresses, else the default."""
         if "port" in self.sources and "bind" not in self.sources:
-            return f"0.0.0.0:{self.port}"
+            return options.every_address(self.port)
         return self.bind
+
+    @property
+    def listen_variable(self) -> str:
+        """The variable that ``listen`` came from, or the one that would set it."""
+        return "PORT" if "port" in self.sources and "bind" not in self.sources else "STORAGE_BIND"
 
     @property
     def store_url(self) -> str:

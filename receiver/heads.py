@@ -1,0 +1,80 @@
+"""Heads of requests that are refused: which header was at fault, and what else than HTTP was sent.
+
+What is returned goes to the log. It may name a header, never its value.
+"""
+
+from gunicorn.http import errors
+
+_TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446 section 5.1: a record of type handshake, of any version
+_PROXY_LINE = b"PROXY "  # the PROXY protocol, version 1, section 2.1
+_PROXY_BINARY = b"\r\n\r\n\x00\r\nQUIT\n"  # version 2, section 2.2
+_TLS = "it speaks TLS, and this port does not: set STORAGE_TLS_CERT, or call http"
+_PROXY = "it sends the PROXY protocol, version {}, which is not spoken here: turn it off (send-proxy, proxy_protocol)"
+_FOREIGN = {
+    _TLS_HANDSHAKE: _TLS,
+    _PROXY_LINE: _PROXY.format(1),
+    _PROXY_BINARY: _PROXY.format(2),
+}
+_BEGINNINGS = tuple(_FOREIGN)
+MOST_PEEKED = max(map(len, _BEGINNINGS))  # bytes that tell which it is
+_LONGEST_NAME = 64  # characters of a header's name in the log
+
+
+class HeadRefused(Exception):
+    """The bytes that arrived will never be a head. The text says why; ``status`` is that of the reply."""
+
+    def __init__(self, text: str, status: int = 400):
+        super().__init__(text)
+        self.status = status
+
+
+def foreign(head: bytes) -> str | None:
+    """Return for people what a connection speaks that begins with ``head``, None where it may be HTTP."""
+    if not head.startswith(_BEGINNINGS):
+        return None
+    return next(text for beginning, text in _FOREIGN.items() if head.startswith(beginning))
+
+
+def proxy_line(head: bytes) -> str | None:
+    """Return the same for the PROXY protocol alone, in front of TLS."""
+    return foreign(head) if head.startswith((_PROXY_LINE, _PROXY_BINARY)) else None
+
+
+def fault_of(exc: Exception, head: bytes, most: int) -> str:
+    """Return why gunicorn's parser refused ``head`` with ``exc``, naming the header at fault.
+
+    ``most`` is the largest header allowed, in bytes with name and line end.
+    """
+    kind = type(exc).__name__
+    if isinstance(exc, errors.LimitRequestHeaders):
+        return f"{kind}: {_too_large(head, most) or 'there are too many headers'}"
+    name = getattr(exc, "hdr", None)
+    if isinstance(name, bytes):
+        name = name.decode("latin-1")
+    if not isinstance(name, str):
+        return kind
+    name, colon, _ = name.partition(":")
+    if isinstance(exc, errors.InvalidHeader) and not colon and not _is_named(head, name):
+        return f"{kind}: a line without a colon"  # all of it may be a value
+    return f"{kind}: the header {_shown(name)}"
+
+
+def endless(head: bytes, most: int) -> HeadRefused:
+    """Return the refusal of ``head``, which is larger than any can be; ``most`` as in ``fault_of``."""
+    return HeadRefused(f"its headers do not end: {_too_large(head, most) or 'they are too many'}", 431)
+
+
+def _too_large(head: bytes, most: int) -> str | None:
+    for line in head.split(b"\r\n")[1:]:
+        if len(line) + 2 > most:
+            name = line.partition(b":")[0].decode("latin-1")
+            return f"the header {_shown(name)} has {len(line) + 2} bytes, STORAGE_MAX_HEADER allows {most}"
+    return None
+
+
+def _is_named(head: bytes, name: str) -> bool:
+    return f"\n{name}:".lower().encode("latin-1", "replace") in head.lower()
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
