@@ -14,6 +14,7 @@ import click
 from tabulate import tabulate
 
 import receiver.conformance.checks  # noqa: F401 - declares them
+from receiver.commands import terminal
 from receiver.commands.demo import given_store, running_receiver
 from receiver.commands.reaching import tls_context, url_parts
 from receiver.conformance import files, registry, screen
@@ -80,6 +81,7 @@ def conformance(
     0 when every check of the level passes, 1 when one fails or cannot be decided, 2 for wrong words. Without --url and
     keys, this receiver itself is started and checked, with a temporary store or with that of DATABASE_URL.
     """
+    terminal.allow_styles()
     if markdown:
         click.echo(registry.markdown_table(), nl=False)
         return

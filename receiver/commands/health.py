@@ -11,6 +11,7 @@ import threading
 import click
 
 from receiver import strictjson
+from receiver.printable import visible
 from receiver.running import base_of, services
 from receiver.settings import Settings, SettingsMistakes, read
 
@@ -111,8 +112,8 @@ def health(live: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(answer.get("status", "?"))
+        click.echo(visible(str(answer.get("status", "?"))))
         for name, check in answer.get("checks", {}).items():
             if check["verdict"] != "ok":
-                click.echo(f"  {name}: {check['verdict']}, {check['told']}")
+                click.echo(visible(f"  {name}: {check['verdict']}, {check['told']}"))
     sys.exit(0 if status == 200 else 1)
