@@ -20,6 +20,7 @@ from receiver.doctor.trial import trial
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
 from receiver.running import RunFolder, services
+from tests import certificates
 from tests.conftest import until
 from tests.test_doctor import put, service_of, serving
 
@@ -257,3 +258,39 @@ def test_health_believes_nothing_that_is_no_receivers_answer(answer):
         thread.join()
     assert (ran.returncode, "no receiver's admin listener" in ran.stderr) == (1, True), ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("make", [pipe, endless, writing("[" * 60_000)])
+def test_files_of_keys_that_are_none_hold_no_command(tmp_path, make):
+    for name in (f"mock-platform-{uuid.uuid4()}.json", f"receiver-{uuid.uuid4()}.json"):
+        make(tmp_path / name)
+    key = str(next(tmp_path.glob("mock-*")))
+    for words in (
+        ("conformance", "--url", "http://127.0.0.1:1", "--keys", str(tmp_path)),
+        ("conformance", "--url", "http://127.0.0.1:1", "--platform-key", key, "--receiver-key", key),
+        ("platform", "serve", "--keys", str(tmp_path)),
+        ("keys", "check"),
+    ):
+        command = [sys.executable, "-m", "receiver", *words]
+        environ = {"PATH": os.environ["PATH"], "STORAGE_KEYS": str(tmp_path)}
+        ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
+        assert ran.returncode and "Traceback" not in ran.stderr, ran.stderr
+
+
+@pytest.mark.parametrize("name", ["STORAGE_TLS_CERT", "STORAGE_TLS_KEY", "STORAGE_TLS_CLIENT_CA"])
+def test_a_pipe_in_the_place_of_a_file_for_tls_stops_the_start_at_once(tmp_path, name):
+    variables = certificates.write(tmp_path) | {"STORAGE_TLS_CLIENT_CA": str(tmp_path / "server.pem")}
+    os.mkfifo(tmp_path / "pipe")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "STORAGE_KEYS": str(tmp_path / "keys"),
+        **variables,
+        name: f"{tmp_path}/pipe",
+    }
+    for words in (("config",), ("doctor",)):
+        command = [sys.executable, "-m", "receiver", *words]
+        ran = subprocess.run(
+            command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert ran.returncode and "Traceback" not in ran.stderr
+        assert name in ran.stdout + ran.stderr

@@ -173,7 +173,11 @@ def test_what_a_database_holds_is_shown(folder, stored, words):
 def test_names_of_files_and_what_a_command_was_given_are_shown(folder):
     strange = folder / f"k{TITLE}\x1b[31m"
     (folder / "keys").rename(strange)
-    environ = {"STORAGE_KEYS": str(strange), "DATABASE_URL": f"sqlite:///{folder}/states.db"}
+    environ = {
+        "STORAGE_KEY_PASSPHRASE": "correct horse",
+        "STORAGE_KEYS": str(strange),
+        "DATABASE_URL": f"sqlite:///{folder}/states.db",
+    }
     for words in (
         ("keys", "list"),
         ("keys", "check"),
