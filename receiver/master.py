@@ -69,8 +69,11 @@ class Master(Arbiter):
         """See to the folder of this receiver; return whether keys are to be read again."""
         folder = self.app.folder
         try:
+            former = folder.path
             if folder.restore():
-                self.log.warning("%s was taken away and is made anew; workers count in it once replaced", folder.path)
+                told = "%s was taken away or changed, and %s is made in its place; workers count in it once replaced"
+                self.log.warning(told, former, folder.path)
+                return bool(self.app.keyring.tried)  # their files are gone, whoever took them
             if not folder.end_trials():
                 return False
         except OSError as cause:  # a full disk, say: calls are answered all the same
@@ -153,17 +156,22 @@ class Master(Arbiter):
         if self.app.admin:
             slot = self.free_slot()
             try:
-                metrics.make_room(self.app.folder.metrics, slot)
+                with self.app.folder.opened_metrics() as folder:
+                    metrics.make_room(folder, slot)
                 worker.slot = slot
             except OSError as cause:  # a worker that counts nothing is better than none
-                self.log.error("the next worker counts nothing: %s: %s", self.app.folder.metrics, cause.strerror)
+                self.log.error("the next worker counts nothing: %s: %s", self.app.folder.path, cause.strerror)
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and let go of what is not for it."""
         for sock in self.admin_sockets:
             sock.close()
         if worker.slot is not None:
-            metrics.start(self.app.folder.metrics, worker.slot)
+            try:
+                with self.app.folder.opened_metrics() as folder:
+                    metrics.start(folder, worker.slot)
+            except OSError as cause:  # somebody took it away just now
+                self.log.error("this worker counts nothing: %s: %s", self.app.folder.path, cause.strerror)
 
     def _spawn_admin(self) -> Worker:
         application = self.app.admin

@@ -98,7 +98,7 @@ def make_room(folder: Path, slot: int) -> None:
     """
     for kind in _KINDS:
         path = folder / f"{kind}_{slot}.db"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, _ROOM)
             if kind == _LIVE_KIND:

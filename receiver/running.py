@@ -1,26 +1,27 @@
-"""The folder that a running receiver keeps while it runs: its metrics, who it is, and keys for a trial.
+"""The receivers that run on this machine, found by the folders that they keep (receiver.run_folder).
 
-``receiver doctor`` and ``receiver health`` find the receiver by it. It lies in memory where that is possible, and only
-the receiver's own user may enter it.
+``receiver doctor`` and ``receiver health`` go by them. The folder lies in memory where that is possible, and only the
+receiver's own user may enter it. root looks into everybody's: so whatever is in one proves nothing but what its owner
+wrote, and is read so that it can neither hold nor fill nor mislead the process that reads it.
 """
 
 import contextlib
-import fcntl
-import json
+import math
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver import folders, strictjson
+from receiver.run_folder import SERVICE, TRIAL, TRIAL_SECONDS, RunFolder, candidates, is_held
 from receiver.settings import Settings
 
+__all__ = ["TRIAL_SECONDS", "RunFolder", "Service", "base_of", "services", "shared_memory"]
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what is made there has a name that nobody can guess, and mode 0700
-_PREFIX = "receiver-"
-_LOCK, _SERVICE = "lock", "service.json"
-TRIAL_SECONDS = 120.0  # that keys of a trial are accepted: who left them behind was killed
+_MOST = 64 << 10  # bytes of what a receiver says of itself; it takes some 200
+_LONGEST = 300  # characters of an address
+_LAST_PID = 1 << 22  # proc(5), pid_max
 
 
 def shared_memory() -> str | None:
@@ -36,69 +37,12 @@ def base_of(settings: Settings) -> str:
     return shared_memory() or tempfile.gettempdir()
 
 
-class RunFolder:
-    """The folder of this process, made anew; what receivers left in ``base`` that did not end by themselves goes.
-
-    A lock that is held as long as the process or one that it forked lives tells it from a leftover. Raises OSError.
-    """
-
-    def __init__(self, base: str):
-        for path in _folders(base):
-            if _is_ours(path) and not _is_held(path):
-                shutil.rmtree(path, ignore_errors=True)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-        self.metrics = self.path / "metrics"
-        self.trial = self.path / "trial"
-        self._said = ""
-        self._furnish()
-
-    def _furnish(self) -> None:
-        beside = self.path / f".{_LOCK}"
-        self._lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.rename(beside, self.path / _LOCK)  # nobody ever sees it without a holder
-        self.metrics.mkdir(mode=0o700)
-        self.trial.mkdir(mode=0o700)
-
-    def restore(self) -> bool:
-        """Make the folder anew if somebody, such as what tidies up, took it away; return whether. Raises OSError."""
-        if self.trial.is_dir():
-            return False
-        shutil.rmtree(self.path, ignore_errors=True)  # what is left of it
-        self.path.mkdir(mode=0o700)
-        os.close(self._lock)
-        self._furnish()
-        self._write()
-        return True
-
-    def introduce(self, addresses: list[str], admin: str | None) -> None:
-        """Write down who this is: the process, its ``addresses``, and that of its ``admin`` listener."""
-        said = {"pid": os.getpid(), "addresses": addresses, "admin": admin, "started": time.time()}
-        self._said = json.dumps(said)
-        self._write()
-
-    def _write(self) -> None:
-        beside = self.path / f".{_SERVICE}"
-        beside.write_text(self._said)
-        os.replace(beside, self.path / _SERVICE)
-
-    def end_trials(self) -> bool:
-        """Take away the keys of trials whose time is over; return whether there were any."""
-        over = [path for path in self.trial.iterdir() if _age(path) > TRIAL_SECONDS]
-        for path in over:
-            shutil.rmtree(path, ignore_errors=True)
-        return any(not path.exists() for path in over)
-
-    def remove(self) -> None:
-        """Take the folder away: the receiver ends."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
 @dataclass(frozen=True)
 class Service:
     """A receiver that runs on this machine: its master's ``pid``, where it answers, and its folder ``path``.
 
-    ``admin`` is the address of its admin listener, None without one; ``started`` in seconds since the epoch.
+    ``admin`` is the address of its admin listener, None without one; ``started`` in seconds since the epoch. ``owner``
+    is the user of the process and of the folder, whose ``identity`` tells it from another one of that name.
     """
 
     pid: int
@@ -106,53 +50,92 @@ class Service:
     admin: str | None
     started: float
     path: Path
+    owner: int
+    identity: folders.Identity
 
     @property
     def trial(self) -> Path:
         """The folder that it takes keys for a trial from."""
-        return self.path / "trial"
+        return self.path / TRIAL
+
+    @contextlib.contextmanager
+    def opened_trial(self) -> Iterator[int]:
+        """Yield a descriptor of ``trial``; raises OSError when the folder is another one by now."""
+        with folders.opened(str(self.path)) as folder:
+            status = os.fstat(folder)
+            if folders.identity(status) != self.identity or not folders.is_private(status, self.owner):
+                raise FileNotFoundError(f"{self.path} is gone")
+            with folders.opened(TRIAL, folder) as trial:
+                if not folders.is_private(os.fstat(trial), self.owner):
+                    raise PermissionError(f"{self.trial} is not its own")
+                yield trial
+
+    def tried(self) -> list[str]:
+        """Return the names of the files that lie in ``trial`` now."""
+        found: list[str] = []
+        with contextlib.suppress(OSError), self.opened_trial() as trial:
+            for tenant in os.listdir(trial):
+                with contextlib.suppress(OSError), folders.opened(tenant, trial) as folder:
+                    found += os.listdir(folder)
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send the signal ``number`` to it; raises ProcessLookupError when ``pid`` is another user's process by now."""
+        if not is_run_by(self.pid, self.owner):
+            raise ProcessLookupError(f"process {self.pid} has ended")
+        os.kill(self.pid, number)
 
 
 def services(base: str) -> list[Service]:
-    """Return the receivers that run now and have their folder in ``base``, those that this user may look at."""
-    found = []
-    for path in _folders(base):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            said = json.loads((path / _SERVICE).read_text())
-            if _is_held(path):
-                found.append(Service(path=path, **said))
-    return found
+    """Return the receivers that run now and have their folder in ``base``, those that this user may look at.
 
-
-def _folders(base: str) -> Iterator[Path]:
-    """Yield what may be folders of receivers in ``base``: this user's, and to root everybody's.
-
-    Whoever goes by what stands in another user's has to see to it that he is not led on (receiver.doctor.case).
+    A folder that says anything else than a receiver does, or that another user's process is one, is passed over.
     """
-    for path in Path(base).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if os.geteuid() in (0, path.lstat().st_uid) and not path.is_symlink() and (path / _LOCK).is_file():
-                yield path
+    found = (_service(path, folder) for path, folder in candidates(base))
+    return [service for service in found if service]
 
 
-def _is_ours(path: Path) -> bool:
+def _service(path: str, folder: int) -> Service | None:
+    """Return the receiver that keeps ``folder``, open here and found at ``path``; None where there is none."""
+    status = os.fstat(folder)
+    owner = status.st_uid
     try:
-        return path.lstat().st_uid == os.geteuid()
-    except OSError:
+        message = strictjson.loads(folders.read(SERVICE, folder, owner, _MOST))
+    except (OSError, ValueError):
+        return None
+    if not folders.is_private(status, owner) or not _is_message(message) or not is_run_by(message["pid"], owner):
+        return None
+    if not is_held(folder):
+        return None
+    return Service(**message, path=Path(path), owner=owner, identity=folders.identity(status))
+
+
+def _is_message(message: object) -> bool:
+    """Tell whether ``message`` is what a receiver says of itself, and nothing besides."""
+    if not isinstance(message, dict) or message.keys() != {"pid", "addresses", "admin", "started"}:
         return False
+    pid, addresses, started = message["pid"], message["addresses"], message["started"]
+    return (
+        type(pid) is int
+        and 0 < pid <= _LAST_PID
+        and isinstance(addresses, list)
+        and 0 < len(addresses) <= _LONGEST
+        and all(map(_is_address, addresses))
+        and (message["admin"] is None or _is_address(message["admin"]))
+        and type(started) in (int, float)
+        and math.isfinite(started)
+    )
 
 
-def _is_held(path: Path) -> bool:
+def _is_address(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= _LONGEST and text.isprintable()
+
+
+def is_run_by(pid: int, owner: int) -> bool:
+    """Tell whether the process ``pid`` runs as the user ``owner`` in every respect (proc(5), status: Uid)."""
     try:
-        with open(path / _LOCK, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # it is, or another start has just taken the folder away
-        return True
-    return False
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+        lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()
+        ids = next(line.split()[1:] for line in lines if line.startswith(b"Uid:"))
+    except (OSError, StopIteration):
+        return False
+    return set(map(int, ids)) == {owner}

@@ -129,7 +129,8 @@ class Server(BaseApplication):
 
         Raises SettingsMistakes.
         """
-        settings, keyring = configure_anew(self.folder.trial)
+        with self.folder.trial_keys() as trial:
+            settings, keyring = configure_anew(trial)
         if self.has_folder and not settings.keys.is_dir():
             raise SettingsMistakes([f"{settings.keys}: the directory of keys is gone (is the volume mounted?)"])
         if self.keyring.sealing and not keyring.sealing:

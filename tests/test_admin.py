@@ -306,7 +306,8 @@ def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog)
     monkeypatch.setattr("receiver.metrics.make_room", full)
     monkeypatch.setattr("receiver.metrics.start", lambda *_: pytest.fail("it counts"))
     master, worker = object.__new__(Master), SimpleNamespace()
-    master.app = SimpleNamespace(admin=object(), folder=SimpleNamespace(metrics="x"))
+    folder = SimpleNamespace(path="x", opened_metrics=lambda: contextlib.nullcontext("x/metrics"))
+    master.app = SimpleNamespace(admin=object(), folder=folder)
     master.log, master.WORKERS, master.admin_sockets = logging.getLogger("receiver"), {}, []
     master.prepare_worker(worker)
     master.enter_worker(worker)
@@ -567,9 +568,11 @@ def test_folders_of_receivers_that_run_are_left_alone_and_others_go(tmp_path):
 def test_a_folder_that_is_taken_away_is_made_anew_and_nothing_ends(keys, platform_at, tmp_path):
     with serving(keys, tmp_path) as running:
         until(lambda: readiness(running)[0] == 200)
+        (former,) = tmp_path.glob("receiver-*")
+        shutil.rmtree(former)
+        until(lambda: list(tmp_path.glob("receiver-*/service.json")))
         (folder,) = tmp_path.glob("receiver-*")
-        shutil.rmtree(folder)
-        until((folder / "service.json").exists)
+        assert folder.name != former.name
         for child in children_of(running.process.pid):
             os.kill(child, signal.SIGKILL)
 

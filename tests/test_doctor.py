@@ -38,7 +38,7 @@ from receiver.mock_platform import keyfiles
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
-from receiver.running import RunFolder, services
+from receiver.running import RunFolder, base_of, services
 from receiver.sealing import generate
 from receiver.settings import Settings, read
 from receiver.stores import open_store, urls
@@ -724,9 +724,9 @@ def test_a_folder_that_is_not_its_process_owners_is_not_believed(tmp_path, monke
     here = RunFolder(str(tmp_path))
     here.introduce(["http://127.0.0.1:8080"], None)
     settings, _ = read({"STORAGE_RUN_DIR": str(tmp_path)})
-    assert len(case._running(settings)) == 1
-    monkeypatch.setattr(eyes, "user_of", lambda _pid: eyes.User(os.getuid() + 1, 0))
-    assert case._running(settings) == []
+    assert len(services(base_of(settings))) == 1
+    monkeypatch.setattr("receiver.running.is_run_by", lambda _pid, _owner: False)
+    assert services(base_of(settings)) == []
     here.remove()
 
 
@@ -734,11 +734,8 @@ def test_a_receiver_that_ends_while_it_is_looked_for(tmp_path, monkeypatch):
     here = RunFolder(str(tmp_path))
     here.introduce(["http://127.0.0.1:8080"], None)
     monkeypatch.setenv("STORAGE_RUN_DIR", str(tmp_path))
-    users = iter([eyes.User(os.getuid(), 0)])
 
     def user_of(_pid):
-        for user in users:
-            return user
         raise ProcessLookupError(3, "No such process")
 
     monkeypatch.setattr(eyes, "user_of", user_of)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 
 from gunicorn.config import Config
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from werkzeug.wrappers import Request, Response
 
 from receiver import app, probes, tls
@@ -74,9 +76,24 @@ class AdminApplication:
         tallies = Tallies(app.open_configured(self.settings, self.ring, lambda _place: False), settings.tally_every)
         tallies.begin()
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self.folder.metrics))
+        registry.register(_Counted(self.folder))
         registry.register(Figures(settings, self.ring, store, self.life, prober, tallies, self.terms, self.started))
         return _Answers(self.life, prober, make_wsgi_app(registry, disable_compression=True))
+
+
+class _Counted(Collector):
+    """What the workers of the receiver with ``folder`` have counted, in the files that are in force at each scrape."""
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums of all workers; nothing when the folder was taken away."""
+        try:
+            with self._folder.opened_metrics() as path:
+                return list(MultiProcessCollector(None, str(path)).collect())
+        except OSError:
+            return []
 
 
 class _Answers:

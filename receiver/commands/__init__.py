@@ -10,7 +10,8 @@ import sys
 
 import click
 
-from receiver import __version__, logs
+from receiver import __version__, logs, printable
+from receiver.commands import terminal
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 
@@ -32,6 +33,14 @@ class _Lazy(click.Group):
             return None
         return getattr(importlib.import_module(f"receiver.commands.{cmd_name}"), cmd_name)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what stops it may repeat what a server said, and is made visible."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as stop:
+            stop.message = printable.visible_lines(stop.message)
+            raise
+
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="external-storage-receiver")
@@ -42,6 +51,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
     logs.configure("warning")
+    terminal.guard()
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:

@@ -14,6 +14,9 @@ import click
 from tabulate import tabulate
 
 import receiver.conformance.checks  # noqa: F401 - declares them
+from receiver import files as key_files
+from receiver import strictjson
+from receiver.commands import terminal
 from receiver.commands.demo import given_store, running_receiver
 from receiver.commands.reaching import tls_context, url_parts
 from receiver.conformance import files, registry, screen
@@ -80,6 +83,7 @@ def conformance(
     0 when every check of the level passes, 1 when one fails or cannot be decided, 2 for wrong words. Without --url and
     keys, this receiver itself is started and checked, with a temporary store or with that of DATABASE_URL.
     """
+    terminal.allow_styles()
     if markdown:
         click.echo(registry.markdown_table(), nl=False)
         return
@@ -184,7 +188,7 @@ def _key(path: Path, option: str, private: bool = False) -> KeyPair:
     """Return the key in the JWK file at ``path``; raises click's BadParameter, which shows nothing of the file."""
     what = "the platform's private JWK, mock-platform-<kid>.json" if private else "a JWK of the receiver"
     try:
-        pair = KeyPair.parse(json.loads(path.read_text()))
+        pair = KeyPair.parse(strictjson.loads(key_files.read_text(path).encode()))
     except ValueError:  # KeyFault, or no JSON, or no text
         pair = None
     if pair is None or (private and not pair.jwk.has_private):

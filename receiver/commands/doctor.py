@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from receiver.commands import terminal
 from receiver.commands.reaching import tls_context, url_parts
 from receiver.doctor.case import Elsewhere, begin
 from receiver.doctor.direct import Way
@@ -49,6 +50,7 @@ def doctor(
     Changes nothing. Exit status: 0 when nothing fails, 1 when something does, 2 for wrong words. The state that
     --roundtrip saves has an id of its own and is deleted; its keys are good for two minutes at most.
     """
+    terminal.allow_styles()
     way = _way(url, ca, client_cert, client_key)
     signal.signal(signal.SIGTERM, _stop)  # what the round trip put somewhere is taken away
     try:

@@ -1,17 +1,23 @@
 """``receiver health``: whether the receiver that runs here is well, for a container's HEALTHCHECK and for people."""
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import sys
+import threading
 
 import click
 
+from receiver import strictjson
+from receiver.printable import visible
 from receiver.running import base_of, services
 from receiver.settings import Settings, SettingsMistakes, read
 
 _PATIENCE = 5.0  # seconds; a check has three
+_PATIENCE_IN_ALL = 10.0  # seconds until the last byte of an answer
+_MOST = 16 << 20  # bytes of an answer; metrics of ten thousand tenants take some 4 MiB
 _NO_RECEIVER = "what answers at {} is no receiver's admin listener"
 
 
@@ -21,6 +27,12 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, address: str):
         self.address = address.removeprefix("http://")
         super().__init__("localhost", timeout=_PATIENCE)
+
+    def cut(self) -> None:
+        """End what is read from it, in another thread: what drips may be no receiver, and has no end."""
+        if self.sock:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         """Connect; raises OSError."""
@@ -46,26 +58,39 @@ def admin_address(settings: Settings) -> str | None:
 def fetch(address: str, path: str) -> tuple[int, bytes]:
     """Return status and body of what the admin listener at ``address`` answers to ``path``; raises OSError."""
     connection = _Connection(address)
+    cut = threading.Timer(_PATIENCE_IN_ALL, connection.cut)
+    cut.daemon = True
+    cut.start()
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        body = answer.read(_MOST + 1)
     except (http.client.HTTPException, ValueError) as cause:
         raise OSError(_NO_RECEIVER.format(address)) from cause
     finally:
+        cut.cancel()
         connection.close()
+    if len(body) > _MOST:
+        raise OSError(_NO_RECEIVER.format(address))
+    return answer.status, body
 
 
 def ask(address: str, path: str) -> tuple[int, dict]:
     """Return status and JSON of what the admin listener at ``address`` answers to ``path``; raises OSError."""
     status, body = fetch(address, path)
     try:
-        answer = json.loads(body)
+        answer = strictjson.loads(body)
     except ValueError as cause:
         raise OSError(_NO_RECEIVER.format(address)) from cause
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not _are_checks(answer.get("checks", {})):
         raise OSError(_NO_RECEIVER.format(address))
     return status, answer
+
+
+def _are_checks(checks: object) -> bool:
+    return isinstance(checks, dict) and all(
+        isinstance(check, dict) and {"verdict", "told"} <= check.keys() for check in checks.values()
+    )
 
 
 @click.command()
@@ -87,8 +112,8 @@ def health(live: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer))
     else:
-        click.echo(answer.get("status", "?"))
+        click.echo(visible(str(answer.get("status", "?"))))
         for name, check in answer.get("checks", {}).items():
             if check["verdict"] != "ok":
-                click.echo(f"  {name}: {check['verdict']}, {check['told']}")
+                click.echo(visible(f"  {name}: {check['verdict']}, {check['told']}"))
     sys.exit(0 if status == 200 else 1)

@@ -17,6 +17,7 @@ from receiver.jose import canonical_uuid
 from receiver.keyring import KeyFault, Keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
+from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings, SettingsMistakes
 from receiver.uses import Uses
@@ -105,7 +106,11 @@ def key_table(ring: Keyring, uses: Uses | None = None, now: float | None = None)
     headers = {"tenants": "tenant", "madeAt": "age", "lastUsedAt": "last used"}
     rows = [
         {headers.get(name, name): value for name, value in row.items()}
-        | {"tenant": ",".join(row["tenants"] or ["any"]), "protected": "yes" if row["protected"] else "no"}
+        | {
+            "from": visible(row["from"]),
+            "tenant": ",".join(row["tenants"] or ["any"]),
+            "protected": "yes" if row["protected"] else "no",
+        }
         for row in key_rows(ring, uses, lambda moment: ago(moment, since))
     ]
     return tabulate(rows, headers="keys", tablefmt="plain", disable_numparse=True)

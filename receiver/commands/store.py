@@ -17,6 +17,7 @@ from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.commands.store_reseal import reseal
 from receiver.keyring import Keyring
+from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.states import Summary, metadata_of
@@ -69,7 +70,8 @@ def purge(as_json: bool) -> None:
 def stats(tenant: UUID | None, url: Place | None, as_json: bool) -> None:
     """Count states, bytes and expired ones; oldest and newest updatedAt; tenant by tenant."""
     with _opened(url) as opened:
-        rows = [dataclasses.asdict(tally) for tally in tallies(opened, time.time_ns(), tenant and str(tenant))]
+        found = tallies(opened, time.time_ns(), tenant and str(tenant))
+        rows = [dataclasses.asdict(tally) | {"tenant": visible(tally.tenant)} for tally in found]
     click.echo(json.dumps(rows, indent=1) if as_json else tabulate(rows, headers="keys", intfmt=","))
 
 
@@ -86,7 +88,7 @@ def list_states(tenant: UUID, url: Place | None, as_json: bool) -> None:
 
 def _listed(one: Summary) -> dict[str, object]:
     expires = one.expires_at.text if one.expires_at else None
-    return {"id": one.id, "updatedAt": one.updated_at.text, "expiresAt": expires, "bytes": one.size}
+    return {"id": visible(one.id), "updatedAt": one.updated_at.text, "expiresAt": expires, "bytes": one.size}
 
 
 def _print_array(rows: Iterable[dict]) -> None:
@@ -124,7 +126,9 @@ def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json:
     content = fields.pop("content", None)
     click.echo(tabulate(fields.items(), tablefmt="plain", disable_numparse=True))
     if content is not None:
-        click.echo(f"\n{content}")
+        click.echo("")
+        # Bytes are printed as they are: for a file or a program, not for a terminal, which would obey them.
+        click.echo(content if sys.stdout.isatty() else content.encode("utf-8"))
 
 
 @store.command()
@@ -167,7 +171,7 @@ def _residency_of(settings: Settings, place: Place) -> list[dict[str, object]]:
         with contextlib.closing(open_store(place, settings.store_timeout, create=False)) as opened:
             found = {tally.tenant: tally for tally in tallies(opened, time.time_ns())}
     except Problem as problem:
-        silent = {"states": None, "bytes": None, "verdict": f"no answer: {problem.cause}"}
+        silent = {"states": None, "bytes": None, "verdict": visible(f"no answer: {problem.cause}")}
         return [
             {"tenant": tenant, "region": one.region, "store": str(place), **silent} for tenant, one in residents.items()
         ]

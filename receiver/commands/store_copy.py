@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from receiver import app, files
 from receiver.commands.progress import progress
+from receiver.printable import visible
 from receiver.stores import OnDamage, Store, transfer
 from receiver.stores.urls import Place, parse
 
@@ -54,7 +55,7 @@ def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool
             raise click.ClickException(f"the source holds no state of the tenant {tenant}")
         there.prepare()
         damaged: dict[str, None] = {}  # each is met twice
-        verdicts = _run(here, there, tenant and str(tenant), lambda damage: damaged.setdefault(damage.cause))
+        verdicts = _run(here, there, tenant and str(tenant), lambda damage: damaged.setdefault(visible(damage.cause)))
     _report(verdicts, str(source), str(target), list(damaged), as_json)
     sys.exit(0 if all(one.is_complete for one in verdicts) and not damaged else 1)
 

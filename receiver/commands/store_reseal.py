@@ -13,6 +13,7 @@ from receiver import app
 from receiver.commands.keys_sealing import moment
 from receiver.commands.progress import progress
 from receiver.keyring import Keyring
+from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import resealing
@@ -91,12 +92,12 @@ def _is_done(row: dict) -> bool:
 def _report(rows: list[dict]) -> None:
     for row in rows:
         if "problem" in row:
-            click.echo(f"{row['store']}: {row['problem']}")
+            click.echo(f"{row['store']}: {visible(row['problem'])}")
             continue
         now = "are in the clear" if row["key"] == "clear" else f"are sealed with {row['key']}"
         click.echo(f"{row['store']}: {row['resealed']:,} states were resealed and {now}")
         for cause in row["damaged"]:
-            click.echo(f"  damaged: {cause}")
+            click.echo(f"  damaged: {visible(cause)}")
         if row["damaged"]:
             click.echo("  `receiver store delete` takes what cannot be opened away; until then its key stays noted")
         for kid in [*row["left"], *row["held"]]:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from receiver.mock_platform.client import Answer
+from receiver.printable import visible_lines
 
 _MOST_TEXT = 500  # characters of a body in a report
 _FIRST, _LAST = 2, 6  # exchanges of one check that are kept
@@ -11,9 +12,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9_+=-]{48,}(?:\.[A-Za-z0-9_+=-]*)*")  # longer th
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with everything that may be a token or a key cut to its first characters, and shortened."""
+    """Return ``text`` with everything that may be a token or a key cut to its first characters, and shortened.
+
+    What is not printable is written as an escape.
+    """
     text = _TOKEN.sub(lambda match: f"{match[0][:10]}…({len(match[0])} characters)", text[: 1 << 20])
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}… ({len(text)} characters)"
+    return visible_lines(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}… ({len(text)} characters)")
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Exchange:
 
 def exchange_of(method: str, path: str, headers: dict, body: bytes | None, answer: Answer | Exception) -> Exchange:
     """Return the Exchange of a request and the Answer to it, or the error that came instead."""
-    lines = [f"{method} {masked(path)}", *(f"{name}: {masked(str(value))}" for name, value in headers.items())]
+    lines = [f"{method} {masked(path)}", *(f"{masked(name)}: {masked(str(value))}" for name, value in headers.items())]
     if body is not None:
         lines += [
             "",
@@ -36,8 +40,8 @@ def exchange_of(method: str, path: str, headers: dict, body: bytes | None, answe
         ]
     request = "\n".join(lines)
     if isinstance(answer, Exception):
-        return Exchange(request, f"no answer: {type(answer).__name__}: {answer}", 0, 0.0)
-    lines = [str(answer.status), *(f"{name}: {masked(value)}" for name, value in answer.headers.items())]
+        return Exchange(request, f"no answer: {type(answer).__name__}: {masked(str(answer))}", 0, 0.0)
+    lines = [str(answer.status), *(f"{masked(name)}: {masked(value)}" for name, value in answer.headers.items())]
     if answer.body:
         lines += ["", masked(answer.body[: 1 << 16].decode("utf-8", "replace"))]
     return Exchange(request, "\n".join(lines), answer.status, answer.seconds)

@@ -14,6 +14,7 @@ from receiver.conformance.exchanges import Record, masked
 from receiver.conformance.registry import Check
 from receiver.conformance.target import Target
 from receiver.conformance.trial import Failed, Trial, Undecided
+from receiver.printable import visible
 
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -30,6 +31,10 @@ class Result:
     came: str = ""
     seconds: float = 0.0
     record: Record = field(default_factory=Record)
+
+    def __post_init__(self):
+        for name in ("expected", "came"):  # what a foreign server sent may be in it, and is printed on terminals
+            object.__setattr__(self, name, visible(getattr(self, name)))
 
 
 @dataclass

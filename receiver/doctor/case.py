@@ -57,7 +57,7 @@ def begin(pid: int | None) -> Case:
     if pid is not None:
         _be_like(pid)
     settings, mistakes = _settings()
-    running = _running(settings)
+    running = services(base_of(settings))
     service = _chosen(running, settings, pid)
     environ = _environment_of(service)
     if pid is None:
@@ -97,20 +97,6 @@ def _tried(look: Callable[[], tuple[T, list[str]]], nothing: tuple[T, list[str]]
         return look()
     except Exception as cause:  # a defect must not keep the doctor from the rest
         return nothing[0], [f"{what} could not be read at all ({type(cause).__name__})"]
-
-
-def _running(settings: Settings) -> list[Service]:
-    """Return the receivers that run here; none whose folder is another user's than its process: it only says so."""
-    found = []
-    for service in services(base_of(settings)):
-        owner = eyes.owner_of(str(service.path))
-        try:
-            is_genuine = owner is not None and eyes.user_of(service.pid).uid == owner.uid
-        except OSError:
-            is_genuine = False
-        if is_genuine:
-            found.append(service)
-    return found
 
 
 def _chosen(running: list[Service], settings: Settings, pid: int | None) -> Service | None:

@@ -10,6 +10,8 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
+_MOST = 8 << 20  # bytes of an environment; Linux gives a program no more than 6 MiB, see execve(2)
+
 
 @dataclass(frozen=True)
 class User:
@@ -37,9 +39,13 @@ def owner_of(path: str) -> User | None:
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """Return the environment that the process ``pid`` was started with; raises OSError."""
-    text = os.fsdecode(Path(f"/proc/{pid}/environ").read_bytes())
-    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+    """Return the environment that the process ``pid`` was started with; raises OSError.
+
+    A process may have written anything there meanwhile: what no environment can hold is passed over.
+    """
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        text = os.fsdecode(file.read(_MOST))
+    return dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair[1:])
 
 
 def has_other_root(pid: int) -> bool:

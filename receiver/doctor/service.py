@@ -100,10 +100,13 @@ def _figures(service: Service) -> Figures:
     status, text = fetch(service.admin, "/metrics")
     if status != 200:
         raise ValueError("no figures")
-    return {
-        family.name: [(sample.labels, sample.value) for sample in family.samples]
-        for family in text_string_to_metric_families(text.decode("utf-8", "replace"))
-    }
+    try:
+        return {
+            family.name: [(sample.labels, sample.value) for sample in family.samples]
+            for family in text_string_to_metric_families(text.decode("utf-8", "replace"))
+        }
+    except Exception as cause:  # what answers need be no receiver, and the parser expects one
+        raise ValueError("no figures") from cause
 
 
 def _other_keys(case: Case, service: Service, figures: Figures) -> Iterator[Finding]:
@@ -114,7 +117,7 @@ def _other_keys(case: Case, service: Service, figures: Figures) -> Iterator[Find
     lying |= {("sealing", key.kid): (key.issued or None, key.source) for key in ring.sealing}
     absent = [name for name, (made, _) in lying.items() if made is not None and name not in in_force]
     absent = [name for name in absent if _is_settled(lying[name][1])]
-    tried = " ".join(path.name for path in service.trial.glob("*/*"))
+    tried = " ".join(service.tried())
     gone = [name for name in in_force if name not in lying and name[1] not in tried]
     gone = gone if _is_settled(str(case.settings.keys)) and _is_settled(str(service.trial)) else []
     for what, names in (("has not taken", absent), ("still accepts", gone)):

@@ -5,9 +5,8 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
-from receiver import files
+from receiver import files, folders
 from receiver.mock_platform.keys import StoreKeys
 from receiver.running import Service
 
@@ -20,35 +19,44 @@ def trial(service: Service, tenant: str, keys: StoreKeys) -> Iterator[None]:
 
     It is told by a signal, and takes them a moment later. Should this process be killed, the receiver takes them away.
     """
-    folder = service.trial / tenant
-    lying: list[Path] = []
+    members = {"platform": (keys.platform.kid, keys.platform.public())}
+    members["receiver"] = (keys.receiver.kid, keys.receiver.private())
+    texts = {f"{role}-{kid}.json": json.dumps(jwk) for role, (kid, jwk) in members.items()}
+    with service.opened_trial() as all_trials:
+        with contextlib.suppress(FileExistsError):  # another doctor's trial of the same tenant
+            os.mkdir(tenant, _FOLDER, dir_fd=all_trials)
+        try:
+            with folders.opened(tenant, all_trials) as folder:
+                yield from _lying(service, folder, texts)
+        finally:
+            with contextlib.suppress(OSError):  # another doctor's may lie there
+                os.rmdir(tenant, dir_fd=all_trials)
+
+
+def _lying(service: Service, folder: int, texts: dict[str, str]) -> Iterator[None]:
+    """Yield once while the files of ``texts`` lie in ``folder``, and ``service`` knows."""
     try:
-        folder.mkdir(mode=_FOLDER, exist_ok=True)
-        members = {"platform": (keys.platform.kid, keys.platform.public())}
-        members["receiver"] = (keys.receiver.kid, keys.receiver.private())
-        for role, (kid, jwk) in members.items():
-            lying.append(folder / f"{role}-{kid}.json")
-            _write(lying[-1], json.dumps(jwk))
-        os.kill(service.pid, signal.SIGHUP)
+        for name, text in texts.items():
+            _write(name, text, folder)
+        service.signal(signal.SIGHUP)
         yield
     finally:
-        for path in lying:
-            path.unlink(missing_ok=True)
-            _beside(path).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # another doctor's may lie there
-            folder.rmdir()
-        if lying:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(service.pid, signal.SIGHUP)
+        for name in texts:
+            for one in (name, _beside(name)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(one, dir_fd=folder)
+        with contextlib.suppress(ProcessLookupError):
+            service.signal(signal.SIGHUP)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` as a whole: a receiver that looks meanwhile must find no half of a key."""
-    beside = _beside(path)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE), "w", encoding="ascii") as file:
+def _write(name: str, text: str, folder: int) -> None:
+    """Write ``text`` to ``name`` as a whole: a receiver that looks meanwhile must find no half of a key."""
+    beside = _beside(name)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE, dir_fd=folder)
+    with open(descriptor, "w", encoding="ascii") as file:
         file.write(text)
-    os.replace(beside, path)
+    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}")  # hidden: nobody takes it for a key
+def _beside(name: str) -> str:
+    return f".{name}"  # hidden: nobody takes it for a key

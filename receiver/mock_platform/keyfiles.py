@@ -13,6 +13,7 @@ from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
+_MOST = 64 << 10  # bytes; a JWK has some 300
 
 
 def write(folder: Path, keys: StoreKeys) -> Iterator[Path]:
@@ -49,8 +50,9 @@ def _newest(folder: Path, pattern: str) -> Path:
 
 def _pair(path: Path) -> KeyPair:
     try:
-        return KeyPair.parse(json.loads(path.read_bytes()))
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # never waits for a pipe
+            return KeyPair.parse(json.loads(file.read(_MOST)))
     except OSError as cause:
         raise KeyFault(f"{path}: {cause.strerror}") from None
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         raise KeyFault(f"{path}: {cause if isinstance(cause, KeyFault) else 'is not JSON'}") from None

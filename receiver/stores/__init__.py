@@ -29,8 +29,10 @@ class Receipt:
         """Return how this ``jti`` stands to what is ``kept`` under it: (method, digest), or None for nothing.
 
         "new", "repeated" or "conflicting". Raises ReplayRefused for a conflict under ``enforce``; without it, a
-        repetition counts as new.
+        repetition counts as new. Raises StoreDamaged when what is kept is no method and digest.
         """
+        if kept is not None and not (isinstance(kept[0], str) and isinstance(kept[1], bytes | bytearray | memoryview)):
+            raise StoreDamaged("the receipt of a request cannot be read back")
         same = kept is None or (kept[0], bytes(kept[1])) == (self.method, self.digest)
         if self.enforce and not same:
             raise ReplayRefused("jti: used before for another change")

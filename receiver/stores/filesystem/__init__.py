@@ -5,6 +5,7 @@
 """
 
 import itertools
+import logging
 import os
 import re
 import time
@@ -22,12 +23,13 @@ from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
 from receiver.stores.filesystem.planning import Change, deleting, exchanging, has_expired, purging, saving, stored
+from receiver.stores.filesystem.shapes import UUID, is_uuid
 
 _PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
 
+_log = logging.getLogger("receiver")
 T = TypeVar("T", State, Summary)
-_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_STATE = re.compile(_UUID.pattern + r"\.state")
+_STATE = re.compile(UUID.pattern + r"\.state")
 _SHARD = re.compile("[0-9a-f]{2}")
 
 
@@ -52,7 +54,7 @@ class FilesystemStore(Store):
             found = durable.identity(self._mark)
             if found is None:
                 raise StoreUnavailable(f"files: there is no store at {self.path} (is the volume mounted?)")
-            for tenant in self._names(str(self.path), _UUID):
+            for tenant in self._names(str(self.path), UUID):
                 with suppress(OSError, Problem):  # that tenant's next call meets it, and tells
                     self._folder(tenant).tidy()
             self._prepared = found
@@ -152,13 +154,21 @@ class FilesystemStore(Store):
         purged = 0
         with file_errors():
             self._ready()
-            for tenant in self._names(str(self.path), _UUID):
-                folder = self._folder(tenant)
-                known = partial(stored, folder)
-                expired = (id for id in self._ids(folder) if has_expired(known, id, before))
-                while ids := list(itertools.islice(expired, _PURGED_AT_ONCE)):
-                    purged += self._changed(tenant, purging(ids, before))
+            for tenant in self._names(str(self.path), UUID):
+                try:
+                    for ids in self._expired(tenant, before):
+                        purged += self._changed(tenant, purging(ids, before))
+                except StoreDamaged as damage:  # the other tenants' go all the same
+                    _log.error("nothing of tenant %s is purged: %s", tenant, damage.cause)
         return purged
+
+    def _expired(self, tenant: str, before: int) -> Iterator[list[str]]:
+        """Yield the ids of the states of ``tenant`` that expire before ``before``, nanoseconds, in portions."""
+        folder = self._folder(tenant)
+        known = partial(stored, folder)
+        expired = (id for id in self._ids(folder) if has_expired(known, id, before))
+        while ids := list(itertools.islice(expired, _PURGED_AT_ONCE)):
+            yield ids
 
     def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
         return self._each(tenant, StateFile.summary, on_damage)
@@ -205,20 +215,25 @@ class FilesystemStore(Store):
         """Yield what ``read`` makes of each state's file, those of ``tenant`` or all, one shard's names in memory."""
         with file_errors():
             self._ready()
-            for name in self._names(str(self.path), _UUID) if tenant is None else (tenant,):
-                folder = self._folder(name)
-                for id in self._ids(folder):
-                    try:
-                        with folder.open(id) as file:
-                            found = read(file)
-                    except FileNotFoundError:  # deleted since
-                        self._ready()
-                        continue
-                    except StoreDamaged as damage:
-                        on_damage(damage)
-                        continue
-                    if found is not None:
-                        yield found
+            for name in self._names(str(self.path), UUID) if tenant is None else (tenant,):
+                try:
+                    yield from self._each_of(self._folder(name), read, on_damage)
+                except StoreDamaged as damage:  # of the tenant as a whole
+                    on_damage(damage)
+
+    def _each_of(self, folder: TenantFolder, read: Callable[[StateFile], T | None], on_damage: OnDamage) -> Iterator[T]:
+        for id in self._ids(folder):
+            try:
+                with folder.open(id) as file:
+                    found = read(file)
+            except FileNotFoundError:  # deleted since
+                self._ready()
+                continue
+            except StoreDamaged as damage:
+                on_damage(damage)
+                continue
+            if found is not None:
+                yield found
 
     def _ids(self, folder: TenantFolder) -> Iterator[str]:
         for shard in self._names(folder.path, _SHARD):
@@ -238,5 +253,5 @@ class FilesystemStore(Store):
 
 def _check(id: str) -> None:
     """Raise ValueError unless ``id`` is a UUID in lower case, and so no path."""
-    if not _UUID.fullmatch(id):
+    if not is_uuid(id):
         raise ValueError("an id must be a UUID in lower case")

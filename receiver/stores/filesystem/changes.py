@@ -34,9 +34,10 @@ from contextlib import AbstractContextManager, suppress
 from receiver.problems import StoreDamaged
 from receiver.stores import Effect
 from receiver.stores.filesystem import durable
-from receiver.stores.filesystem.formats import StateFile, encode, from_line, to_line
+from receiver.stores.filesystem.formats import StateFile, Torn, encode, from_line, to_line
 from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
+from receiver.stores.filesystem.shapes import is_record, only
 from receiver.stores.grouping import GroupCommit
 from receiver.turns import waiting
 
@@ -204,11 +205,18 @@ class TenantFolder:
             os.unlink(f"{self._change}/{name}")
 
     def _read_record(self) -> dict | None:
+        """Return the record of the change under way; None where none was written whole.
+
+        Raises StoreDamaged for one that was, and is none of a change here: what it does to whose files is not known.
+        """
         try:
             with open(self._record, "rb", opener=durable.read_only) as file:
-                return from_line(file.read())
-        except (FileNotFoundError, ValueError):
+                return only(from_line(file.read()), is_record)
+        except (FileNotFoundError, Torn):
             return None
+        except ValueError as cause:
+            told = "is not the record of a change; nothing of it is done, and this tenant waits until it is moved away"
+            raise StoreDamaged(f"files: {self._record} {told}") from cause
 
     def _is_written(self, path: str, id: str, record: dict) -> bool:
         """Tell whether at ``path`` lies, undamaged, the very file of the state ``id`` that ``record`` is about."""

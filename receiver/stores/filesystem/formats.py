@@ -16,6 +16,7 @@ from typing import Self
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
+from receiver.stores.filesystem.shapes import is_header, only
 
 FORMAT = 2  # the version of the layout, 1 knew no sealed contents; a newer one is left alone
 MARK = "format"
@@ -38,7 +39,7 @@ def check_mark(folder: str) -> None:
                 raise StoreMisplaced(f"{folder}: {text}")
             return
         with open(mark, "rb", opener=read_only) as file:
-            found = json.loads(file.read(_LONGEST_LINE))
+            found = _object(file.read(_LONGEST_LINE))
         version = found["format"] if found["store"] == _STORE else None
     except OSError as cause:
         raise StoreMisplaced(f"{mark}: cannot be read: {os.strerror(cause.errno)}") from cause
@@ -77,6 +78,10 @@ def make_mark(folder: str) -> None:
         os.unlink(new)
 
 
+class Torn(ValueError):
+    """A line is not to the bit what was written: a part is missing, or changed."""
+
+
 def to_line(fields: dict[str, object]) -> bytes:
     """Return ``fields`` as one line of JSON in ASCII with a last one, ``crc32``, over all others."""
     body = json.dumps(fields)[:-1].encode("ascii")
@@ -84,11 +89,22 @@ def to_line(fields: dict[str, object]) -> bytes:
 
 
 def from_line(line: bytes) -> dict[str, object]:
-    """Return the fields of ``line``; raises ValueError unless it is to the bit what ``to_line`` made."""
+    """Return the fields of ``line``; raises Torn unless its checksum is right, and ValueError unless it has fields."""
     body, _, rest = line.rpartition(_CHECK)
     if rest != b'"%08x"}\n' % zlib.crc32(body):
-        raise ValueError("not what was written")
-    return json.loads(body + b"}")
+        raise Torn("not what was written")
+    return _object(body + b"}")
+
+
+def _object(text: bytes) -> dict[str, object]:
+    """Return the members of ``text``, an object in JSON; raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
 
 
 def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
@@ -117,6 +133,7 @@ class StateFile:
                 self._fields = from_line(self.line)
                 if (self._fields["tenant"], self._fields["id"]) != (tenant, id):
                     raise ValueError("the file of another state")
+                only(self._fields, is_header)
         except BaseException:
             self._file.close()
             raise

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from receiver.stores.filesystem import durable
+from receiver.stores.filesystem import durable, shapes
 from receiver.stores.filesystem.formats import from_line, to_line
 
 _NAME, _NEW_NAME = "key-uses", ".key-uses"
@@ -20,11 +20,11 @@ def read(folder: str) -> Uses:
     """
     try:
         with open(f"{folder}/{_NAME}", "rb", opener=durable.read_only) as file:
-            kept = from_line(file.read())
-        return {(role, kid): used for role, kids in kept.items() if role != "crc32" for kid, used in kids.items()}
+            kept = shapes.only(from_line(file.read()), shapes.are_uses)
+        return {(role, kid): used for role, kids in kept.items() for kid, used in kids.items()}
     except FileNotFoundError:
         return {}
-    except (AttributeError, TypeError, ValueError):
+    except ValueError:
         logging.getLogger("receiver").warning("files: %s/%s is not what was written; it is made anew", folder, _NAME)
         return {}
 

@@ -10,6 +10,7 @@ from receiver.problems import StoreDamaged
 from receiver.stores import Receipt
 from receiver.stores.filesystem.durable import read_only, sync_folder
 from receiver.stores.filesystem.formats import from_line
+from receiver.stores.filesystem.shapes import is_record, only
 
 _TIDYING = 60  # seconds between two looks for expired ones
 _NAME = re.compile("[0-9a-f]{64}")
@@ -29,12 +30,13 @@ class Receipts:
     def first_use(self, receipt: Receipt) -> tuple[str, bytes] | None:
         """Return method and digest that the ``jti`` of ``receipt`` was first used for, or None; raises StoreDamaged."""
         try:
-            first = _read(self.file_of(receipt.jti))
+            path = self.file_of(receipt.jti)
+            first = _read(path)
             return None if first["expires"] < receipt.now else (first["method"], bytes.fromhex(first["digest"]))
         except FileNotFoundError:
             return None
-        except (KeyError, TypeError, ValueError) as cause:
-            raise StoreDamaged("files: a receipt cannot be read back") from cause
+        except ValueError as cause:
+            raise StoreDamaged(f"files: the receipt {path} cannot be read back") from cause
 
     def keep(self, record: str, jtis: Iterable[str]) -> None:
         """Keep the file ``record``, which stays where it is, as the receipt of all ``jtis``; return when that lasts."""
@@ -78,7 +80,7 @@ def _name_of(jti: str) -> str:
 def _read(path: str) -> dict:
     """Return what the record at ``path`` keeps of the jti that it is named for; raises ValueError for damage."""
     with open(path, "rb", opener=read_only) as file:
-        kept = from_line(file.read())["receipts"]
+        kept = only(from_line(file.read()), is_record)["receipts"]
     for fields in kept:
         if _name_of(fields["jti"]) == os.path.basename(path):
             return fields
@@ -88,5 +90,5 @@ def _read(path: str) -> dict:
 def _has_expired(path: str, now: int) -> bool:
     try:
         return _read(path)["expires"] < now
-    except (KeyError, TypeError, ValueError):
+    except ValueError:
         return True  # damaged, and its time is over
