@@ -183,10 +183,13 @@ def _keys(folder: Path | None, platform_key: Path | None, receiver_key: Path | N
 def _key(path: Path, option: str, private: bool = False) -> KeyPair:
     """Return the key in the JWK file at ``path``; raises click's BadParameter, which shows nothing of the file."""
     what = "the platform's private JWK, mock-platform-<kid>.json" if private else "a JWK of the receiver"
+    reason = ""
     try:
-        pair = KeyPair.parse(json.loads(path.read_text()))
-    except ValueError:  # KeyFault, or no JSON, or no text
-        pair = None
-    if pair is None or (private and not pair.jwk.has_private):
-        raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid)", param_hint=option)
-    return pair
+        pair = KeyPair.read(path.read_text("utf-8"))
+        if not private or pair.jwk.has_private:
+            return pair
+    except KeyFault as cause:
+        reason = f": it {cause}"
+    except ValueError:  # no text
+        pass
+    raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid){reason}", param_hint=option)

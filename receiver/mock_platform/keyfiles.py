@@ -49,8 +49,8 @@ def _newest(folder: Path, pattern: str) -> Path:
 
 def _pair(path: Path) -> KeyPair:
     try:
-        return KeyPair.parse(json.loads(path.read_bytes()))
+        return KeyPair.read(path.read_text("utf-8"))
     except OSError as cause:
         raise KeyFault(f"{path}: {cause.strerror}") from None
     except ValueError as cause:
-        raise KeyFault(f"{path}: {cause if isinstance(cause, KeyFault) else 'is not JSON'}") from None
+        raise KeyFault(f"{path}: {cause if isinstance(cause, KeyFault) else 'is not text in UTF-8'}") from None
