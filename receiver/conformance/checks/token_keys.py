@@ -164,6 +164,22 @@ def epk_other(trial: Trial) -> None:
     _with_epk(trial, points | {repr(value): value for value in ("x", [], 1, True, {})})
 
 
+@check(
+    "tokens.epk-members",
+    "should",
+    "Other members of an ephemeral key are ignored, but never is a private half.",
+    "B10, RFC 7518 4.6.1.1",
+)
+def epk_members(trial: Trial) -> None:
+    state, receiver = trial.state(), trial.keys.receiver
+    inner = inner_of(trial, state).encode()
+    private = KeyPair.generate().private()["d"]
+    refused(trial, {"d": forging.jwe(inner, receiver.jwk, kid=receiver.kid, epk={"d": private})}, state=state)
+    token = forging.jwe(inner, receiver.jwk, kid=receiver.kid, epk={"use": "enc", "kid": "x", "key_ops": []})
+    trial.expect(trial.post(token), 204, what="an epk with use, kid and key_ops")
+    trial.expect_content(state["id"], state["content"])
+
+
 @check("tokens.exp", "must", "A state's token has an end, not past and at most 300 minutes ahead.", "B17")
 def exp(trial: Trial) -> None:
     now = int(time.time())
