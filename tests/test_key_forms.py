@@ -7,9 +7,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from receiver import files, keyring, passphrase, sealing, settings, tls
+from receiver.commands.conformance import conformance
 from receiver.curve import point_of, private_key
 from receiver.keyring import parse_key
 from receiver.keysources import KeyFault
@@ -195,6 +197,32 @@ def test_what_is_no_sealing_key_is_named_likewise(store, form):
         assert str(fault.value).endswith("a JWK is needed: `receiver keys sealing` makes one")
     for odd in ("\ufeff" + json.dumps(made), json.dumps({"keys": [made]}), json.dumps(made) + "\r\n"):
         assert [key.kid for key in sealing.parse_keys(odd, "a test")] == [made["kid"]]
+
+
+@pytest.mark.parametrize("name", ["receiver.pem", "server.key", "receiver.DER", "store.p12"])
+def test_a_file_of_another_format_is_named_in_the_directory(tmp_path, store, text, name):
+    (tmp_path / name).write_text(pem(store))
+    variables = {"PLATFORM_KEY": json.dumps(store.platform.public()), "RECEIVER_KEY": text}
+    (mistake,) = load(variables, tmp_path)[1]
+    assert mistake.startswith(f"{tmp_path}/{name}: must be named ")
+    assert mistake.endswith("; its name says that it holds no JWK, which is needed")
+
+
+@pytest.mark.parametrize("form", ["PEM", "a set of two", "a byte order mark", "a set of one"])
+def test_conformance_reads_its_keys_likewise(tmp_path, store, text, form):
+    (tmp_path / "platform.json").write_text(json.dumps(store.platform.private()))
+    (tmp_path / "receiver.json").write_text((ACCEPTED.get(form) or (lambda text: NAMED[form][0](store, text)))(text))
+    words = ["--platform-key", str(tmp_path / "platform.json"), "--receiver-key", str(tmp_path / "receiver.json")]
+    # Its address is refused only when both keys were read.
+    done = CliRunner().invoke(conformance, ["--url", "https://127.0.0.1:9", "--client-key", words[1], *words])
+    assert done.exit_code == 2
+    assert (
+        f"receiver.json must be a JWK of the receiver (EC, P-384, with a kid): it {form_of(form)}" in done.output
+    ) == (form in NAMED), done.output
+
+
+def form_of(form: str) -> str:
+    return {"PEM": "is a PEM file; a JWK is needed", "a set of two": "is a JWK set of 2 keys"}.get(form, "?")
 
 
 def test_a_file_in_utf_16_is_named(tmp_path, text):
