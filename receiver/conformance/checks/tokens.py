@@ -120,40 +120,6 @@ def cty_other(trial: Trial) -> None:
     refused(trial, made, state=state)
 
 
-@check(
-    "tokens.header-unknown",
-    "must",
-    "Header members that a receiver does not know are ignored: the platform may add some.",
-    "B21, RFC 7516 4",
-)
-def header_unknown(trial: Trial) -> None:
-    state, keys = trial.state(), trial.keys
-    extra = {"x5t": "dGhlIFNIQS0x", "ver": "2", "iat": 1, "x": {"a": [1]}}
-    header = {"alg": "ES384", "kid": keys.platform.kid} | extra
-    inner = forging.jws(header, tokens.state_claims(state), keys.platform.jwk)
-    trial.expect(trial.post(tokens.seal(inner, keys.receiver)), 204, what="unknown members in the signature's header")
-    trial.expect(trial.post(tokens.seal(inner_of(trial, state), keys.receiver, **extra)), 204, what="and in the JWE's")
-    trial.expect_content(state["id"], state["content"])
-
-
-@check(
-    "tokens.header-refused",
-    "should",
-    "A header with crit, with a member that carries or points to a key, or with another zip is refused.",
-    "B21",
-)
-def header_refused(trial: Trial) -> None:
-    state, receiver = trial.state(), trial.keys.receiver
-    inner = inner_of(trial, state).encode()
-    url = "http://127.0.0.1:9/"
-    members = ({"crit": ["exp"]}, {"crit": []}, {"b64": False}, {"jku": url}, {"x5u": url}, {"x5c": []}, {"zip": "GZ"})
-    refused(
-        trial,
-        {json.dumps(extra): forging.jwe(inner, receiver.jwk, **({"kid": receiver.kid} | extra)) for extra in members},
-        state=state,
-    )
-
-
 @check("tokens.json-form", "should", "Only the compact form is a token, not its JSON serializations.", "B14")
 def json_form(trial: Trial) -> None:
     state, receiver = trial.state(), trial.keys.receiver
