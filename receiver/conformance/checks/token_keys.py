@@ -1,4 +1,4 @@
-"""Room 2: who signed a state and for whom, its headers and key agreement, its claims as a token. Table B of the cases."""
+"""Room 2: who signed a state and for whom, its headers, key agreement, and claims as a token. Table B of the cases."""
 
 import json
 import random
