@@ -1,5 +1,6 @@
 """Reading a request's body: only once its signature holds, whole or not at all, and never over the limit."""
 
+import codecs
 from collections.abc import Mapping, MutableMapping
 
 from werkzeug.http import parse_options_header
@@ -57,14 +58,17 @@ def _check_type(environ: Mapping) -> None:
 def parse(body: bytes, most: int) -> list:
     """Return the items of ``body``, a JSON array of at most ``most`` of them.
 
-    Raises BadRequest (RFC 8259, and no member twice), TooLarge.
+    A byte order mark before it is skipped. Raises BadRequest (RFC 8259, and no member twice), TooLarge.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)
     over = f"The body holds more than STORAGE_MAX_ITEMS allows: {most} items."
     # Neither tokens nor ids hold a comma, so this bounds what parsing makes of them.
     if body.count(b",") > min(_VALUES_OF_AN_ITEM * most, _MOST_VALUES):
         raise TooLarge("body: too many values", over)
     try:
         value = strictjson.loads(body)
+    except strictjson.MemberTwice as fault:
+        raise BadRequest(f"body: {fault}", "The body holds a member twice: which one is meant is not known.") from None
     except strictjson.NotJson as fault:
         raise BadRequest(f"body: {fault}", "The body is not JSON in UTF-8.") from None
     if not isinstance(value, list):

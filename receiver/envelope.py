@@ -80,15 +80,19 @@ def _claims_fault(claims: Mapping, tenant: str) -> str | None:
     return None
 
 
-def seal_state(state: State, platform_key: Key, receiver_key: Key, now: float) -> bytes:
+def seal_state(
+    state: State, platform_key: Key, receiver_key: Key, now: float, compression: str | int = "always"
+) -> bytes:
     """Return the reply token of ``state``: signed with ``receiver_key``, encrypted to ``platform_key``.
 
-    ``now`` is in seconds since the epoch. Claims: PROTOCOL, "A state on its way out".
+    ``now`` is in seconds since the epoch; ``compression`` is STORAGE_REPLY_COMPRESSION. Claims: PROTOCOL, "A state on
+    its way out".
     """
+    compressed = compression == "always" or (compression != "never" and state.content.size <= compression)
     payload = [strictjson.dumps(_reply_claims(state, now))]
     del state  # its content may be large: each shape of it goes when the next one is there
     jws = sign_jws(payload.pop(), receiver_key.handle, receiver_key.kid)
-    return encrypt(jws, platform_key.handle, platform_key.kid)
+    return encrypt(jws, platform_key.handle, platform_key.kid, compressed)
 
 
 def _reply_claims(state: State, now: float) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Reading and replacing the small files that configure a receiver: keys and settings."""
 
+import codecs
 import contextlib
 import errno
 import os
@@ -14,7 +15,7 @@ PRIVATE = 0o600
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Return the text of the file at ``path``, a regular file of at most 64 KiB in UTF-8.
+    """Return the text of the file at ``path``, a regular file of at most 64 KiB in UTF-8; a byte order mark is skipped.
 
     Raises ValueError that says what is wrong with it and repeats nothing of it. Never waits: opening a pipe
     nobody writes to would hold the start for ever.
@@ -28,8 +29,10 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError(f"cannot be read ({os.strerror(cause.errno)})") from None
     if len(data) > _MOST:
         raise ValueError(f"is larger than {_MOST >> 10} KiB")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError("is text in UTF-16, as PowerShell writes it: save it in UTF-8")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("is not text in UTF-8") from None
 

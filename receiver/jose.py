@@ -2,7 +2,8 @@
 
 RFC 7515 (JWS), RFC 7516 (JWE) and RFC 7518 (algorithms) leave room for what this contract never needs:
 other algorithms, keys inside tokens, critical extensions, several spellings of one token. All of it is
-refused here by exact lists. ``jws.py`` and ``jwe.py`` do what is left.
+refused here by exact lists. Header members that nobody knows are ignored, as the RFCs want, and never used.
+``jws.py`` and ``jwe.py`` do what is left.
 """
 
 import re
@@ -16,6 +17,9 @@ MAX_HEADER = 2048  # characters of base64url; the platform's own are under 600
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _URL_SAFE = b"-_"
+_LABEL = 255  # characters of typ and cty
+# Extensions that must be understood (RFC 7515 section 4.1.11, RFC 7797), and what carries or points to a key.
+_FORBIDDEN = frozenset({"crit", "b64", "jwk", "jku", "x5u", "x5c"})
 
 Rule = Callable[[object], bool]
 
@@ -99,6 +103,22 @@ def encode_base64url(data: bytes) -> bytes:
     return pybase64.urlsafe_b64encode(data).rstrip(b"=")
 
 
+def decode_number(text: object, size: int) -> bytes:
+    """Return the number of ``size`` bytes in ``text``, base64url, as elliptic-curve keys hold it.
+
+    RFC 7518 section 6.2.1.2 wants exactly ``size`` bytes. Some encoders write an integer: without leading zeros, which
+    are put back, or with a zero for its sign in front, which is taken off. Raises TokenFault for any other length.
+    """
+    data = bytes(decode_base64url(as_ascii(text)))
+    if len(data) == size:
+        return data
+    if len(data) == size + 1 and data[0] == 0:
+        return data[1:]
+    if not 0 < len(data) < size:
+        raise TokenFault("a number has another size")
+    return data.rjust(size, b"\0")
+
+
 def one_of(*allowed: str) -> Rule:
     """Return a rule that holds for exactly the ``allowed`` texts."""
     return lambda value: isinstance(value, str) and value in allowed
@@ -110,17 +130,20 @@ def is_kid(value: object) -> bool:
 
 
 def is_label(value: object) -> bool:
-    """Tell whether ``value`` is a short printable text, as ``typ`` and ``cty`` are."""
-    return isinstance(value, str) and len(value) <= 32 and value.isascii() and value.isprintable()
+    """Tell whether ``value`` is a printable text of a media type's length, as ``typ`` and ``cty`` are."""
+    return isinstance(value, str) and len(value) <= _LABEL and value.isascii() and value.isprintable()
 
 
 def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...]) -> dict:
-    """Return the JOSE header in ``part``, a dict that holds only members of ``rules`` which satisfy them.
+    """Return the members of the JOSE header in ``part`` that ``rules`` know, each of which satisfies its rule.
 
-    Raises TokenFault when it is not an object, lacks one of ``required``, or holds anything else.
+    Other members are ignored and left out (RFC 7515 section 4, RFC 7516 section 4). Raises TokenFault when it is not an
+    object, lacks one of ``required``, or holds what is forbidden: an extension that must be understood, or a key.
     """
     try:
         header = strictjson.loads(decode_base64url(part))
+    except strictjson.MemberTwice:
+        raise TokenFault("the header holds a member twice") from None
     except strictjson.NotJson:
         raise TokenFault("the header is not JSON") from None
     if not isinstance(header, dict):
@@ -128,10 +151,14 @@ def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...
     for name in required:
         if name not in header:
             raise TokenFault(f"the header lacks {name}")
+    if not _FORBIDDEN.isdisjoint(header):
+        raise TokenFault("the header holds an extension or a key, which is not allowed")
+    known = {}
     for name, value in header.items():
         rule = rules.get(name)
         if rule is None:
-            raise TokenFault("the header holds a member that is not allowed")
+            continue
         if not rule(value):
             raise TokenFault(f"the header's {name} is not allowed")
-    return header
+        known[name] = value
+    return known

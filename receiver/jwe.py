@@ -26,6 +26,7 @@ from receiver.jose import (
     TokenFault,
     as_ascii,
     decode_base64url,
+    decode_number,
     encode_base64url,
     is_kid,
     is_label,
@@ -53,6 +54,9 @@ _ENCRYPTIONS = {"A192CBC-HS384": _Encryption(24, "sha384"), "A256CBC-HS512": _En
 _WRAPS = {"ECDH-ES+A192KW": 24, "ECDH-ES+A256KW": 32}  # bytes of the key that wraps
 
 
+_JWT = ("jwt", "application/jwt")  # RFC 7515 section 4.1.10: the same media type
+
+
 def _is_party_info(value: object) -> bool:
     return len(decode_base64url(as_ascii(value))) <= 128
 
@@ -61,7 +65,7 @@ _RULES: dict[str, Rule] = {
     "alg": one_of(*_WRAPS),
     "enc": one_of(*_ENCRYPTIONS),
     "kid": is_kid,
-    "cty": lambda value: isinstance(value, str) and value.upper() == "JWT",
+    "cty": lambda value: isinstance(value, str) and value.lower() in _JWT,
     "typ": is_label,
     "zip": one_of("DEF"),
     "epk": lambda value: True,  # judged where it is used, since a bad one must cost what a good one does
@@ -130,13 +134,16 @@ def _content_key(key: curve.PrivateKey, header: dict, wrapped: bytes) -> bytes:
 
 
 def _ephemeral_key(epk: object) -> curve.PublicKey | None:
-    """Return the key that ``epk`` is, a public half and nothing else (RFC 7518 section 4.6.1.1); None if it is bad."""
-    if not isinstance(epk, dict) or set(epk) != {"kty", "crv", "x", "y"}:
+    """Return the public key that ``epk`` is (RFC 7518 section 4.6.1.1); None if it is bad, or has a private half.
+
+    Its other members say nothing that is needed, and are ignored.
+    """
+    if not isinstance(epk, dict) or "d" in epk:
         return None
-    if epk["kty"] != "EC" or epk["crv"] != "P-384":
+    if epk.get("kty") != "EC" or epk.get("crv") != "P-384":
         return None
     try:
-        x, y = (decode_base64url(as_ascii(epk[name]), size=curve.COORDINATE_BYTES) for name in ("x", "y"))
+        x, y = (decode_number(epk.get(name), curve.COORDINATE_BYTES) for name in ("x", "y"))
         return curve.public_key(x, y)
     except ValueError:  # a TokenFault is one, and so is what a point off the curve makes
         return None
@@ -180,20 +187,22 @@ def _inflate(data: memoryview, limit: int) -> bytes:
     return inflated
 
 
-def encrypt(plain: Iterable[bytes], key: curve.PublicKey, kid: str) -> bytes:
-    """Return the pieces ``plain``, a JWS, compressed and encrypted to ``key`` as a compact JWE, ``kid`` in its header.
+def encrypt(plain: Iterable[bytes], key: curve.PublicKey, kid: str, compressed: bool = True) -> bytes:
+    """Return the pieces ``plain``, a JWS, encrypted to ``key`` as a compact JWE, ``kid`` in its header.
 
-    PROTOCOL, "A state on its way out": ECDH-ES+A192KW, A192CBC-HS384, DEF.
+    PROTOCOL, "A state on its way out": ECDH-ES+A192KW, A192CBC-HS384, and DEF if ``compressed``.
     """
     x, y, secret = curve.agree_once(key)
-    header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "kid": kid, "cty": "JWT", "zip": "DEF"}
+    header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "kid": kid, "cty": "JWT"}
+    if compressed:
+        header["zip"] = "DEF"
     encryption = _ENCRYPTIONS[header["enc"]]
     point = {"x": encode_base64url(x).decode("ascii"), "y": encode_base64url(y).decode("ascii")}
     header["epk"] = {"kty": "EC", "crv": "P-384"} | point
     head = encode_base64url(strictjson.dumps(header))
     cek, iv = os.urandom(2 * encryption.half), os.urandom(_BLOCK)
     encryptor = Cipher(AES(cek[encryption.half :]), CBC(iv)).encryptor()
-    ciphertext = encryptor.update(_padded(_deflated(plain)))
+    ciphertext = encryptor.update(_padded(_deflated(plain) if compressed else list(plain)))
     tag = _tag(encryption, cek, head, iv, ciphertext)
     parts = (aes_key_wrap(_wrapping_key(header, secret), cek), iv, ciphertext, tag)
     return b".".join([head, *map(encode_base64url, parts)])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jwcrypto.jwk import JWK
 
-from receiver import curve, files, keysources, passphrase, strictjson
-from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
+from receiver import curve, files, keysources, keytexts, passphrase
+from receiver.jose import TokenFault, canonical_uuid, decode_number, encode_base64url
 from receiver.keysources import ROLES, Entry, KeyFault, kid_in_name
 from receiver.running import TRIAL_SECONDS
 from receiver.sealing import SealingFault, SealingKey, SealingKeys, parse_keys
@@ -124,17 +124,12 @@ class Keyring:
 
 
 def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> Key:
-    """Return the Key in ``text``, one JWK as JSON, for ``role``; ``source`` is the variable or file it is from.
+    """Return the Key in ``text``, one JWK or a set of one, for ``role``; ``source`` is the variable or file it is from.
 
     A kid in ``source``'s name must be the key's own. Raises KeyFault. Rules: PROTOCOL "Who holds what",
     RFC 7517 section 4, RFC 7518 section 6.2.
     """
-    try:
-        members = strictjson.loads(text.encode("utf-8", "replace"))
-    except strictjson.NotJson:
-        members = None
-    if not isinstance(members, dict):
-        raise KeyFault("must be one JWK as a JSON object")
+    members = _one_jwk(text)
     if members.get("kty") != "EC" or members.get("crv") != "P-384":
         raise KeyFault('must be an EC key on P-384 ("kty": "EC", "crv": "P-384")')
     kid = members.get("kid")
@@ -150,6 +145,17 @@ def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> K
     return Key(role, kid, jwk.thumbprint(), source, jwk, handle, tenants, made)
 
 
+def _one_jwk(text: str) -> Mapping[str, object]:
+    try:
+        found = keytexts.jwks_in(text)
+    except keytexts.NotJwk as fault:
+        needed = ": the JSON that the platform gave out, with its kid" if "JWK is needed" in str(fault) else ""
+        raise KeyFault(f"{fault}{needed}") from None
+    if len(found) > 1:
+        raise KeyFault(f"is a JWK set of {len(found)} keys: give each key a file or a variable of its own")
+    return found[0]
+
+
 def _check_purpose(members: Mapping[str, object]) -> None:
     """Raise KeyFault when alg, use or key_ops exclude what this contract does, or one another."""
     alg, use, ops = members.get("alg"), members.get("use"), members.get("key_ops")
@@ -159,10 +165,10 @@ def _check_purpose(members: Mapping[str, object]) -> None:
         raise KeyFault('has a "use" other than sig or enc')
     if alg is not None and use is not None and _ALGORITHMS[alg] != use:
         raise KeyFault('has an "alg" and a "use" that contradict each other')
-    if ops is None:
+    if ops is None or ops == []:  # which some libraries write where they mean none
         return
     known = _SIGNATURE_OPS | _AGREEMENT_OPS
-    if not isinstance(ops, list) or not ops or not all(isinstance(op, str) and op in known for op in ops):
+    if not isinstance(ops, list) or not all(isinstance(op, str) and op in known for op in ops):
         raise KeyFault('has "key_ops" that are not operations of RFC 7517')
     purpose = use or (_ALGORITHMS[alg] if alg else None)
     if purpose and not set(ops) <= (_SIGNATURE_OPS if purpose == "sig" else _AGREEMENT_OPS):
@@ -170,9 +176,8 @@ def _check_purpose(members: Mapping[str, object]) -> None:
 
 
 def _coordinate(members: Mapping[str, object], name: str) -> bytes:
-    value = members.get(name)
     try:
-        return bytes(decode_base64url(as_ascii(value), size=curve.COORDINATE_BYTES))
+        return decode_number(members.get(name), curve.COORDINATE_BYTES)
     except TokenFault:
         raise KeyFault(f'must have "{name}": {curve.COORDINATE_BYTES} bytes in base64url') from None
 
@@ -190,8 +195,9 @@ def _public_or_private(members: Mapping[str, object], private: bool) -> tuple[JW
         raise KeyFault("is not a point of P-384") from None
     if half is not None and curve.point_of(half.public_key()) != (x, y):
         raise KeyFault('has a "d" that does not belong to its "x" and "y"')
-    names = ("kty", "crv", "x", "y", "d") if private else ("kty", "crv", "x", "y")
-    return JWK(**{name: members[name] for name in names}), half if private else public
+    numbers = {"x": x, "y": y} | ({"d": d} if private else {})
+    texts = {name: encode_base64url(number).decode("ascii") for name, number in numbers.items()}
+    return JWK(kty="EC", crv="P-384", **texts), half if private else public
 
 
 def is_empty(variables: Mapping[str, Secret], directory: Path) -> bool:

@@ -101,4 +101,9 @@ def _from_directory(directory: Path, shared: bool, tenant: str | None = None) ->
         elif folder and not shared:
             yield f"{path}: a folder of keys must be named by a tenant's UUID and lie directly in {directory}"
         elif not shared:
-            yield f"{path}: must be named platform-<kid>.json, receiver-<kid>.json or sealing-<kid>.json"
+            wrong = "; its name says that it holds no JWK, which is needed" if _is_other_format(path) else ""
+            yield f"{path}: must be named platform-<kid>.json, receiver-<kid>.json or sealing-<kid>.json{wrong}"
+
+
+def _is_other_format(path: Path) -> bool:
+    return path.suffix.lower() in (".pem", ".der", ".crt", ".cer", ".key", ".p12", ".pfx", ".jks")

@@ -11,7 +11,7 @@ from nacl.exceptions import CryptoError
 from nacl.pwhash import argon2id
 from nacl.secret import Aead
 
-from receiver import strictjson
+from receiver import keytexts, strictjson
 from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url, encode_base64url
 from receiver.keysources import KeyFault
 
@@ -28,8 +28,11 @@ def is_protected(text: str) -> bool:
 
 def protect(text: str, passphrase: str) -> str:
     """Return ``text``, a private JWK whose kid is a UUID, such that only ``passphrase`` opens it. Raises KeyFault."""
-    members = _members_of(text)
-    if members is None or canonical_uuid(members.get("kid")) is None:
+    try:
+        members, *others = keytexts.jwks_in(text)
+    except keytexts.NotJwk as fault:
+        raise KeyFault(str(fault)) from None
+    if others or canonical_uuid(members.get("kid")) is None:
         raise KeyFault('must be one JWK as a JSON object with a "kid" that is a UUID')
     if members.get("format") == FORMAT:
         raise KeyFault("is protected already")
@@ -67,14 +70,14 @@ def open_text(text: str, passphrase: str) -> str:
         opened = _box(passphrase, salt, passes, memory).decrypt(sealed, _bound(members.get("kid")))
         return opened.decode("utf-8")
     except (TokenFault, CryptoError, ValueError):
-        raise KeyFault(
-            "cannot be opened: STORAGE_KEY_PASSPHRASE is not its passphrase, or the file was changed"
-        ) from None
+        oddity = keytexts.oddity(passphrase)
+        reason = f"STORAGE_KEY_PASSPHRASE is not its passphrase{oddity}, or the file was changed"
+        raise KeyFault(f"cannot be opened: {reason}") from None
 
 
 def _members_of(text: str) -> dict | None:
     try:
-        members = strictjson.loads(text.encode("utf-8", "replace"))
+        members = strictjson.loads(text.removeprefix(keytexts.BYTE_ORDER_MARK).encode("utf-8", "replace"))
     except strictjson.NotJson:
         return None
     return members if isinstance(members, dict) else None

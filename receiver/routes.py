@@ -74,7 +74,9 @@ def load(tenant: str, id: str) -> Response:
         raise NotFound(message="There is no such state.")
     with g.trace.room("seal"):
         # Popped, so that nothing here holds a large content while the token of it is made.
-        token = envelope.seal_state(found.pop(), caller.platform_key, caller.receiver_key, now)
+        token = envelope.seal_state(
+            found.pop(), caller.platform_key, caller.receiver_key, now, receiver.settings.reply_compression
+        )
     return _json(b'{"token":"%b"}' % token)  # nothing in a token needs an escape
 
 

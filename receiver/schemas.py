@@ -128,9 +128,9 @@ class RequestClaims(_Contract):
     aud = Audience(required=True)
     sub = Text(least=1, required=True)
     exp = NumericDate(required=True)
-    nbf = NumericDate()
+    nbf = NumericDate(allow_none=True)
     path = Text(required=True)
-    jti = Text(least=1, most=255, load_default=None)
+    jti = Text(least=1, most=255, load_default=None, allow_none=True)
 
 
 class StateClaims(_Contract):
@@ -140,9 +140,9 @@ class StateClaims(_Contract):
     aud = Audience(required=True)
     sub = UniqueId(required=True)
     exp = NumericDate(required=True)
-    nbf = NumericDate()
-    iat = NumericDate()
-    jti = Text()
+    nbf = NumericDate(allow_none=True)
+    iat = NumericDate(allow_none=True)
+    jti = Text(allow_none=True)
     id = UniqueId(required=True)
     tenant = UniqueId(required=True)
     parent = EmptyIsNone(UniqueId())

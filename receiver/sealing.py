@@ -17,7 +17,7 @@ from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 from nacl.utils import random
 
-from receiver import strictjson
+from receiver import keytexts
 from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.problems import StoreDamaged
 from receiver.states import Content, State
@@ -130,17 +130,14 @@ def parse_keys(text: str, source: str) -> list[SealingKey]:
     ``source`` is the variable or file that it is from. Raises SealingFault.
     """
     try:
-        found = strictjson.loads(text.encode("utf-8", "replace"))
-    except strictjson.NotJson:
-        found = None
-    members = found.get("keys", [found]) if isinstance(found, dict) else None
-    if not isinstance(members, list) or not members:
-        raise SealingFault("must be one JWK as a JSON object, or a JWK set")
-    return [_parse(one, source) for one in members]
+        return [_parse(one, source) for one in keytexts.jwks_in(text)]
+    except keytexts.NotJwk as fault:
+        needed = ": `receiver keys sealing` makes one" if "JWK is needed" in str(fault) else ""
+        raise SealingFault(f"{fault}{needed}") from None
 
 
-def _parse(members: object, source: str) -> SealingKey:
-    if not isinstance(members, dict) or members.get("kty") != "oct":
+def _parse(members: dict, source: str) -> SealingKey:
+    if members.get("kty") != "oct":
         raise SealingFault('must be a JWK with "kty": "oct"; `receiver keys sealing` makes one')
     try:
         secret = bytes(decode_base64url(as_ascii(members.get("k")), size=Aead.KEY_SIZE))

@@ -83,7 +83,8 @@ def time_fault(claims: Mapping, now: float, skew: float, lifetime: float) -> str
         return _PAST
     if claims["exp"] > now + lifetime + skew:
         return _AHEAD
-    if claims.get("nbf", now) > now + skew:
+    not_before = claims.get("nbf")
+    if not_before is not None and not_before > now + skew:
         return _NOT_YET
     return None
 

@@ -56,6 +56,11 @@ class Content:
     text: str
     sealing_key: str | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of ``text`` in UTF-8."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode("utf-8"))
+
     def __repr__(self) -> str:
         return f"<{'sealed ' if self.sealing_key else ''}content of {len(self.text)} characters>"
 

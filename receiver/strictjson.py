@@ -1,7 +1,8 @@
 """JSON as RFC 8259 has it, where the standard library is more liberal.
 
 Two parsers that read one text differently are how a check is walked around: what has two readings
-(a member twice, ``NaN``, another character set, a byte order mark) is refused here, once for all rooms.
+(a member twice, ``NaN``, another character set) is refused here, once for all rooms. So is a byte order mark, which
+the readers of files and bodies take off first.
 """
 
 import json
@@ -16,10 +17,14 @@ class NotJson(ValueError):
     """The bytes are not one unambiguous JSON text."""
 
 
+class MemberTwice(NotJson):
+    """An object holds a member twice."""
+
+
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise NotJson("a member occurs twice")
+        raise MemberTwice("a member occurs twice")
     return members
 
 

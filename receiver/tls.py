@@ -3,6 +3,7 @@
 TLS 1.2 at least, ephemeral keys and authenticated encryption only (RFC 9325), no compression, no renegotiation.
 """
 
+import codecs
 import datetime
 import ssl
 from dataclasses import dataclass
@@ -14,7 +15,15 @@ from receiver import files
 from receiver.settings import Settings
 
 _NAMES = {"tls_cert": "STORAGE_TLS_CERT", "tls_key": "STORAGE_TLS_KEY", "tls_client_ca": "STORAGE_TLS_CLIENT_CA"}
+_BEGINNING = 512  # bytes
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of 1.3 are of this kind
+
+_NOT_PEM = {  # what a file begins with: what it is, and what to do
+    codecs.BOM_UTF16_LE: "it is text in UTF-16, as PowerShell writes it: save it in UTF-8",
+    codecs.BOM_UTF16_BE: "it is text in UTF-16: save it in UTF-8",
+    b"\x30": "it is in DER or PKCS #12: openssl x509, pkey or pkcs12 makes PEM of it",
+    b"{": "it is JSON, perhaps a JWK; those are for PLATFORM_KEY and RECEIVER_KEY",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def load(settings: Settings) -> tuple[Terms | None, list[str]]:
         files.check_regular(settings.tls_cert)
         certificate = x509.load_pem_x509_certificates(Path(settings.tls_cert).read_bytes())[0]
     except (OSError, ValueError) as cause:
-        return None, [f"STORAGE_TLS_CERT: must hold a certificate in PEM ({_reason(cause)})"]
+        return None, [f"STORAGE_TLS_CERT: must hold a certificate in PEM ({_misfit(settings.tls_cert, cause)})"]
     context, warnings = _context(), _out_of_time(certificate)
     mistakes = _load_key(context, settings)
     if exposed := files.check_private(settings.tls_key):
@@ -90,7 +99,7 @@ def _load_key(context: ssl.SSLContext, settings: Settings) -> list[str]:
             return ["STORAGE_TLS_KEY: is not the key of the certificate in STORAGE_TLS_CERT"]
         if asked:
             return ["STORAGE_TLS_KEY: is protected by a passphrase, which STORAGE_KEY_PASSPHRASE must be"]
-        return [f"STORAGE_TLS_KEY: must hold the certificate's private key in PEM ({reason})"]
+        return [f"STORAGE_TLS_KEY: must hold the certificate's private key in PEM ({_misfit(settings.tls_key, cause)})"]
     return []
 
 
@@ -100,8 +109,20 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> list[str]:
         files.check_regular(path)
         context.load_verify_locations(path)
     except OSError as cause:
-        return [f"STORAGE_TLS_CLIENT_CA: must hold certificates in PEM ({_reason(cause)})"]
+        return [f"STORAGE_TLS_CLIENT_CA: must hold certificates in PEM ({_misfit(path, cause)})"]
     return []
+
+
+def _misfit(path: str, cause: Exception) -> str:
+    """Return what the file at ``path`` holds instead of PEM, if that shows; else why reading it failed."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_BEGINNING)
+    except OSError:
+        return _reason(cause)
+    if data.startswith(b"-----BEGIN ") and b"\n" not in data and b"\r" not in data:
+        return "its line ends were lost, or are written as \\n"
+    return next((what for beginning, what in _NOT_PEM.items() if data.startswith(beginning)), _reason(cause))
 
 
 def _reason(cause: Exception) -> str:

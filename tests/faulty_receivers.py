@@ -16,6 +16,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwa import JWA
@@ -143,7 +144,28 @@ def does_not_verify_request_signatures():
 
 @fault("signature.critical")
 def ignores_crit():
-    jws._RULES |= {"crit": lambda _: True, "x": lambda _: True, "b64": lambda _: True}
+    jose._FORBIDDEN -= {"crit", "b64"}
+
+
+@fault("signature.header-unknown", "tokens.header-unknown")
+def refuses_header_members_that_it_does_not_know():
+    jose._FORBIDDEN |= {"x5t", "ver"}
+
+
+@fault("tokens.header-refused")
+def takes_what_points_to_a_key():
+    jose._FORBIDDEN = frozenset()
+
+
+@fault("tokens.epk-members")
+def takes_no_ephemeral_key_with_more_members():
+    whole = jwe._ephemeral_key
+    jwe._ephemeral_key = lambda epk: whole(epk) if set(epk) == {"kty", "crv", "x", "y"} else None
+
+
+@fault("http.byte-order-mark")
+def takes_no_body_behind_a_byte_order_mark():
+    body.codecs = SimpleNamespace(BOM_UTF8=b"")
 
 
 @fault("signature.one-answer")
@@ -545,7 +567,7 @@ def replies_with_one_jti_for_ever():
 
 @fault("load.encrypted", "load.encryption")
 def replies_without_encryption():
-    envelope.encrypt = lambda jws, key, kid: b"".join(jws)
+    envelope.encrypt = lambda jws, *_to: b"".join(jws)
 
 
 @fault("load.fresh", "load.jti")

@@ -27,7 +27,7 @@ def fail(text):
     raise RuntimeError(text)
 
 
-def seal_carelessly(state, platform_key, receiver_key, now):
+def seal_carelessly(state, platform_key, receiver_key, now, _compression):
     text = state.content.text
     log.debug("%s %r %s %r", state, state, f"{state.content}", [state.content])
     log.debug("%s %r %r", platform_key, receiver_key, receiver_key.jwk)

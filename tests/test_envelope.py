@@ -123,7 +123,7 @@ def test_every_way_that_the_platform_encrypts_is_understood(platform, state, alg
 
 
 @pytest.mark.case("B07")
-@pytest.mark.parametrize("cty", [None, "", "JSON", "application/jwt", "JW", 1, ["JWT"]])
+@pytest.mark.parametrize("cty", [None, "", "JSON", "application/jws", "application/jwt;v=1", "x/jwt", "JW", 1, ["JWT"]])
 def test_a_token_that_does_not_say_it_holds_a_jwt_is_refused(check_not_opened, platform, inner, cty):
     header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "kid": platform.keys.receiver.kid}
     token = encrypted(inner.encode(), platform.keys.receiver.jwk, **header, **({} if cty is None else {"cty": cty}))
@@ -163,14 +163,17 @@ def test_an_ephemeral_key_off_the_curve_is_refused(platform, sealed, unchanged):
 
 
 @pytest.mark.case("B10")
-def test_an_ephemeral_key_with_anything_more_is_refused_at_once(check_not_opened, platform, inner, ring):
+def test_an_ephemeral_key_with_a_private_half_or_of_many_members_is_refused_at_once(
+    check_not_opened, platform, inner, ring
+):
     receiver = platform.keys.receiver
     private = JWK.generate(kty="EC", crv="P-384")
     changes = (
         {"key_ops": ["deriveKey"] * 10**6},
-        {"use": "enc"},
         {"d": private.export_private(as_dict=True)["d"]},
-        {"kid": "x"},
+        {"d": None},
+        {"x": None, "jwk": {"kty": "EC", "crv": "P-384"}},
+        {"y": [private.export_public(as_dict=True)["y"]]},
     )
     forged = [jwe(inner.encode(), receiver.jwk, kid=receiver.kid, epk=change) for change in changes]
     forged.append(with_header(forged[1], alg="PBES2-HS512+A256KW", p2c=10**9, p2s="AAAA"))
@@ -187,10 +190,14 @@ HEADERS = {
     "a header of over 2048 characters": {"spaces": 1600},
     "jku": {"jku": "http://127.0.0.1:9/"},
     "crit": {"crit": []},
-    "p2c": {"p2c": 1},
-    "another member": {"x": 1},
+    "x5u": {"x5u": "http://127.0.0.1:9/"},
+    "x5c": {"x5c": []},
+    "b64": {"b64": True},
+    "crit that names a known member": {"crit": ["exp"], "exp": 1},
+    "a crit of null": {"crit": None},
+    "PBES2": {"alg": "PBES2-HS512+A256KW", "p2c": 10**9, "p2s": "AAAA"},
     "a null": {"typ": None},
-    "a long typ": {"typ": "x" * 33},
+    "a long typ": {"typ": "x" * 256},
     "a zip of GZ": {"zip": "GZ"},
     "a list for zip": {"zip": ["DEF"]},
     "a long apu": {"apu": b64(b"x" * 129)},
@@ -207,7 +214,11 @@ def test_a_header_with_more_or_less_than_the_contract_has_is_refused_though_it_d
     check_not_opened, platform, state, inner, header
 ):
     receiver = platform.keys.receiver
-    check_not_opened(jwe(inner.encode(), receiver.jwk, **({"kid": receiver.kid} | HEADERS[header])))
+    forged = jwe(inner.encode(), receiver.jwk, kid=receiver.kid)
+    made = {"kid": receiver.kid} | HEADERS[header]
+    check_not_opened(
+        with_header(forged, **made) if header == "PBES2" else jwe(inner.encode(), receiver.jwk, **made),
+    )
     plain = jwe(inner.encode(), receiver.jwk, kid=receiver.kid, typ="JWT", apu=b64(b"x" * 128), spaces=600)
     assert (
         platform.post([{"token": plain}]).status == 204
@@ -229,19 +240,20 @@ def test_an_ephemeral_key_that_is_bad_costs_what_a_good_one_costs(platform, seal
         assert done == ["agree", "_tag"]
 
 
-@pytest.mark.case("B08")
-def test_a_coordinate_in_another_length_is_refused_though_it_is_the_same_number(check_not_opened, platform, inner):
+@pytest.mark.case("B08", "B22")
+@pytest.mark.parametrize("before", [b"\1", b"\0\0", b"\xff"])
+def test_a_coordinate_that_is_longer_than_by_a_sign_is_refused(check_not_opened, platform, inner, before):
     receiver = platform.keys.receiver
-    forged = jwe(inner.encode(), receiver.jwk, kid=receiver.kid, epk=LongX(x=None))
-    assert len(unb64(json.loads(unb64(forged.split(".")[0]))["epk"]["x"])) == 49
+    forged = jwe(inner.encode(), receiver.jwk, kid=receiver.kid, epk=LongX(before=before))
+    assert len(unb64(json.loads(unb64(forged.split(".")[0]))["epk"]["x"])) == 48 + len(before)
     check_not_opened(forged)
 
 
 class LongX(dict):
-    """Replaces the x of an ephemeral key by the same number with a leading zero byte."""
+    """Puts what ``before`` says in front of the x of an ephemeral key."""
 
     def __ror__(self, epk):
-        return epk | {"x": b64(b"\0" + unb64(epk["x"]))}
+        return epk | {"x": b64(self["before"] + unb64(epk["x"]))}
 
 
 @pytest.mark.case("B11")
@@ -353,7 +365,6 @@ def test_damaged_compression_is_refused(check_not_opened, platform, inner):
         *(({"sub": ...}, "sub"), ({"sub": ""}, "sub"), ({"sub": str(uuid.UUID(int=7))}, "sub"), ({"sub": "x"}, "sub")),
         *(
             ({"nbf": 10**12}, "nbf"),
-            ({"nbf": None}, "nbf"),
             ({"nbf": "1"}, "nbf"),
             ({"jti": 1}, "jti"),
             ({"iat": "1"}, "iat"),

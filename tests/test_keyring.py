@@ -11,6 +11,7 @@ from jwcrypto.jwk import JWK
 from receiver import keyring, passphrase, sealing, settings
 from receiver.commands.keys import key_rows
 from receiver.keyring import KeyFault, parse_key
+from receiver.mock_platform.forging import b64, unb64
 from receiver.mock_platform.keys import KeyPair, new_store
 from receiver.secret import Secret
 from receiver.settings import Settings
@@ -111,7 +112,8 @@ def private(registered):
 FAULTS = {
     "not JSON": lambda registered: "not JSON",
     "an array": lambda registered: "[]",
-    "a key set": lambda registered: json.dumps({"keys": [private(registered)]}),
+    "a key set of two": lambda registered: json.dumps({"keys": [private(registered), private(new_store())]}),
+    "a key set of none": lambda registered: json.dumps({"keys": []}),
     "a member twice": lambda registered: '{"kty": "EC", "kty": "EC"}',
     "P-256": lambda registered: key_text(kty="EC", crv="P-256"),
     "P-521": lambda registered: key_text(kty="EC", crv="P-521"),
@@ -140,7 +142,12 @@ FAULTS = {
         private(registered) | {"use": "sig", "key_ops": ["deriveKey"]}
     ),
     "unknown key_ops": lambda registered: json.dumps(private(registered) | {"key_ops": ["fly"]}),
-    "no key_ops": lambda registered: json.dumps(private(registered) | {"key_ops": []}),
+    "key_ops of null in a list": lambda registered: json.dumps(private(registered) | {"key_ops": [None]}),
+    "an x of 49 bytes that is no number": lambda registered: json.dumps(private(registered) | {"x": "B" + 65 * "A"}),
+    "an x of 50 bytes": lambda registered: json.dumps(
+        private(registered) | {"x": b64(bytes(2) + unb64(private(registered)["x"]))}
+    ),
+    "an empty d": lambda registered: json.dumps(private(registered) | {"d": ""}),
     "a surrogate": lambda registered: '{"kid": "\ud800"}',
 }
 
@@ -164,6 +171,7 @@ def test_a_key_that_cannot_be_used_is_named_and_never_printed(registered, variab
         {"use": "sig"},
         {"key_ops": ["sign", "deriveKey"]},
         {"ext": True, "x5t": "x"},
+        {"key_ops": []},
     ],
 )
 def test_what_says_nothing_against_the_contract_is_accepted_and_dropped(registered, more):

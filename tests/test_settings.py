@@ -34,6 +34,7 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
         "STORAGE_KEYS": str(tmp_path),
         "STORAGE_MAX_BODY": "1MiB",
         "STORAGE_MAX_INFLATED": "2097152",
+        "STORAGE_REPLY_COMPRESSION": "100KiB",
         "STORAGE_CLOCK_SKEW": "1.5",
         "STORAGE_REPLAY": "observe",
         "STORAGE_STORE_TIMEOUT": "2",

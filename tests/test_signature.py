@@ -151,7 +151,7 @@ def test_an_unsigned_token_is_refused(check_refused, platform):
 
 
 @pytest.mark.case("A03")
-@pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"])
+@pytest.mark.parametrize("member", ["jwk", "jku", "x5u", "x5c"])
 @pytest.mark.parametrize("known_kid", [True, False])
 def test_a_key_that_comes_with_the_token_is_never_used(
     check_refused, platform, foreign_keys, monkeypatch, member, known_kid
@@ -243,8 +243,9 @@ def test_a_signature_in_another_spelling_of_base64url_is_refused(check_refused, 
         {"crit": 1},
         {"b64": False, "crit": ["b64"]},
         {"b64": False},
-        {"zip": "DEF"},
-        {"x": 1},
+        {"b64": True},
+        {"crit": None},
+        {"crit": ["exp"], "exp": 1},
     ],
 )
 def test_an_extension_of_the_header_is_refused(check_refused, platform, members):
@@ -332,7 +333,7 @@ def test_times_are_judged_with_the_clock_skew(platform, state, claim, offset, ac
 
 
 @pytest.mark.case("A14")
-@pytest.mark.parametrize("nbf", ["null", "[]", "-Infinity", '"0"', "true", "1e400", "1" * 5000])
+@pytest.mark.parametrize("nbf", ["[]", "-Infinity", '"0"', "true", "1e400", "1" * 5000])
 def test_an_nbf_that_is_no_time_is_refused(check_refused, platform, nbf):
     check_refused(_signed_as_text(platform, "nbf", nbf))
 

@@ -15,7 +15,6 @@ from tabulate import tabulate
 
 import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver import files as key_files
-from receiver import strictjson
 from receiver.commands import terminal
 from receiver.commands.demo import given_store, running_receiver
 from receiver.commands.reaching import tls_context, url_parts
@@ -187,10 +186,11 @@ def _keys(folder: Path | None, platform_key: Path | None, receiver_key: Path | N
 def _key(path: Path, option: str, private: bool = False) -> KeyPair:
     """Return the key in the JWK file at ``path``; raises click's BadParameter, which shows nothing of the file."""
     what = "the platform's private JWK, mock-platform-<kid>.json" if private else "a JWK of the receiver"
+    reason = ""
     try:
-        pair = KeyPair.parse(strictjson.loads(key_files.read_text(path).encode()))
-    except ValueError:  # KeyFault, or no JSON, or no text
-        pair = None
-    if pair is None or (private and not pair.jwk.has_private):
-        raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid)", param_hint=option)
-    return pair
+        pair = KeyPair.read(key_files.read_text(path))
+        if not private or pair.jwk.has_private:
+            return pair
+    except ValueError as cause:  # KeyFault, or no text, or no regular file
+        reason = f": it {cause}"
+    raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid){reason}", param_hint=option)

@@ -51,8 +51,8 @@ def _newest(folder: Path, pattern: str) -> Path:
 def _pair(path: Path) -> KeyPair:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # never waits for a pipe
-            return KeyPair.parse(json.loads(file.read(_MOST)))
+            return KeyPair.read(file.read(_MOST).decode("utf-8"))
     except OSError as cause:
         raise KeyFault(f"{path}: {cause.strerror}") from None
-    except (ValueError, RecursionError) as cause:
-        raise KeyFault(f"{path}: {cause if isinstance(cause, KeyFault) else 'is not JSON'}") from None
+    except ValueError as cause:
+        raise KeyFault(f"{path}: {cause if isinstance(cause, KeyFault) else 'is not text in UTF-8'}") from None

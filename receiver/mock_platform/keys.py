@@ -1,10 +1,14 @@
 """What the platform makes when a store is registered: two EC P-384 key pairs with a UUID kid each."""
 
+import base64
+import json
 import uuid
 from dataclasses import dataclass
 
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
+
+_BYTES = 48  # of a coordinate of P-384
 
 
 class KeyFault(ValueError):
@@ -30,13 +34,29 @@ class KeyPair:
         return cls(members["kid"], JWK(**members))
 
     @classmethod
+    def read(cls, text: str) -> "KeyPair":
+        """Return the pair in ``text``, one JWK or a JWK set of one, as ``parse`` does; raises KeyFault."""
+        if "-----BEGIN " in text:
+            raise KeyFault("is a PEM file; a JWK is needed")
+        try:
+            found = json.loads(text.removeprefix("\ufeff"))
+        except (ValueError, RecursionError):
+            raise KeyFault("is not JSON") from None
+        keys = found["keys"] if isinstance(found, dict) and isinstance(found.get("keys"), list) else [found]
+        if len(keys) != 1:
+            raise KeyFault(f"is a JWK set of {len(keys)} keys; a file must hold one key")
+        return cls.parse(keys[0])
+
+    @classmethod
     def parse(cls, members: object) -> "KeyPair":
         """Return the pair in ``members``, which anybody may have written; raises KeyFault."""
         if not isinstance(members, dict) or (members.get("kty"), members.get("crv")) != ("EC", "P-384"):
             raise KeyFault('must be one JWK, an EC key on P-384 with a UUID as its "kid"')
         try:
             kid = uuid.UUID(members.get("kid"))
-            pair = cls.of(dict(members, kid=str(kid)))
+            numbers = {name: _number(members[name]) for name in ("x", "y", "d") if name in members}
+            known = {name: value for name, value in members.items() if (name, value) != ("key_ops", [])}
+            pair = cls.of(known | numbers | {"kid": str(kid)})
             pair.jwk.get_op_key("verify")  # only this looks whether the point lies on the curve
             return pair
         except (JWException, ValueError, TypeError, AttributeError):
@@ -49,6 +69,16 @@ class KeyPair:
     def private(self) -> dict:
         """Return the private half as a JWK dict."""
         return self.jwk.export_private(as_dict=True)
+
+
+def _number(text: str) -> str:
+    """Return ``text``, a number of P-384 in base64url, in 48 bytes: zeros in front may be missing, or one too many."""
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if len(data) == _BYTES + 1 and data[0] == 0:
+        data = data[1:]
+    if not 0 < len(data) <= _BYTES:
+        raise ValueError("a number of another size")
+    return base64.urlsafe_b64encode(data.rjust(_BYTES, b"\0")).decode("ascii").rstrip("=")
 
 
 @dataclass(frozen=True)

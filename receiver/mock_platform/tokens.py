@@ -93,7 +93,7 @@ def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | N
     header = outer.jose_header
     _expect(header.get("kid") == keys.platform.kid, "the JWE's kid is not the platform key's")
     _expect((header["alg"], header["enc"]) == _REPLY_ALG, "the JWE has another alg or enc")
-    _expect(header.get("cty") == "JWT" and header.get("zip") == "DEF", "the JWE has another cty or zip")
+    _expect(header.get("cty") == "JWT" and header.get("zip", "DEF") == "DEF", "the JWE has another cty or zip")
     inner = jws.JWS()
     inner.allowed_algs = ["ES384"]
     inner.deserialize(outer.plaintext.decode())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from receiver.jose import canonical_uuid
+from receiver.keytexts import quoted
 from receiver.stores import urls
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
@@ -19,6 +20,16 @@ _BIND = re.compile(
 
 def text(value: str) -> str:
     """Return ``value`` as it is."""
+    return value
+
+
+def login(value: str) -> str:
+    """Return ``value``, a user or a password, unless something around it shows that it came with its wrapping."""
+    if value != value.rstrip("\r\n") or quoted(value):
+        raise ValueError(
+            "must not have quotes around it or a line end behind it; if they belong to it, write it into DATABASE_URL,"
+            " where %22, %27 and %0A stand for them"
+        )
     return value
 
 
@@ -56,6 +67,16 @@ def size(least: int, most: int) -> Callable[[str], int]:
         raise ValueError(f"must be bytes from {least} to {most}, such as 33554432 or 32MiB")
 
     return parse
+
+
+def compression(value: str) -> str | int:
+    """Return ``value`` if it is always or never, else the bytes of the largest content that is compressed."""
+    if value in ("always", "never"):
+        return value
+    try:
+        return size(1, 1 << 30)(value)
+    except ValueError as cause:
+        raise ValueError(f"must be always or never, or a largest content: {cause}") from None
 
 
 def choice(*names: str) -> Callable[[str], str]:

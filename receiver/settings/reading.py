@@ -8,6 +8,7 @@ from pathlib import Path
 
 from receiver import files
 from receiver.keysources import kid_in_name
+from receiver.keytexts import BYTE_ORDER_MARK, oddity
 from receiver.secret import Secret
 from receiver.settings.residents import TENANT_NAME, residents, tenant_in
 from receiver.settings.table import Settings, declared
@@ -46,7 +47,7 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             values[field.name] = Secret(parsed) if field.metadata["secret"] else parsed
         except ValueError as cause:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
-            mistakes.append(f"{source}: {cause}")
+            mistakes.append(f"{source}: {cause}{oddity(value)}")
         values.setdefault("sources", {})[field.name] = source
     values["tenant_stores"], more = residents({name: given.pop(name) for name in list(given) if tenant_in(name)})
     values["key_texts"] = {source: Secret(value) for value, source in given.values()}
@@ -88,9 +89,9 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
             mistakes.append(f"{variable}: {given[name][1]} is set as well; only one of them is valid")
             continue
         try:
-            value = files.read_text(raw).rstrip("\r\n") if from_file else raw
+            value = files.read_text(raw).rstrip("\r\n") if from_file else raw.removeprefix(BYTE_ORDER_MARK)
         except ValueError as cause:
-            mistakes.append(f"{variable}: the file it names {cause}")
+            mistakes.append(f"{variable}: the file it names {cause}{oddity(raw)}")
             continue
         given[name] = (value, variable)
     return given, mistakes

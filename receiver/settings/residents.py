@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receiver.keysources import kid_in_name
+from receiver.keytexts import oddity
 from receiver.settings import options
 from receiver.stores import urls
 from receiver.stores.urls import Place
@@ -43,5 +44,5 @@ def residents(given: Mapping[str, tuple[str, str]]) -> tuple[dict[str, Resident]
                 raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
         except ValueError as cause:
             mistaken.add(tenant)
-            mistakes.append(f"{source}: {cause}")
+            mistakes.append(f"{source}: {cause}{oddity(value)}")
     return found, mistakes

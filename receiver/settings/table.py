@@ -43,12 +43,12 @@ class Settings:
         "JDBC_DATABASE_URL", "", options.database_url, "Read when `DATABASE_URL` is not set.", secret=True
     )
     database_username: str = _setting(
-        "DATABASE_USERNAME", "", options.text, "User of the database server where the URL names none."
+        "DATABASE_USERNAME", "", options.login, "User of the database server where the URL names none."
     )
     database_password: Secret = _setting(
         "DATABASE_PASSWORD",
         "",
-        options.text,
+        options.login,
         "Password of the database server where the URL names none; nothing in it needs escaping.",
         secret=True,
     )
@@ -155,22 +155,22 @@ class Settings:
         "Seconds until an idle connection is closed. Let the proxy in front close its own sooner (see deploy/proxy).",
     )
     max_items: int = _setting(
-        "STORAGE_MAX_ITEMS",
-        1000,
-        options.whole(1, 1_000_000),
-        "Most states, or ids, in one request.",
+        "STORAGE_MAX_ITEMS", 1000, options.whole(1, 1_000_000), "Most states, or ids, in one request."
     )
     max_body: int = _setting(
-        "STORAGE_MAX_BODY",
-        32 << 20,
-        options.size(1 << 10, 1 << 30),
-        "Largest request body, in bytes, `KiB` or `MiB`.",
+        "STORAGE_MAX_BODY", 32 << 20, options.size(1 << 10, 1 << 30), "Largest request body, in bytes, `KiB` or `MiB`."
     )
     max_inflated: int = _setting(
         "STORAGE_MAX_INFLATED",
         64 << 20,
         options.size(1 << 10, 1 << 30),
         "Most that the compressed states of one request may inflate to together.",
+    )
+    reply_compression: str | int = _setting(
+        "STORAGE_REPLY_COMPRESSION",
+        "always",
+        options.compression,
+        "Compression of the states in replies: `always`, `never`, or up to a size of the content, as `100KiB`.",
     )
     clock_skew: float = _setting(
         "STORAGE_CLOCK_SKEW", 30.0, options.seconds(0, 300), "Seconds granted on `exp` and `nbf`."

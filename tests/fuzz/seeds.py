@@ -1,5 +1,6 @@
 """``python -m tests.fuzz.seeds``: writes the first inputs of each target; what fuzzing found since stays beside them."""
 
+import base64
 import hashlib
 import json
 import uuid
@@ -34,6 +35,8 @@ def _signature() -> Iterator[bytes]:
     for changed in (claims | one for one in more):
         yield b"s" + forge.JWS_HEADER + b"\n" + _json(changed)
     yield b"s" + forge.JWS_HEADER.replace(b"}", b',"typ":"JWT"}') + b"\n" + json.dumps(claims).encode()
+    yield b"s" + forge.JWS_HEADER.replace(b"}", b',"x5t":"YQ","x":{"a":[1]}}') + b"\n" + _json(claims | {"nbf": None})
+    yield b"s" + forge.JWS_HEADER.replace(b"}", b',"crit":[],"jwk":{}}') + b"\n" + _json(claims)
     yield b"r" + forge.signed(forge.JWS_HEADER, _json(claims))
     yield from (b"r", b"r..", b"ra.b.c", b"r" + b"A" * 40)
 
@@ -45,6 +48,10 @@ def _token() -> Iterator[bytes]:
     yield b"e" + plain + b"\n" + inner
     yield b"e" + other.replace(b"}", b',"apu":"YQ","apv":"Yg","typ":"JWT"}') + b"\n" + inner
     yield b"e" + forge.JWE_HEADER + b"\n" + forge.deflated(inner)
+    more = plain.replace(b'"EPK"', forge._POINT.replace(b"}", b',"use":"enc","kid":"x"}')).replace(
+        b"JWT", b"application/jwt"
+    )
+    yield b"e" + more.replace(b"{", b'{"x5t":"YQ",', 1) + b"\n" + inner
     yield b"e" + forge.JWE_HEADER + b"\n" + forge.deflated(b"A." * 10**6)
     for more in ({}, {"exp": NOW - 1000}, {"content": "a" * 2000}):
         yield b"s" + forge.JWS_HEADER + b"\n" + _json(_claims() | more)
@@ -54,6 +61,7 @@ def _token() -> Iterator[bytes]:
 
 def _bodies() -> Iterator[bytes]:
     id = str(uuid.UUID(int=1)).encode()
+    yield from (b"\xef\xbb\xbf[]", b'[{"a":1,"a":2}]')
     yield from (b"[]", b'["%b"]' % id, b'["%b", "%b"]' % (id, id.upper()), b'[{"token":"a.b.c.d.e"}]')
     yield from (b'[{"token": "x", "more": [1, null]}, {"token": ""}]', b"{}", b"[1]", b"[[]]", b"null", b'[{"a":1}]')
 
@@ -86,6 +94,18 @@ def _keys() -> Iterator[bytes]:
         yield _json(pair.public | {"alg": "ES384", "use": "sig", "key_ops": ["verify"]})
     yield _json(forge.RECEIVER.jwk | {"alg": "ECDH-ES+A192KW", "key_ops": ["deriveKey", "unwrapKey"]})
     yield _json({"kty": "EC", "crv": "P-384", "kid": str(uuid.UUID(int=1)), "x": "", "y": "AA"})
+    jwk = forge.RECEIVER.jwk
+    signs = {name: forge.base64url(b"\0" + base64.urlsafe_b64decode(jwk[name] + "==")).decode() for name in "xyd"}
+    yield b"\xef\xbb\xbf" + _json({"keys": [jwk | signs | {"key_ops": []}]}) + b"\r\n"
+    yield from (
+        b"-----BEGIN PRIVATE KEY-----\nMIG2",
+        b"'{}'",
+        b"{kty:EC}",
+        b'{"keys":[{},{}]}',
+        b"/run/x.json",
+        b'{\\"kty',
+    )
+    yield base64.b64encode(_json(jwk))
 
 
 def _urls() -> Iterator[bytes]:

@@ -81,9 +81,14 @@ def nbf_absent(trial: Trial) -> None:
     _accepted(trial, nbf=...)
 
 
+@check("claims.nbf-null", "should", "An nbf of null counts as absent.", "A14")
+def nbf_null(trial: Trial) -> None:
+    _accepted(trial, nbf=None)
+
+
 @check("claims.nbf-odd", "should", "An nbf that is no time is answered 401, never 500.", "A14")
 def nbf_odd(trial: Trial) -> None:
-    odd = [text for text in _ODD_TIMES if text != "-1"]
+    odd = [text for text in _ODD_TIMES if text not in ("-1", "null")]
     refused(trial, {text[:20]: literal(trial, "nbf", text) for text in odd}, methods=("GET", "DELETE"))
 
 

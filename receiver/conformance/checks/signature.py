@@ -202,6 +202,21 @@ def critical(trial: Trial) -> None:
     _refused_headers(trial, *(base | extension for extension in extensions))
 
 
+@check(
+    "signature.header-unknown",
+    "must",
+    "Header members that a receiver does not know are ignored: the platform may add some.",
+    "B21, RFC 7515 4",
+)
+def header_unknown(trial: Trial) -> None:
+    state, path = trial.state(), trial.path()
+    header = {"alg": "ES384", "kid": trial.keys.platform.kid, "x5t": "dGhlIFNIQS0x", "ver": "2", "x": {"a": [1]}}
+    signature = trial.signature(path, header=header)
+    answer = trial.client.call("POST", path, trial.body(state), trial.headers(path, signature=signature))
+    trial.expect(answer, 204, what="a signature with x5t, ver and x in its header")
+    trial.expect_content(state["id"], state["content"])
+
+
 @check("signature.json-form", "should", "Only the compact form is a signature, not its JSON serializations.", "A09")
 def json_form(trial: Trial) -> None:
     def serialized(path: str, general: bool) -> str:

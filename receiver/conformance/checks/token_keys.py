@@ -1,4 +1,4 @@
-"""Room 2: who signed a state and for whom, its key agreement, its claims as a token. Table B of the cases."""
+"""Room 2: who signed a state and for whom, its headers, key agreement, and claims as a token. Table B of the cases."""
 
 import json
 import random
@@ -78,6 +78,40 @@ def inner_kid(trial: Trial) -> None:
         "an unknown kid": _sealed(trial, state, {"alg": "ES384", "kid": str(uuid.uuid4())}, jwk),
     }
     refused(trial, made, state=state)
+
+
+@check(
+    "tokens.header-unknown",
+    "must",
+    "Header members that a receiver does not know are ignored: the platform may add some.",
+    "B21, RFC 7516 4",
+)
+def header_unknown(trial: Trial) -> None:
+    state, keys = trial.state(), trial.keys
+    extra = {"x5t": "dGhlIFNIQS0x", "ver": "2", "iat": 1, "x": {"a": [1]}}
+    header = {"alg": "ES384", "kid": keys.platform.kid} | extra
+    inner = forging.jws(header, tokens.state_claims(state), keys.platform.jwk)
+    trial.expect(trial.post(tokens.seal(inner, keys.receiver)), 204, what="unknown members in the signature's header")
+    trial.expect(trial.post(tokens.seal(inner_of(trial, state), keys.receiver, **extra)), 204, what="and in the JWE's")
+    trial.expect_content(state["id"], state["content"])
+
+
+@check(
+    "tokens.header-refused",
+    "should",
+    "A header with crit, with a member that carries or points to a key, or with another zip is refused.",
+    "B21",
+)
+def header_refused(trial: Trial) -> None:
+    state, receiver = trial.state(), trial.keys.receiver
+    inner = inner_of(trial, state).encode()
+    url = "http://127.0.0.1:9/"
+    members = ({"crit": ["exp"]}, {"crit": []}, {"b64": False}, {"jku": url}, {"x5u": url}, {"x5c": []}, {"zip": "GZ"})
+    refused(
+        trial,
+        {json.dumps(extra): forging.jwe(inner, receiver.jwk, **({"kid": receiver.kid} | extra)) for extra in members},
+        state=state,
+    )
 
 
 @check("tokens.foreign-recipient", "must", "A state encrypted to another key cannot be read, and is refused.", "B15")
@@ -162,6 +196,22 @@ def epk_other(trial: Trial) -> None:
         curve: json.loads(JWK.generate(kty=kind, crv=curve).export_public()) for kind, curve in kinds
     }
     _with_epk(trial, points | {repr(value): value for value in ("x", [], 1, True, {})})
+
+
+@check(
+    "tokens.epk-members",
+    "should",
+    "Other members of an ephemeral key are ignored, but never is a private half.",
+    "B10, RFC 7518 4.6.1.1",
+)
+def epk_members(trial: Trial) -> None:
+    state, receiver = trial.state(), trial.keys.receiver
+    inner = inner_of(trial, state).encode()
+    private = KeyPair.generate().private()["d"]
+    refused(trial, {"d": forging.jwe(inner, receiver.jwk, kid=receiver.kid, epk={"d": private})}, state=state)
+    token = forging.jwe(inner, receiver.jwk, kid=receiver.kid, epk={"use": "enc", "kid": "x", "key_ops": []})
+    trial.expect(trial.post(token), 204, what="an epk with use, kid and key_ops")
+    trial.expect_content(state["id"], state["content"])
 
 
 @check("tokens.exp", "must", "A state's token has an end, not past and at most 300 minutes ahead.", "B17")

@@ -120,23 +120,6 @@ def cty_other(trial: Trial) -> None:
     refused(trial, made, state=state)
 
 
-@check(
-    "tokens.header-unknown",
-    "should",
-    "A header that asks for what the contract has not (crit, jku, p2c) is refused.",
-    "B10",
-)
-def header_unknown(trial: Trial) -> None:
-    state, receiver = trial.state(), trial.keys.receiver
-    inner = inner_of(trial, state).encode()
-    members = ({"crit": ["exp"]}, {"crit": []}, {"jku": "http://127.0.0.1:9/"}, {"p2c": 10**9}, {"zip": "GZ"})
-    refused(
-        trial,
-        {json.dumps(extra): forging.jwe(inner, receiver.jwk, **({"kid": receiver.kid} | extra)) for extra in members},
-        state=state,
-    )
-
-
 @check("tokens.json-form", "should", "Only the compact form is a token, not its JSON serializations.", "B14")
 def json_form(trial: Trial) -> None:
     state, receiver = trial.state(), trial.keys.receiver
