@@ -149,8 +149,9 @@ def test_a_second_interrupt_ends_the_cleaning_and_says_what_stays(stub, target, 
         return whole(self, ids)
 
     monkeypatch.setattr(cleaning._Cleaner, "_delete", delete)
-    left = cleaning.clean(target, made)
-    assert len(left.states) == len(stub.ids) == 250
+    other = str(uuid.uuid4())
+    left = cleaning.clean(target, [*made, *made_at(stub, other, 3)])
+    assert len(left.states) == len(stub.ids) == 253
     assert left.why == ["the run was interrupted again"]
 
 

@@ -86,6 +86,7 @@ def test_no_must_is_a_known_deviation_and_what_moved_is_should():
         ("signature.segments", Seen(500, what="GET: padding")),
         ("signature.segments", Seen(404, wanted="1", found=None)),
         ("http.error-shape", Seen(401, b"no", "401")),
+        ("http.error-shape", Seen(500, what="404")),
         ("content.spelling", Seen(200, wanted='{"a":1}', found='{"a":2}')),
         ("content.trailing", Seen(404, wanted="{}", found=None)),
         ("content.not-json", Seen(400)),

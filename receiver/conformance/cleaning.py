@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from receiver.conformance.target import RecordingClient, Target
@@ -36,8 +36,10 @@ class Left:
         states = f"{count} state{'' if count == 1 else 's'} may be left in the store ({'; '.join(self.why)})"
         return f"{states}, tenant/id: {', '.join(named)}"
 
-    def add(self, tenant: str, ids: Iterable[str], why: str) -> None:
-        """Note that ``ids`` of ``tenant`` may be left."""
+    def add(self, tenant: str, ids: Sequence[str], why: str) -> None:
+        """Note that ``ids`` of ``tenant``, if any, may be left."""
+        if not ids:
+            return
         self.states += [(tenant, id) for id in ids]
         if why not in self.why:
             self.why.append(why)
@@ -52,15 +54,14 @@ def clean(target: Target, made: Iterable[tuple[str, str]], seconds: float = _SEC
     own = target.tenant.lower()
     waiting = _by_tenant(made)
     serves = True
-    for tenant in sorted(waiting, key=lambda tenant: tenant != own):  # its own first: the other may not be served
-        cleaner = _Cleaner(target, tenant, deadline, left)
-        try:
-            # Where its own tenant was served and the other one is refused, nothing was stored for that one.
-            serves = cleaner.remove(waiting[tenant], may_refuse=tenant != own and serves)
-        except KeyboardInterrupt:
-            left.add(tenant, cleaner.waiting, "the run was interrupted again")
-        finally:
-            cleaner.client.close()
+    try:
+        for tenant in sorted(waiting, key=lambda tenant: tenant != own):  # its own first: the other may not be served
+            with contextlib.closing(_Cleaner(target, tenant, deadline, left, waiting[tenant])) as cleaner:
+                # Where its own tenant was served and the other one is refused, nothing was stored for that one.
+                serves = cleaner.remove(may_refuse=tenant != own and serves)
+    except KeyboardInterrupt:
+        for tenant, ids in waiting.items():
+            left.add(tenant, ids, "the run was interrupted again")
     return left
 
 
@@ -77,17 +78,20 @@ def _by_tenant(made: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 class _Cleaner:
     """Deletes states of one ``tenant``; ``waiting`` holds the ids that are not dealt with yet."""
 
-    def __init__(self, target: Target, tenant: str, deadline: float, left: Left):
+    def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]):
         self.client: RecordingClient = target.connect(tenant, lambda *_: None)
         self.client.connection.timeout = min(target.timeout, _SILENCE)
         self.tenant, self.deadline, self.left = tenant, deadline, left
-        self.waiting: list[str] = []
+        self.waiting = waiting
         self.size = self.most = _LARGEST
 
-    def remove(self, ids: list[str], may_refuse: bool) -> bool:
-        """Delete ``ids`` and look whether they are gone; return whether the receiver serves the tenant."""
-        self.waiting = list(ids)
-        serves = False
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def remove(self, may_refuse: bool) -> bool:
+        """Delete what is waiting and look whether it is gone; return whether the receiver serves the tenant."""
+        ids, serves = list(self.waiting), False
         while self.waiting and not self._is_late():
             some = self.waiting[: self.size]
             status = self._delete(some)
@@ -95,7 +99,7 @@ class _Cleaner:
                 serves = True
                 self._took(some)
             elif may_refuse and not serves and status in _NOT_SERVED:
-                self.waiting = []
+                self.waiting.clear()
                 return False
             elif status in (0, 503):
                 self._give_up("no answer came to a DELETE" if status == 0 else "a DELETE was answered 503")
@@ -119,9 +123,8 @@ class _Cleaner:
             del self.waiting[0]
 
     def _give_up(self, why: str) -> None:
-        if self.waiting:
-            self.left.add(self.tenant, self.waiting, why)
-        self.waiting = []
+        self.left.add(self.tenant, self.waiting, why)
+        self.waiting.clear()
 
     def _delete(self, ids: list[str]) -> int:
         """Return the status of a DELETE of ``ids``, 0 when no answer came, after a few attempts."""
