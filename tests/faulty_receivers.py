@@ -142,6 +142,26 @@ def does_not_verify_request_signatures():
     signature.verify_jws = verify
 
 
+@fault("signature.segments", "signature.base64-spelling")
+def accepts_base64_padding():
+    def accepts(token, find_key):
+        if b"=" not in token:
+            return None
+        header, payload = _parts(token)
+        signed, _, mac = token.rpartition(b".")
+        x, y = (jose.encode_base64url(number).decode() for number in curve.point_of(find_key(header["kid"])))
+        public = JWK(kty="EC", crv="P-384", x=x, y=y)
+        JWA.signing_alg("ES384").verify(public, signed, _raw(mac.rstrip(b"=")))
+        return payload if header["alg"] == "ES384" else None
+
+    _verify_also(accepts)
+
+
+@fault("signature.parts")
+def ignores_what_follows_the_third_part():
+    _verify_also(lambda token, find: jws.verify_jws(b".".join(token.split(b".")[:3]), find))
+
+
 @fault("signature.critical")
 def ignores_crit():
     jose._FORBIDDEN -= {"crit", "b64"}
@@ -282,6 +302,26 @@ def _nanoseconds(change):
     states.Instant.parse = staticmethod(parse)
 
 
+@fault("times.digits")
+def wants_seven_fraction_digits():
+    def change(instant):
+        if instant.text[19:20] != "." or len(instant.text.rstrip("Z")) != 27:
+            raise ValueError("not seven digits")
+        return instant.nanoseconds
+
+    _nanoseconds(change)
+
+
+@fault("times.ticks-tie")
+def stores_times_rounded_to_microseconds():
+    stores_rounded_times(1_000)
+
+
+@fault("times.microseconds")
+def keeps_whole_seconds():
+    _nanoseconds(lambda instant: instant.nanoseconds // 10**9 * 10**9)
+
+
 @fault("times.ticks", "times.nanoseconds")
 def compares_only_to_microseconds():
     _nanoseconds(lambda instant: instant.nanoseconds // 1000 * 1000)
@@ -296,6 +336,24 @@ def ignores_the_offset():
 @fault("times.digits-same")
 def compares_times_as_texts():
     _nanoseconds(lambda instant: int.from_bytes(instant.text.encode().ljust(36, b"\0")[:36]) % 2**62)
+
+
+def stores_rounded_times(unit):
+    """Keep updatedAt in whole ``unit`` nanoseconds, rounded, and compare it with what comes in as it came."""
+    whole = SqliteStore.save
+
+    def rounded(instant):
+        return dataclasses.replace(instant, nanoseconds=(instant.nanoseconds + unit // 2) // unit * unit)
+
+    def save(self, tenant, found, receipt):
+        newer = []
+        for state in found:
+            stored = self.find(tenant, state.id)
+            if stored is None or state.updated_at.nanoseconds >= rounded(stored.updated_at).nanoseconds:
+                newer.append(dataclasses.replace(state, updated_at=rounded(state.updated_at)))
+        return whole(self, tenant, newer, receipt)
+
+    SqliteStore.save = save
 
 
 @fault("concurrency.newest-wins")
@@ -426,6 +484,51 @@ def answers_404_to_a_delete_of_unknown_ids():
     SqliteStore.delete = delete
 
 
+@fault("batch.empty", "delete.empty")
+def answers_500_to_an_empty_array():
+    whole = routes._items
+
+    def items(raw, schema):
+        found = whole(raw, schema)
+        if not found:
+            raise RuntimeError("an empty batch")
+        return found
+
+    routes._items = items
+
+
+@fault("save.empties")
+def takes_no_empty_text_for_a_UUID():
+    whole = schemas.EmptyIsNone._deserialize
+
+    def deserialize(self, value, *what, **how):
+        if value == "":
+            raise schemas.ValidationError("must be a UUID")
+        return whole(self, value, *what, **how)
+
+    schemas.EmptyIsNone._deserialize = deserialize
+
+
+@fault("save.never-expires")
+def needs_expiresAt():
+    whole = envelope.open_states
+
+    def open_states(*what):
+        states = whole(*what)
+        if any(state.expires_at is None for state in states):
+            raise RuntimeError("expiresAt is null")
+        return states
+
+    envelope.open_states = open_states
+
+
+@fault("times.clock")
+def has_a_clock_that_is_95_seconds_slow():
+    right, whole = time.time, server.create_app
+    time.time = lambda: right() - 95
+    server.create_app = lambda *what: whole(*what, clock=time.time)
+
+
 @fault("delete.no-body")
 def takes_a_missing_body_for_an_empty_array():
     whole = body.read
@@ -478,7 +581,7 @@ def truncates_at_64_KB_of_UTF_8():
     _content(lambda text: text.encode()[:65_536].decode(errors="ignore") if not text.isascii() else text)
 
 
-@fault("content.spelling", "content.duplicates", "content.numbers")
+@fault("content.spelling", "content.duplicates", "content.numbers", "content.bytes")
 def serialises_JSON_anew():
     def anew(text):
         try:

@@ -14,6 +14,8 @@ import pytest
 
 import receiver.conformance.checks  # noqa: F401
 from receiver.conformance import files, registry, screen
+from receiver.conformance.cleaning import Left
+from receiver.conformance.clock import Clock
 from receiver.conformance.exchanges import Exchange, Record, exchange_of, masked
 from receiver.conformance.run import FAIL, PASS, UNDECIDED, Report, Result
 from receiver.mock_platform import tokens
@@ -21,6 +23,8 @@ from receiver.mock_platform.client import Answer
 from tests.browsers import dom_of, screenshot
 from tests.conftest import needed
 
+PADDING = "accepts base64 padding"
+LEFT = Left([("t", "1"), ("t", "2"), ("t", "3")], ["a DELETE was answered 500"])
 HOSTILE = "<script>document.title='run'</script>\" & \x01 ' " + "long" * 80
 
 
@@ -38,9 +42,9 @@ def report():
     attack = Record()
     attack.add("GET", Exchange(f"GET /{HOSTILE}", f"200\n\n{HOSTILE}", 200, 0.1))
     results[5] = Result(results[5].check, FAIL, "401", f"204 came: {HOSTILE}", 0.1, attack)
-    results[40] = Result(results[40].check, FAIL, "401 (GET, alg none)", "200 came", 0.1, results[40].record)
+    results[40] = Result(results[40].check, FAIL, "401 (GET, alg none)", "200 came", 0.1, results[40].record, PADDING)
     results[41] = Result(results[41].check, UNDECIDED, "", "no answer came: TimeoutError: timed out", 0.1)
-    return Report("https://store.example/flow", "0" * 8, "all", datetime.now(UTC), results, 12.5, left=3)
+    return Report("https://store.example/flow", "0" * 8, "all", datetime.now(UTC), results, 12.5, LEFT, Clock(-95.0))
 
 
 @pytest.fixture
@@ -69,7 +73,9 @@ def test_the_page_tells_the_verdict_first_then_the_failures_and_runs_nothing(pag
     assert shown == [report.results[number].check.id for number in (5, 40, 41)]
     assert len(re.findall(r'<td class="id">', dom)) == len(report.results) + 8  # the slowest once more
     assert dom.count('<details class="group" open') == len({report.results[n].check.group for n in (5, 40, 41)})
-    assert "3 states of this tenant may be left" in dom
+    assert "3 states may be left in the store (a DELETE was answered 500)" in dom
+    assert dom.index("clock is 95 s behind this") < dom.index("✗ Does not conform")
+    assert dom.count("The Java service does this too: it accepts base64 padding.") == 1
 
 
 def test_the_page_of_a_receiver_that_conforms_says_so(passed, tmp_path):
@@ -136,6 +142,13 @@ def test_what_the_files_hold_is_the_same(report):
         kind = {"pass": None, "fail": "failure", "not decided": "error"}[check["verdict"]]
         assert [child.tag for child in cases[check["id"]]] == ([kind] if kind else []), check["id"]
     assert not document["conforms"]
+    assert (document["left"], document["left_states"][0]) == (3, {"tenant": "t", "id": "1"})
+    assert [check["java_service"] for check in document["checks"] if check["java_service"]] == [PADDING]
+    assert (
+        cases[document["checks"][40]["id"]][0]
+        .get("message")
+        .endswith(f"(the Java service does this too: it {PADDING})")
+    )
 
 
 def test_no_whole_token_and_no_key_gets_into_a_report(keys, state, tenant):
@@ -179,5 +192,7 @@ def test_the_summary_tells_each_failure_with_what_was_expected_and_what_came(rep
     text = screen.summary(report)
     assert "expected 401 (GET, alg none)\n  but 200 came" in text
     assert "because no answer came: TimeoutError" in text
-    assert "3 states of tenant 00000000 may be left" in text
+    assert "3 states may be left in the store (a DELETE was answered 500), tenant/id: t/1, t/2, t/3" in text
+    assert "  but 200 came\n  (the Java service does this too: it accepts base64 padding)" in text
+    assert "1 of the 2 that fail do so as with the Java service." in text
     assert "https://store.example/flow does not conform (both levels)." in text

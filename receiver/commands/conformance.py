@@ -112,7 +112,7 @@ def _report(target: Target, checks: list[registry.Check], level: str) -> Report:
     show = (screen.Table if sys.stdout.isatty() else screen.Lines)(checks)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        report = run(target, checks, level, show)
+        report = run(target, checks, level, show, warn=lambda text: click.secho(f"{text}\n", fg="yellow", bold=True))
     except Unreachable as cause:
         raise click.ClickException(str(cause)) from None
     show.close()

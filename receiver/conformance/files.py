@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import jinja2
 
-from receiver.conformance import charts
+from receiver.conformance import charts, peer
 from receiver.conformance.run import FAIL, PASS, UNDECIDED, VERDICTS, Report, Result
 
 _NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
@@ -23,7 +23,12 @@ def as_json(report: Report) -> str:
         "seconds": round(report.seconds, 3),
         "conforms": report.conforms,
         "counts": {verdict: report.count(verdict) for verdict in VERDICTS},
-        "left": report.left,
+        "warning": report.warning,
+        "clock_ahead": None if report.clock.ahead is None else round(report.clock.ahead, 1),
+        "like_the_java_service": report.like_the_peer(),
+        "left": len(report.left.states),
+        "left_states": [{"tenant": tenant, "id": id} for tenant, id in report.left.states],
+        "left_why": report.left.why,
         "checks": [_check(result) for result in report.results],
     }
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
@@ -39,6 +44,7 @@ def _check(result: Result) -> dict:
         "verdict": result.verdict,
         "expected": result.expected,
         "came": result.came,
+        "java_service": result.peer,
         "seconds": round(result.seconds, 4),
         "requests": result.record.count,
         "exchanges": [{"request": one.request, "answer": one.answer} for one in result.record.kept],
@@ -51,6 +57,7 @@ def as_junit(report: Report) -> str:
     suites.set("failures", str(report.count(FAIL)))
     suites.set("errors", str(report.count(UNDECIDED)))
     suites.set("time", f"{report.seconds:.3f}")
+    notes = [note for note in (report.warning, report.left.told()) if note]
     for group, results in report.groups().items():
         suite = ElementTree.SubElement(suites, "testsuite", name=group, tests=str(len(results)))
         suite.set("failures", str(report.count(FAIL, group)))
@@ -59,6 +66,8 @@ def as_junit(report: Report) -> str:
         suite.set("timestamp", report.started.strftime("%Y-%m-%dT%H:%M:%S"))
         for result in results:
             _case(suite, result)
+        if notes:
+            ElementTree.SubElement(suite, "system-err").text = _xml("\n".join(notes))
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, "unicode") + "\n"
 
@@ -70,7 +79,8 @@ def _case(suite: ElementTree.Element, result: Result) -> None:
     if result.verdict == PASS:
         return
     fault = ElementTree.SubElement(case, "failure" if result.verdict == FAIL else "error", type=result.verdict)
-    fault.set("message", _xml(f"expected {result.expected}; {result.came}" if result.expected else result.came))
+    message = f"expected {result.expected}; {result.came}" if result.expected else result.came
+    fault.set("message", _xml(f"{message} ({peer.remark(result.peer)})" if result.peer else message))
     shown = "\n\n".join(f"> {one.request}\n\n< {one.answer}" for one in result.record.kept[-2:])
     fault.text = _xml(f"{check.sentence} ({check.source})\n\n{shown}")
 
@@ -93,6 +103,7 @@ def as_html(report: Report) -> str:
         groups=report.groups(),
         verdicts=VERDICTS,
         charts=charts,
+        remark=peer.remark,
         longest=max((result.seconds for result in report.results), default=0) or 1,
     )
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from receiver.conformance import peer
+
 if TYPE_CHECKING:
     from receiver.conformance.trial import Trial
 
@@ -71,11 +73,21 @@ def markdown_table() -> str:
         "# What `receiver conformance` checks",
         "",
         "Made by `receiver conformance --markdown`. **must** is what the platform relies on and the Java "
-        "implementation does too, **should** is what a careful receiver does beyond.",
+        "implementation does too, **should** is what a careful receiver does beyond. Checks of level must compare "
+        "contents as JSON values and times by whole seconds: more does not come through every database of the Java "
+        "implementation.",
         f"{len(CHECKS)} checks: {counts}.",
         "",
         "| check | level | what and why | source |",
         "|---|---|---|---|",
     ]
     lines += [f"| `{one.id}` | {one.level} | {one.sentence} | {one.source} |" for one in CHECKS.values()]
-    return "\n".join(lines) + "\n"
+    lines += [
+        "",
+        "## Known deviations of the Java service",
+        "",
+        "Where a check of level should fails in just one of these ways, the report says that the Java service does "
+        "this too.",
+        "",
+    ]
+    return "\n".join(lines) + "\n" + peer.markdown_table()

@@ -1,15 +1,16 @@
 """Runs checks against a receiver, one after the other, and cleans up what they leave behind."""
 
-import contextlib
 import http.client
 import json
-import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from receiver.conformance import clock, peer
+from receiver.conformance.cleaning import Left, clean
+from receiver.conformance.clock import Clock
 from receiver.conformance.exchanges import Record, masked
 from receiver.conformance.registry import Check
 from receiver.conformance.target import Target
@@ -17,13 +18,14 @@ from receiver.conformance.trial import Failed, Trial, Undecided
 from receiver.printable import visible
 
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_DELETED_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a ``check``: ``expected`` and ``came`` for a failure, the reason in ``came`` if not decided."""
+    """What became of a ``check``: ``expected`` and ``came`` for a failure, the reason in ``came`` if not decided.
+
+    ``peer`` is what the Java service is known to do, where the check failed in just that way.
+    """
 
     check: Check
     verdict: str
@@ -31,6 +33,7 @@ class Result:
     came: str = ""
     seconds: float = 0.0
     record: Record = field(default_factory=Record)
+    peer: str = ""
 
     def __post_init__(self):
         for name in ("expected", "came"):  # what a foreign server sent may be in it, and is printed on terminals
@@ -39,7 +42,7 @@ class Result:
 
 @dataclass
 class Report:
-    """A whole run. ``left`` counts states that could not be removed afterwards."""
+    """A whole run; what it ``left`` at the receiver, and the receiver's ``clock``."""
 
     url: str
     tenant: str
@@ -47,7 +50,8 @@ class Report:
     started: datetime
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
-    left: int = 0
+    left: Left = field(default_factory=Left)
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def conforms(self) -> bool:
@@ -66,19 +70,37 @@ class Report:
         order = {FAIL: 0, UNDECIDED: 1, PASS: 2}
         return {name: sorted(some, key=lambda one: order[one.verdict]) for name, some in found.items()}
 
+    @property
+    def warning(self) -> str:
+        """What a reader has to know before the results: that the clocks differ; empty otherwise."""
+        return self.clock.warning(fails=not self.conforms)
+
+    def like_the_peer(self) -> int:
+        """Return how many checks failed as they do with the Java service."""
+        return sum(bool(result.peer) for result in self.results)
+
     def requests(self) -> int:
         """Return how many requests were sent."""
         return sum(result.record.count for result in self.results)
 
 
-def run(target: Target, checks: Sequence[Check], level: str, tell: Callable[[Check, Result | None], None]) -> Report:
+def run(
+    target: Target,
+    checks: Sequence[Check],
+    level: str,
+    tell: Callable[[Check, Result | None], None],
+    warn: Callable[[str], None] = lambda _: None,
+) -> Report:
     """Return the Report of ``checks`` against ``target``; ``tell`` hears of each check before and after it ran.
+
+    ``warn`` hears, before the first check, of a clock that is off.
 
     Raises Unreachable when nothing answers at all. Interrupted from the keyboard, it cleans up too, and the checks that
     had not run are not decided.
     """
-    target.reach()
-    report = Report(target.url, target.tenant, level, datetime.now(UTC))
+    report = Report(target.url, target.tenant, level, datetime.now(UTC), clock=clock.read(target.reach()))
+    if report.clock.is_off:
+        warn(report.clock.warning(fails=False))
     began, other, made = time.perf_counter(), str(uuid.uuid4()), set()
     waiting = list(checks)
     try:
@@ -91,18 +113,19 @@ def run(target: Target, checks: Sequence[Check], level: str, tell: Callable[[Che
     except KeyboardInterrupt:
         report.results += [Result(check, UNDECIDED, came="the run was interrupted") for check in waiting]
     finally:
-        report.left = _clean(target, made)
+        report.left = clean(target, made)
     report.seconds = time.perf_counter() - began
     return report
 
 
 def _run_one(check: Check, trial: Trial) -> Result:
     began = time.perf_counter()
-    verdict, expected, came = PASS, "", ""
+    verdict, expected, came, known = PASS, "", "", ""
     try:
         check.run(trial)
     except Failed as failure:
         verdict, expected, came = FAIL, failure.expected, failure.came
+        known = peer.does_too(check.id, failure.seen)
     except Undecided as reason:
         verdict, came = UNDECIDED, str(reason)
     except (OSError, http.client.HTTPException) as fault:
@@ -114,24 +137,4 @@ def _run_one(check: Check, trial: Trial) -> Result:
         came = f"it could not be read: {type(fault).__name__}: {masked(str(fault))}"
     finally:
         trial.close()
-    return Result(check, verdict, expected, came, time.perf_counter() - began, trial.record)
-
-
-def _clean(target: Target, made: set[tuple[str, str]]) -> int:
-    """Delete the states that may be left; return how many could not be deleted."""
-    left = 0
-    by_tenant: dict[str, list[str]] = {}
-    for tenant, id in made:
-        if all(isinstance(text, str) and _UUID.fullmatch(text.lower()) for text in (tenant, id)):
-            by_tenant.setdefault(tenant.lower(), []).append(id.lower())
-    for tenant, ids in by_tenant.items():
-        client = target.connect(tenant, lambda *_: None)
-        for start in range(0, len(ids), _DELETED_AT_ONCE):
-            some = ids[start : start + _DELETED_AT_ONCE]
-            done = False
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                # 401: a receiver that does not serve the second tenant, and so stored nothing for it
-                done = client.delete(some).status in (204, *((401,) if tenant != target.tenant.lower() else ()))
-            left += 0 if done else len(some)
-        client.close()
-    return left
+    return Result(check, verdict, expected, came, time.perf_counter() - began, trial.record, known)

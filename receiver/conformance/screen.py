@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import click
 
+from receiver.conformance import peer
 from receiver.conformance.registry import Check
 from receiver.conformance.run import FAIL, PASS, UNDECIDED, Report, Result
 
@@ -21,6 +22,7 @@ class Lines:
         """Say what became of ``check``, once it has run."""
         if result:
             why = f"  {result.came}" if result.verdict != PASS else ""
+            why += f" ({peer.remark(result.peer)})" if result.peer else ""
             click.echo(f"{result.verdict:11}  {check.id:{self.width}}  {1000 * result.seconds:6.0f} ms{why}")
 
     def close(self) -> None:
@@ -86,19 +88,26 @@ def _ends(counts: dict[str, int], of: int) -> list[int]:
     return ends
 
 
+def _warning(report: Report) -> list[str]:
+    return [click.style(report.warning, fg="yellow", bold=True), ""] if report.warning else []
+
+
 def summary(report: Report) -> str:
     """Return what is said at the end: the failures with what was expected and what came, then the verdict."""
-    lines = [""]
+    lines = ["", *_warning(report)]
     for result in report.results:
         if result.verdict != PASS:
             head = click.style(f"{result.verdict}: {result.check.id}", fg=_COLOURS[result.verdict], bold=True)
             lines += [head, f"  {result.check.sentence} ({result.check.level}; {result.check.source})"]
             lines += [f"  expected {result.expected}"] if result.expected else []
-            lines += [f"  {'because ' if result.verdict == UNDECIDED else 'but '}{result.came}", ""]
+            lines += [f"  {'because ' if result.verdict == UNDECIDED else 'but '}{result.came}"]
+            lines += [f"  ({peer.remark(result.peer)})", ""] if result.peer else [""]
     counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in _COLOURS)
     lines.append(f"{len(report.results)} checks in {report.seconds:.1f} s with {report.requests()} requests: {counts}.")
-    if report.left:
-        lines.append(f"{report.left} states of tenant {report.tenant} may be left in the store: a DELETE failed.")
+    if known := report.like_the_peer():
+        lines.append(f"{known} of the {report.count(FAIL)} that fail do so as with the Java service.")
+    if left := report.left.told():
+        lines.append(left)
     verdict = "conforms" if report.conforms else "does not conform"
     level = "both levels" if report.level == "all" else f"level {report.level}"
     lines.append(click.style(f"{report.url} {verdict} ({level}).", fg="green" if report.conforms else "red", bold=True))

@@ -1,5 +1,6 @@
 """The receiver under test: where it is, which keys it has, how its requests are signed and sent."""
 
+import contextlib
 import http.client
 import re
 import socket
@@ -78,7 +79,14 @@ class RecordingClient(Client):
 
     def __init__(self, target: Target, tenant: str, record: Callable):
         super().__init__(target.url, tenant, target.keys, target.timeout, target.tls)
-        self.target, self.record = target, record
+        self.target, self.record, self.stopped = target, record, False
+
+    def stop(self) -> None:
+        """Let no further request begin, and end the one that is under way; for another thread than the client's."""
+        self.stopped = True
+        if (connection := self.connection.sock) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def headers(self, path: str, /, **claims: object) -> dict[str, str]:
         return super().headers(self.target.signed_path(path), **claims)
@@ -88,12 +96,14 @@ class RecordingClient(Client):
         if body is not None:
             headers.setdefault("Content-Type", "application/json")
         sent = self.target.prefix + path
+        if self.stopped:
+            raise ConnectionAbortedError("the run was interrupted")
         kept = self.connection.sock is not None
         try:
             try:
                 answer = super().call(method, sent, body, headers)
             except _STALE:
-                if not kept:
+                if not kept or self.stopped:
                     raise
                 # The other side had closed a kept connection; the same request again is allowed by the contract.
                 answer = super().call(method, sent, body, headers)

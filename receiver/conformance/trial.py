@@ -3,10 +3,12 @@
 import contextlib
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from receiver.conformance.answers import Seen, difference, same_meaning, seen, shown, told
 from receiver.conformance.exchanges import Exchange, Record, masked
 from receiver.conformance.target import RecordingClient, Target
 from receiver.mock_platform import forging, tokens
@@ -16,18 +18,29 @@ from receiver.mock_platform.keys import KeyPair
 FIRST = "2026-01-01T10:00:00.0000000Z"
 LATER = "2026-01-02T10:00:00.0000000Z"
 SIGNATURE = "X-ManyWho-Signature"
+_ENDING = 2.0  # seconds that a thread has to end after an interrupt
 
 
 class Failed(Exception):
-    """A check fails: what was ``expected``, and what ``came``."""
+    """A check fails: what was ``expected`` and what ``came``, in words; ``seen`` holds the facts."""
 
-    def __init__(self, expected: str, came: str):
+    def __init__(self, expected: str, came: str, seen: Seen | None = None):
         super().__init__(f"expected {expected}; {came}")
-        self.expected, self.came = expected, came
+        self.expected, self.came, self.seen = expected, came, seen or Seen()
 
 
 class Undecided(Exception):
     """A check can say neither; the text is the reason."""
+
+
+def worded(word: str) -> str:
+    """Return a content that tells versions of a state apart: JSON, as all contents of the platform are."""
+    return json.dumps({"version": word})
+
+
+def tomorrow() -> str:
+    """Return when the states of a check expire, should the receiver not let them be deleted."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.0000000Z", time.gmtime(time.time() + 24 * 3600))
 
 
 class Trial:
@@ -70,7 +83,8 @@ class Trial:
         """Return the claims of a new state with a random id, some replaced, or removed where they are ``...``."""
         id = str(uuid.uuid4())
         self.made.update({(self.tenant, id), (changes.get("tenant", self.tenant), changes.get("id", id))})
-        state = dict.fromkeys(("parent", "currentMapElement", "currentUser", "expiresAt")) | {
+        state = dict.fromkeys(("parent", "currentMapElement", "currentUser")) | {
+            "expiresAt": tomorrow(),
             "id": id,
             "tenant": self.tenant,
             "flow": str(uuid.uuid4()),
@@ -131,37 +145,40 @@ class Trial:
         state = states[0] if states else self.state(**changes)
         answer = self.client.save(state)
         if answer.status != 204:
-            raise Undecided(f"a plain save was answered {answer.status}, so there is nothing to check with")
+            raise Undecided(f"a plain save was not answered 204, so there is nothing to check with: {told(answer)}")
         return state
 
     def expect(self, answer: Answer, *allowed: int, what: str = "") -> Answer:
         """Return ``answer`` if its status is one of ``allowed``; else the check fails."""
         if answer.status not in allowed:
-            text = masked(answer.body[:2000].decode("utf-8", "replace"))[:200]
-            self.fail(
-                " or ".join(map(str, allowed)) + (f" ({what})" if what else ""),
-                f"{answer.status} came" + (f": {text}" if text else ""),
-            )
+            expected = " or ".join(map(str, allowed)) + (f" ({what})" if what else "")
+            self.fail(expected, told(answer), seen(answer, what))
         return answer
 
     def expect_refused(self, answer: Answer, what: str) -> None:
         """Fail unless ``answer`` is a refusal, of whatever status (the Java receiver refuses tokens with 500)."""
         if answer.status < 400:
-            self.fail(f"a refusal ({what})", f"{answer.status} came")
+            self.fail(f"a refusal ({what})", told(answer), seen(answer, what))
 
     def expect_content(self, id: str, content: str, what: str = "", tenant: str | None = None) -> None:
-        """Fail unless a GET of ``id`` answers exactly ``content``."""
-        found = self.content_of(id, tenant=tenant)
-        if found != content:
-            what = what or "the content that was saved"
-            came = "404 came" if found is None else f"{_shown(found)} came"
-            self.fail(f"{what}, {_shown(content)}", came + _difference(content, found))
+        """Fail unless a GET of ``id`` answers the JSON value ``content``, in whatever spelling of it."""
+        self._compare(content, self.content_of(id, tenant=tenant), what, same_meaning)
+
+    def expect_exactly(self, id: str, content: str, what: str = "") -> None:
+        """Fail unless a GET of ``id`` answers the text ``content``, character by character."""
+        self._compare(content, self.content_of(id), what, str.__eq__)
+
+    def _compare(self, content: str, found: str | None, what: str, same: Callable[[str, str], bool]) -> None:
+        if found is None or not same(content, found):
+            came = f"{shown(found)} came" + difference(content, found)
+            facts = Seen(404 if found is None else 200, what=what, wanted=content, found=found)
+            self.fail(f"{what or 'the content that was saved'}, {shown(content)}", came, facts)
 
     def expect_absent(self, id: str, what: str) -> None:
         """Fail unless a GET of ``id`` answers 404."""
         answer = self.client.load(id)
         if answer.status != 404:
-            self.fail(f"404, because {what}", f"{answer.status} came")
+            self.fail(f"404, because {what}", told(answer), seen(answer, what))
 
     def content_of(self, id: str, client: RecordingClient | None = None, tenant: str | None = None) -> str | None:
         """Return the content that a GET of ``id`` answers, or None for 404; anything else fails."""
@@ -175,28 +192,35 @@ class Trial:
         except Exception as cause:
             self.fail("a reply that the platform can open", f"{type(cause).__name__}: {masked(str(cause))}")
 
-    def fail(self, expected: str, came: str) -> NoReturn:
+    def fail(self, expected: str, came: str, seen: Seen | None = None) -> NoReturn:
         """End the check: it fails."""
-        raise Failed(expected, came)
+        raise Failed(expected, came, seen)
 
     def together(self, *functions: Callable[[RecordingClient], object]) -> list:
         """Call all ``functions`` at once, each in a thread with a connection of its own; return what they return."""
         barrier, results = threading.Barrier(len(functions)), [None] * len(functions)
+        clients = [self.connect() for _ in functions]
         faults: list[Exception] = []
 
         def work(number: int, function: Callable) -> None:
-            with contextlib.closing(self.connect()) as client:
-                try:
-                    barrier.wait(self.target.timeout)
-                    results[number] = function(client)
-                except Exception as fault:  # told to the check's own thread, which knows what it means
-                    faults.append(fault)
+            try:
+                barrier.wait(self.target.timeout)
+                results[number] = function(clients[number])
+            except Exception as fault:  # told to the check's own thread, which knows what it means
+                faults.append(fault)
 
         threads = [threading.Thread(target=work, args=one, daemon=True) for one in enumerate(functions)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            _end(clients, threads)  # what they saved after the run was cleaned up would stay
+            raise
+        finally:
+            for client in clients:
+                client.close()
         if faults:
             raise faults[0]
         return results
@@ -218,13 +242,10 @@ class Trial:
         return received
 
 
-def _shown(content: str) -> str:
-    text = json.dumps(content[:40])
-    return f"{text}… ({len(content):,} characters)" if len(content) > 40 else text
-
-
-def _difference(expected: str, found: str | None) -> str:
-    if not found or len(expected) <= 40:
-        return ""
-    place = next((n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
-    return f", different from character {min(len(expected), len(found)) if place is None else place} on"
+def _end(clients: list[RecordingClient], threads: list[threading.Thread]) -> None:
+    for client in clients:
+        client.stop()
+    until = time.monotonic() + _ENDING
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(max(0.0, until - time.monotonic()))

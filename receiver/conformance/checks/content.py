@@ -1,18 +1,31 @@
-"""Content fidelity: identical on its way out, or refused on its way in. Table D of the cases."""
+"""Content fidelity: the same on its way out, or refused on its way in. Table D of the cases."""
 
 import json
 import random
+import uuid
 
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
+from receiver.mock_platform.flow_states import FlowRun
 
 
-def _identical(trial: Trial, *contents: str) -> None:
+def _saved(trial: Trial, *contents: str) -> list[dict]:
     states = [trial.state(content=content) for content in contents]
     for state in states:
         answer = trial.client.save(state)
         trial.expect(answer, 204, what=f"POST of {state['content'][:30]!a}")
-    for state in states:
+    return states
+
+
+def _identical(trial: Trial, *contents: str) -> None:
+    """Fail unless each of ``contents``, any text, comes back character by character."""
+    for state in _saved(trial, *contents):
+        trial.expect_exactly(state["id"], state["content"])
+
+
+def _equal(trial: Trial, *contents: str) -> None:
+    """Fail unless each of ``contents``, JSON, comes back as the same value: all that a column of type jsonb keeps."""
+    for state in _saved(trial, *contents):
         trial.expect_content(state["id"], state["content"])
 
 
@@ -38,12 +51,12 @@ def numbers(trial: Trial) -> None:
 
 @check("content.unicode", "must", "Emoji, right-to-left text and characters beyond 16 bits come back.", "D05")
 def unicode(trial: Trial) -> None:
-    _identical(trial, '"größe 住所 \U0001f469\u200d\U0001f680"', '"\u05e9\u05dc\u05d5\u05dd \u202eabc"', '"\U0010fffd"')
+    _equal(trial, '"größe 住所 \U0001f469\u200d\U0001f680"', '"\u05e9\u05dc\u05d5\u05dd \u202eabc"', '"\U0010fffd"')
 
 
 @check("content.normal-forms", "must", "Composed and combining characters are not turned into one another.", "D05")
 def normal_forms(trial: Trial) -> None:
-    _identical(trial, '"e\u0301 \u00e9 \u212b \u00c5 \ufb01 \u1e9b\u0323"')
+    _equal(trial, '"e\u0301 \u00e9 \u212b \u00c5 \ufb01 \u1e9b\u0323"')
 
 
 @check("content.separators", "should", "U+FEFF, U+2028 and U+2029 stay where they are.", "D05")
@@ -115,9 +128,21 @@ def _refused(trial: Trial, *contents: object) -> None:
     trial.expect_absent(state["id"], "each save of it was refused")
 
 
+@check(
+    "content.bytes", "should", "What a flow saves comes back byte for byte, not just as the same value.", "Promise 5"
+)
+def byte_for_byte(trial: Trial) -> None:
+    run = FlowRun(trial.tenant, uuid.uuid4().int)
+    document = run.document()
+    compact = json.dumps(document, separators=(",", ":"))
+    spaced = json.dumps(document, ensure_ascii=False, indent=2)
+    large = json.dumps([document] * (500_000 // len(compact)), separators=(",", ":"))
+    _identical(trial, run.state()["content"], compact, spaced, large)
+
+
 @check("content.64k", "must", "Sizes around 64 KiB, where some columns end, come back whole.", "PROTOCOL, content")
 def around_64k(trial: Trial) -> None:
-    _identical(trial, *(json.dumps("x" * (size - 2)) for size in (65_534, 65_535, 65_536, 65_537, 70_000)))
+    _equal(trial, *(json.dumps("x" * (size - 2)) for size in (65_534, 65_535, 65_536, 65_537, 70_000)))
 
 
 @check(
@@ -127,15 +152,13 @@ def around_64k(trial: Trial) -> None:
     "PROTOCOL, content",
 )
 def around_64k_bytes(trial: Trial) -> None:
-    _identical(
-        trial, json.dumps("ü" * 40_000, ensure_ascii=False), json.dumps("\U0001f680" * 20_000, ensure_ascii=False)
-    )
+    _equal(trial, json.dumps("ü" * 40_000, ensure_ascii=False), json.dumps("\U0001f680" * 20_000, ensure_ascii=False))
 
 
 @check("content.500k", "must", "A state of 500 KB, the usual upper end, makes the round trip.", "PROTOCOL, content")
 def usual_upper_end(trial: Trial) -> None:
     chance = random.Random(5)  # noqa: S311 - what does not compress well
-    _identical(trial, json.dumps([chance.random() for _ in range(25_000)]))
+    _equal(trial, json.dumps([chance.random() for _ in range(25_000)]))
 
 
 @check("content.500k-plain", "must", "The same without compression.", "B11")
@@ -147,17 +170,17 @@ def plain(trial: Trial) -> None:
 
 @check("content.1mb", "must", "A state of 1 MB makes the round trip.", "B11")
 def one_megabyte(trial: Trial) -> None:
-    _identical(trial, _sized(1))
+    _equal(trial, _sized(1))
 
 
 @check("content.5mb", "must", "A state of 5 MB makes the round trip.", "B11")
 def five_megabytes(trial: Trial) -> None:
-    _identical(trial, _sized(5))
+    _equal(trial, _sized(5))
 
 
 @check("content.10mb", "should", "A state of 10 MB makes the round trip.", "B11")
 def ten_megabytes(trial: Trial) -> None:
-    _identical(trial, json.dumps(["äöü page"] * 1_000_000, ensure_ascii=False))  # 10 MB of text, which compresses well
+    _equal(trial, json.dumps(["äöü page"] * 1_000_000, ensure_ascii=False))  # 10 MB of text, which compresses well
 
 
 def _sized(megabytes: int) -> str:
@@ -168,6 +191,6 @@ def _sized(megabytes: int) -> str:
 
 @check("content.shrinks", "must", "A later content that is shorter replaces all of a longer one.", "Promise 5")
 def shrinks(trial: Trial) -> None:
-    state = trial.stored(content="x" * 200_000)
+    state = trial.stored(content=json.dumps("x" * 200_000))
     trial.expect(trial.client.save(state | {"updatedAt": LATER, "content": "{}"}), 204, what="a shorter content")
     trial.expect_content(state["id"], "{}", "the shorter content")

@@ -57,7 +57,7 @@ def many(trial: Trial) -> None:
         trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("delete.empty", "must", "An empty array is fine and deletes nothing.", "C13")
+@check("delete.empty", "should", "An empty array is fine and deletes nothing.", "C13")
 def empty(trial: Trial) -> None:
     state = trial.stored()
     _delete(trial, what="DELETE of []")

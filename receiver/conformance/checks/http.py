@@ -5,6 +5,8 @@ import json
 import re
 import uuid
 
+from receiver.conformance.answers import seen, told
+from receiver.conformance.exchanges import masked
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform.client import BASE, Answer
@@ -72,13 +74,25 @@ def _errors(trial: Trial) -> dict[str, Answer]:
 def error_shape(trial: Trial) -> None:
     for what, answer in _errors(trial).items():
         trial.expect(answer, int(what[:3]), what=what)
-        if answer.headers.get("content-type", "").partition(";")[0] != "application/json":
-            trial.fail(f"application/json ({what})", f"{answer.headers.get('content-type')} came")
+        if (kind := answer.headers.get("content-type", "").partition(";")[0]) != "application/json":
+            came = f"{masked(kind)} came" if kind else f"{told(answer)} and without a type"
+            trial.fail(f"application/json ({what})", came, seen(answer, what))
         if answer.headers.get("x-manywho-service-problem-kind") != "service":
-            trial.fail(f"X-ManyWho-Service-Problem-Kind: service ({what})", "it did not come")
+            trial.fail(
+                f"X-ManyWho-Service-Problem-Kind: service ({what})", f"{told(answer)}, without it", seen(answer, what)
+            )
         problem = answer.json
         if set(problem) != _FIELDS or problem["kind"] != "service" or problem["statusCode"] != answer.status:
-            trial.fail(f"the fields {', '.join(sorted(_FIELDS))} ({what})", f"{problem} came")
+            trial.fail(f"the fields {', '.join(sorted(_FIELDS))} ({what})", _unlike(problem, answer))
+
+
+def _unlike(problem: dict, answer: Answer) -> str:
+    """Return what is wrong with a problem body, in words."""
+    wrong = [f"without {name}" for name in sorted(_FIELDS - set(problem))]
+    wrong += [f"with {masked(name)}" for name in sorted(set(problem) - _FIELDS)]
+    wrong += ["with another kind"] if problem.get("kind") != "service" else []
+    wrong += ["with another statusCode"] if problem.get("statusCode") != answer.status else []
+    return f"{told(answer)} ({', '.join(wrong)})"
 
 
 @check(

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from jwcrypto import jwe, jws
 
+from receiver.conformance.answers import same_meaning
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform.forging import unb64
 
 _SOURCE = "PROTOCOL, a state on its way out"
+_HIDDEN = "a content that must not show"
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ def shape(trial: Trial) -> None:
 
 @check("load.encrypted", "must", "Nobody but the platform can read a reply.", _SOURCE)
 def encrypted(trial: Trial) -> None:
-    state = trial.stored(content="a content that must not show")
+    state = trial.stored(content=json.dumps({"secret": _HIDDEN}))
     answer = trial.expect(trial.client.load(state["id"]), 200, what="GET")
     _opened(trial, state["id"])
     plain = b"".join(unb64(part) for part in str(answer.json["token"]).split("."))
-    if state["content"].encode() in answer.body + plain:
+    if _HIDDEN.encode() in answer.body + plain:
         trial.fail("an encrypted content", "it can be read")
 
 
@@ -192,5 +194,5 @@ def id_case(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"].upper())
     answer = trial.expect(trial.send("GET", path), 200, what="GET of the id in upper case")
-    if trial.client.open(state["id"], answer) != state["content"]:
+    if not same_meaning(trial.client.open(state["id"], answer), state["content"]):
         trial.fail("the content that was saved", "another one came")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 
-from receiver.conformance.trial import LATER, Trial
+from receiver.conformance.trial import LATER, Trial, worded
 from receiver.mock_platform import forging
 
 Make = Callable[[str], str | None]
@@ -18,7 +18,7 @@ def refused(trial: Trial, variants: Mapping[str, Make], methods: tuple[str, ...]
     state = trial.stored()
     calls = {
         "GET": (trial.path(state["id"]), None),
-        "POST": (trial.path(), trial.body(state | {"updatedAt": LATER, "content": "changed"})),
+        "POST": (trial.path(), trial.body(state | {"updatedAt": LATER, "content": worded("changed")})),
         "DELETE": (trial.path(), json.dumps([state["id"]]).encode()),
     }
     for name, make in variants.items():

@@ -3,7 +3,7 @@
 import json
 
 from receiver.conformance.registry import check
-from receiver.conformance.trial import FIRST, LATER, Trial
+from receiver.conformance.trial import FIRST, LATER, Trial, worded
 
 
 @check(
@@ -115,11 +115,11 @@ def new_signature(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path()
     jti = f"jti-{state['id']}"
-    first = trial.send("POST", path, trial.body(state | {"updatedAt": LATER, "content": "newer"}), jti=jti)
+    first = trial.send("POST", path, trial.body(state | {"updatedAt": LATER, "content": worded("newer")}), jti=jti)
     trial.expect(first, 204, what="the save")
     body = json.dumps([state["id"]]).encode()
     trial.expect(trial.send("DELETE", path, body, jti=jti), 401, what="a DELETE under the same jti, signed anew")
-    trial.expect_content(state["id"], "newer")
+    trial.expect_content(state["id"], worded("newer"))
 
 
 @check(
@@ -143,6 +143,6 @@ def old_copy(trial: Trial) -> None:
     path, body = trial.path(), trial.body(state)
     headers = trial.headers(path)
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
-    trial.stored(state | {"updatedAt": LATER, "content": "newer"})
+    trial.stored(state | {"updatedAt": LATER, "content": worded("newer")})
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the copy of the first save")
-    trial.expect_content(state["id"], "newer", "the newer content still")
+    trial.expect_content(state["id"], worded("newer"), "the newer content still")

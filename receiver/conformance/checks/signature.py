@@ -3,12 +3,13 @@
 import base64
 import json
 import random
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwcrypto.jwa import JWA
 from jwcrypto.jwk import JWK
 
-from receiver.conformance.checks.refusing import refused
+from receiver.conformance.checks.refusing import Make, refused
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform import forging, tokens
@@ -163,10 +164,15 @@ def _flip(text: str, place: float) -> str:
     return text[:number] + other + text[number + 1 :]
 
 
-@check("signature.segments", "must", "Parts removed, added, emptied or cut are answered 401.", "A06")
-def segments(trial: Trial) -> None:
-    def parts(build):
-        return lambda path: build(*trial.signature(path).split("."))
+def _parts(trial: Trial, build: Callable[[str, str, str], str]) -> Make:
+    """Return what makes a signature whose three parts ``build`` puts together in its own way."""
+    return lambda path: build(*trial.signature(path).split("."))
+
+
+@check("signature.parts", "must", "Parts removed, added, emptied or cut are answered 401.", "A06")
+def cut(trial: Trial) -> None:
+    def parts(build: Callable[[str, str, str], str]) -> Make:
+        return _parts(trial, build)
 
     refused(
         trial,
@@ -180,10 +186,20 @@ def segments(trial: Trial) -> None:
             "a short signature": parts(lambda h, p, s: f"{h}.{p}.{s[:-4]}"),
             "a long signature": parts(lambda h, p, s: f"{h}.{p}.{s}AAAA"),
             "a signature of zeros": parts(lambda h, p, s: f"{h}.{p}.{forging.b64(bytes(96))}"),
-            "padding": parts(lambda h, p, s: f"{h}.{p}.{s}="),
         },
         methods=("GET", "DELETE"),
     )
+
+
+@check(
+    "signature.segments",
+    "should",
+    "A part with base64 padding is answered 401.",
+    "A06, RFC 7515 2",
+)
+def segments(trial: Trial) -> None:
+    padded = _parts(trial, lambda h, p, s: f"{h}.{p}.{s}=")
+    refused(trial, {"padding": padded}, methods=("GET", "DELETE"))
 
 
 @check("signature.tampered", "must", "Claims that were changed after signing are refused.", "A06, RFC 7515 5.2")

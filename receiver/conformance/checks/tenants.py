@@ -3,7 +3,7 @@
 import json
 
 from receiver.conformance.registry import check
-from receiver.conformance.trial import LATER, Trial
+from receiver.conformance.trial import LATER, Trial, worded
 
 _REFUSED = (400, 401, 403, 404)
 
@@ -35,14 +35,14 @@ def delete(trial: Trial) -> None:
 )
 def save(trial: Trial) -> None:
     state = trial.stored()
-    theirs = trial.state(id=state["id"], tenant=trial.other, updatedAt=LATER, content="theirs")
+    theirs = trial.state(id=state["id"], tenant=trial.other, updatedAt=LATER, content=worded("theirs"))
     answer = trial.client_of(trial.other).save(theirs)
     trial.expect(answer, 204, *_REFUSED, what="POST of an id that another tenant holds")
     _still_there(trial, state)
     if answer.status == 204:
-        trial.expect_content(state["id"], "theirs", "the other tenant's own content", tenant=trial.other)
+        trial.expect_content(state["id"], worded("theirs"), "the other tenant's own content", tenant=trial.other)
         trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE of the first tenant's")
-        trial.expect_content(state["id"], "theirs", "the other tenant's state still", tenant=trial.other)
+        trial.expect_content(state["id"], worded("theirs"), "the other tenant's state still", tenant=trial.other)
 
 
 @check(
@@ -50,7 +50,7 @@ def save(trial: Trial) -> None:
 )
 def same_id(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
-    theirs = trial.state(id=state["id"], tenant=trial.other, content="theirs, and older")
+    theirs = trial.state(id=state["id"], tenant=trial.other, content=worded("theirs, and older"))
     answer = trial.client_of(trial.other).save(theirs)
     trial.expect(answer, 204, *_REFUSED, what="POST of an older state under the same id")
     if answer.status == 204:

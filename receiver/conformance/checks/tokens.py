@@ -9,6 +9,7 @@ import zlib
 
 from jwcrypto import jwe as jose_jwe
 
+from receiver.conformance.answers import told
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
 from receiver.mock_platform import forging, tokens
@@ -47,7 +48,7 @@ def _refused_inner(trial: Trial, make, *allowed: int) -> None:
     )
 
 
-@check("tokens.not-encrypted", "must", "A state that travels unencrypted is refused.", "B01")
+@check("tokens.not-encrypted", "should", "A state that travels unencrypted is refused.", "B01")
 def not_encrypted(trial: Trial) -> None:
     state = trial.state()
     refused(trial, {"the bare inner JWS": inner_of(trial, state)}, state=state)
@@ -264,6 +265,6 @@ def names_item(trial: Trial) -> None:
             items[index] = broken
             answer = trial.expect(trial.post(*items), 400, what="a bad item among good ones")
             if str(index) not in str(answer.json.get("message")):
-                trial.fail(f"a message that names item {index}", f"{answer.json.get('message')!r} came")
+                trial.fail(f"a message that names item {index}", told(answer))
     trial.expect_absent(good["id"], "another item of its request was refused")
     trial.stored(good | {"updatedAt": LATER})

@@ -1,0 +1,106 @@
+"""What came back: in words for a person, and as the facts that a known deviation is recognised by."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from receiver.conformance.exchanges import masked
+from receiver.mock_platform.client import Answer
+
+_TAG = re.compile(r"<[^>]{0,200}>")
+_MOST_MESSAGE, _MOST_TEXT, _MOST_SHOWN = 200, 80, 40  # characters of a message, of another body, of a content
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a check saw when it failed: ``status`` of the answer (0 for none) and its ``body``, ``what`` it probed with.
+
+    Where contents were compared, ``wanted`` and ``found`` are the two (``found`` is None for 404).
+    """
+
+    status: int = 0
+    body: bytes = b""
+    what: str = ""
+    wanted: str | None = None
+    found: str | None = None
+
+
+def seen(answer: Answer, what: str = "") -> Seen:
+    """Return ``answer`` as a Seen."""
+    return Seen(answer.status, answer.body[:2000], what)
+
+
+def told(answer: Answer) -> str:
+    """Return "<status> came" with the message of a problem body; any other body is described and not quoted."""
+    came = f"{answer.status} came"
+    if not answer.body:
+        return came if answer.status == 204 else f"{came}, without a body"
+    try:
+        value = answer.json
+    except (ValueError, RecursionError):
+        return f"{came} with {len(answer.body):,} bytes of {_kind(answer)}: {_text(answer.body)}"
+    message = value.get("message") if isinstance(value, dict) else None
+    if isinstance(message, str):
+        return f"{came}: {_one_line(message)[:_MOST_MESSAGE]}"
+    return f"{came} with {_described(value)}"
+
+
+def _kind(answer: Answer) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip() or "no declared type"
+
+
+def _text(body: bytes) -> str:
+    return _one_line(_TAG.sub(" ", body[:2000].decode("utf-8", "replace")))[:_MOST_TEXT]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(masked(text).split())
+
+
+def _described(value: object) -> str:
+    if isinstance(value, dict):
+        names = ", ".join(_one_line(name)[:_MOST_SHOWN] for name in list(value)[:8])
+        return f"a JSON object of {names}" if names else "an empty JSON object"
+    kinds = {list: "a JSON array", str: "a JSON string", bool: "a JSON boolean", type(None): "null"}
+    return kinds.get(type(value), "a JSON number")
+
+
+def same_meaning(one: str, other: str) -> bool:
+    """Tell whether two contents are the same JSON value.
+
+    The order of members, spaces, duplicate members and the spelling of numbers make no difference, as they make none
+    to a column of type jsonb. What is not JSON is compared as text.
+    """
+    if one == other:
+        return True
+    try:
+        return _canonical(one) == _canonical(other)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _canonical(text: str) -> str:
+    # Written out again, since in Python the value 1.0 equals True; + 0.0, since -0 is a spelling of 0.
+    value = json.loads(text, parse_int=_number, parse_float=_number)
+    return json.dumps(value, sort_keys=True)
+
+
+def _number(text: str) -> float:
+    return float(text) + 0.0
+
+
+def shown(content: str | None) -> str:
+    """Return what a report says of a content: a short one as it is, the size of a longer one; "404" for None."""
+    if content is None:
+        return "404"
+    if len(content) <= _MOST_SHOWN:
+        return json.dumps(content)
+    return f"a content of {len(content):,} characters"
+
+
+def difference(expected: str, found: str | None) -> str:
+    """Return where two contents begin to differ, in words; nothing for short ones, which are shown whole."""
+    if not found or len(expected) <= _MOST_SHOWN:
+        return ""
+    place = next((n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
+    return f", different from character {min(len(expected), len(found)) if place is None else place} on"

@@ -1,0 +1,161 @@
+"""Removes what a run left at a receiver, in requests as large as it takes, and finds out what stayed."""
+
+import contextlib
+import http.client
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from receiver.conformance.target import RecordingClient, Target
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LARGEST = 200  # ids in one DELETE, until the receiver refuses that many
+_SECONDS = 30.0  # for all of it, so that an interrupted run ends
+_LOOKING = 10.0  # of which the second look may take this much
+_SILENCE = 10.0  # that one request may wait for
+_ATTEMPTS = 3  # for a receiver that does not answer, or answers 503
+_PAUSE = 0.3
+_NOT_SERVED = (400, 401, 403, 404)
+
+
+@dataclass
+class Left:
+    """The states, (tenant, id), that may still be in the store, and ``why`` for each reason met, in words."""
+
+    states: list[tuple[str, str]] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
+
+    def told(self, most: int = 20) -> str:
+        """Return a sentence about what is left, naming up to ``most`` of the states; "" when nothing is."""
+        if not self.states:
+            return ""
+        count = len(self.states)
+        named = [f"{tenant}/{id}" for tenant, id in self.states[:most]]
+        named += [f"and {count - most} more"] if count > most else []
+        states = f"{count} state{'' if count == 1 else 's'} may be left in the store ({'; '.join(self.why)})"
+        return f"{states}, tenant/id: {', '.join(named)}"
+
+    def add(self, tenant: str, ids: Sequence[str], why: str) -> None:
+        """Note that ``ids`` of ``tenant``, if any, may be left."""
+        if not ids:
+            return
+        self.states += [(tenant, id) for id in ids]
+        if why not in self.why:
+            self.why.append(why)
+
+
+def clean(target: Target, made: Iterable[tuple[str, str]], seconds: float = _SECONDS) -> Left:
+    """Delete the states ``made``, (tenant, id), that may be there; return those that may be left.
+
+    Takes ``seconds`` at most, and one request more. A second interrupt ends it, and what was to come is left.
+    """
+    left, deadline = Left(), time.monotonic() + seconds
+    own = target.tenant.lower()
+    waiting = _by_tenant(made)
+    serves = True
+    try:
+        for tenant in sorted(waiting, key=lambda tenant: tenant != own):  # its own first: the other may not be served
+            with contextlib.closing(_Cleaner(target, tenant, deadline, left, waiting[tenant])) as cleaner:
+                # Where its own tenant was served and the other one is refused, nothing was stored for that one.
+                serves = cleaner.remove(may_refuse=tenant != own and serves)
+    except KeyboardInterrupt:
+        for tenant, ids in waiting.items():
+            left.add(tenant, ids, "the run was interrupted again")
+    return left
+
+
+def _by_tenant(made: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the ids by tenant, in lower case and once each; what is no UUID was never stored."""
+    found: dict[str, dict[str, None]] = {}
+    for pair in made:
+        if all(isinstance(text, str) and _UUID.fullmatch(text.lower()) for text in pair):
+            tenant, id = (text.lower() for text in pair)
+            found.setdefault(tenant, {})[id] = None
+    return {tenant: list(ids) for tenant, ids in found.items()}
+
+
+class _Cleaner:
+    """Deletes states of one ``tenant``; ``waiting`` holds the ids that are not dealt with yet."""
+
+    def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]):
+        self.client: RecordingClient = target.connect(tenant, lambda *_: None)
+        self.client.connection.timeout = min(target.timeout, _SILENCE)
+        self.tenant, self.deadline, self.left = tenant, deadline, left
+        self.waiting = waiting
+        self.size = self.most = _LARGEST
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def remove(self, may_refuse: bool) -> bool:
+        """Delete what is waiting and look whether it is gone; return whether the receiver serves the tenant."""
+        ids, serves = list(self.waiting), False
+        while self.waiting and not self._is_late():
+            some = self.waiting[: self.size]
+            status = self._delete(some)
+            if status == 204:
+                serves = True
+                self._took(some)
+            elif may_refuse and not serves and status in _NOT_SERVED:
+                self.waiting.clear()
+                return False
+            elif status in (0, 503):
+                self._give_up("no answer came to a DELETE" if status == 0 else "a DELETE was answered 503")
+            else:
+                self._refused(some, status)
+        self._give_up("there was no time left")
+        self._look_again(ids)
+        return serves
+
+    def _took(self, some: list[str]) -> None:
+        del self.waiting[: len(some)]
+        self.size = min(2 * self.size, self.most)
+
+    def _refused(self, some: list[str], status: int) -> None:
+        """Try again with half as many: 413 means that no more will be taken, others may be about one of them."""
+        self.size = max(1, len(some) // 2)
+        if status == 413:
+            self.most = self.size
+        if len(some) == 1:
+            self.left.add(self.tenant, some, f"a DELETE was answered {status}")
+            del self.waiting[0]
+
+    def _give_up(self, why: str) -> None:
+        self.left.add(self.tenant, self.waiting, why)
+        self.waiting.clear()
+
+    def _delete(self, ids: list[str]) -> int:
+        """Return the status of a DELETE of ``ids``, 0 when no answer came, after a few attempts."""
+        status = 0
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE * attempt)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                status = self.client.delete(ids).status
+                if status != 503:
+                    break
+            if self._is_late():
+                break
+        return status
+
+    def _look_again(self, ids: list[str]) -> None:
+        """Delete once more what a GET still answers: a save that was under way may have come after the first DELETE."""
+        told = {id for tenant, id in self.left.states if tenant == self.tenant}
+        until = min(self.deadline, time.monotonic() + _LOOKING)
+        for id in ids:
+            if time.monotonic() > until:
+                return
+            if id not in told and self._is_there(id):
+                self._delete([id])
+                if self._is_there(id):
+                    self.left.add(self.tenant, [id], "a DELETE was answered as done, and the state is still there")
+
+    def _is_there(self, id: str) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.client.load(id).status == 200
+        return False
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.deadline

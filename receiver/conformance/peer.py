@@ -1,0 +1,136 @@
+"""What the Java service is known to do otherwise: a table, with how a failure is recognised as just that.
+
+Sources: PROTOCOL, "Seen with the Java service itself", and what it marks **ours**; `deploy/SWITCHING.md`.
+No check of level must stands here: the Java service passes all of those.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from receiver.conformance.answers import Seen, same_meaning
+
+Fits = Callable[[Seen], bool]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """What the Java service ``does``, the ``checks`` that fail for it there, and whether a failure ``fits``."""
+
+    does: str
+    checks: tuple[str, ...]
+    fits: Fits
+
+
+def does_too(check: str, seen: Seen) -> str:
+    """Return what the Java service is known to do, if the failure ``seen`` by the check is just that; else ""."""
+    for deviation in DEVIATIONS:
+        if check in deviation.checks and deviation.fits(seen):
+            return deviation.does
+    return ""
+
+
+def remark(does: str) -> str:
+    """Return how a report says what ``does_too`` found."""
+    return f"the Java service does this too: it {does}"
+
+
+def markdown_table() -> str:
+    """Return the known deviations as a table."""
+    checks: dict[str, list[str]] = {}
+    for one in DEVIATIONS:
+        checks.setdefault(one.does, []).extend(f"`{id}`" for id in one.checks)
+    lines = ["| the Java service | checks that fail for it |", "|---|---|"]
+    lines += [f"| {does} | {', '.join(ids)} |" for does, ids in checks.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _answered(*statuses: int, probe: str = "") -> Fits:
+    return lambda seen: seen.status in statuses and probe in seen.what
+
+
+def _same_value(seen: Seen) -> bool:
+    return seen.wanted is not None and seen.found is not None and same_meaning(seen.wanted, seen.found)
+
+
+def _another_value(seen: Seen) -> bool:
+    """Tell whether the content of another save than the expected one came."""
+    return seen.wanted is not None and seen.found is not None and not same_meaning(seen.wanted, seen.found)
+
+
+def _gone(seen: Seen) -> bool:
+    return seen.wanted is not None and seen.found is None
+
+
+def _unsigned_without_a_body(seen: Seen) -> bool:
+    return seen.status == 401 and not seen.body
+
+
+_DONE = _answered(200, 204)
+_BROKE = _answered(500)
+
+_BREAKS = "answers 500 to a token that cannot be opened and to a claim that is missing or malformed"
+
+DEVIATIONS = (
+    Deviation(
+        "accepts base64 padding",
+        ("signature.segments", "signature.base64-spelling"),
+        _answered(200, 204, probe="padd"),
+    ),
+    Deviation("accepts a signed state that is not encrypted", ("tokens.not-encrypted",), _DONE),
+    Deviation('answers 500 to "" where a UUID or a time stands', ("save.empties",), _BROKE),
+    Deviation("answers 500 to []", ("batch.empty", "delete.empty"), _BROKE),
+    Deviation("answers 500 to a null expiresAt on MySQL", ("save.never-expires",), _BROKE),
+    Deviation("answers 500 to a key id that is not configured", ("signature.key-ids-unknown",), _BROKE),
+    Deviation("answers 401 without a body", ("http.error-shape",), _unsigned_without_a_body),
+    Deviation(
+        _BREAKS,
+        (
+            *("tokens.uniform", "tokens.deflate-damaged", "tokens.bomb", "tokens.names-item"),
+            *("tokens.claims-odd", "save.required-named", "save.wrong-types", "save.nullable-wrong"),
+            *("save.almost-boolean", "save.id-spelling", "times.spelling", "content.nul", "content.surrogates"),
+            *("content.no-text", "batch.invalid-last", "batch.invalid-first", "batch.unreadable", "batch.keeps-old"),
+            "batch.index",
+        ),
+        _BROKE,
+    ),
+    Deviation(_BREAKS, ("http.error-shape",), _answered(500, probe="for a token")),
+    Deviation("grants no clock skew", ("claims.exp-skew",), _answered(401)),
+    Deviation(
+        "does not look at jti: a signature may be used again, for another request too",
+        (
+            *("claims.jti-missing", "claims.jti-odd", "replay.no-second-effect", "replay.other-body"),
+            *("replay.other-method", "replay.new-signature", "concurrency.retries", "concurrency.one-jti"),
+        ),
+        _DONE,
+    ),
+    Deviation("does not look at jti: a late copy of a DELETE deletes again", ("replay.no-second-delete",), _gone),
+    Deviation("does not compare sub with the id of the state", ("tokens.sub",), _answered(204, probe="another")),
+    Deviation("does not compare the claim tenant with the path", ("tenants.claim",), _DONE),
+    Deviation("saves by the id alone, over another tenant's state", ("tenants.save",), _another_value),
+    Deviation("saves by the id alone, so that two tenants cannot hold the same id", ("tenants.same-id",), _gone),
+    Deviation(
+        "keeps contents as JSON of the database: the same value comes back in another spelling",
+        ("content.spelling", "content.duplicates", "content.numbers", "content.trailing", "content.bytes"),
+        _same_value,
+    ),
+    Deviation(
+        "answers 500 to a content that its database does not take for JSON",
+        ("content.separators", "content.controls", "content.not-json", "content.empty", "content.escapes"),
+        _BROKE,
+    ),
+    Deviation(
+        "keeps six fraction digits of a time, and none on MySQL: what is closer together is not kept apart",
+        ("times.ticks", "times.nanoseconds", "times.microseconds"),
+        _another_value,
+    ),
+    Deviation(
+        "rounds times, and ignores a tie that rounding made an older one",
+        ("times.ticks-tie", "times.offsets-odd"),
+        _another_value,
+    ),
+    Deviation(
+        "ignores a save with an equal updatedAt on MySQL",
+        ("save.equal-replaces", "times.offsets-same", "times.digits-same"),
+        _another_value,
+    ),
+)
