@@ -4,8 +4,7 @@ Times are kept as they came; the order is by whole seconds since 1970, UTC, and 
 not fit into one 64-bit number of nanoseconds. They are those of the text, or up to half a second earlier: that
 difference marks a row adopted from the Java service, whose database rounded (Instant.rounded).
 
-Without ``content_crc32`` a flipped bit, or a content that somebody
-changed, would be served as what was saved.
+Without ``content_crc32`` a flipped bit, or a content that somebody changed, would be served as what was saved.
 """
 
 import zlib
