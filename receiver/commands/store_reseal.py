@@ -16,7 +16,7 @@ from receiver.keyring import Keyring
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import resealing
-from receiver.stores.sealed import CLEAR, Sealed
+from receiver.stores.sealed import Sealed
 from receiver.stores.urls import Place
 
 
@@ -68,7 +68,8 @@ class _Work:
         left = {} if self.tenant else done.left  # those of other tenants were not asked for
         later = self.ring.sealing.last
         told = {"damaged": list(done.damaged.values()), "left": left, "held": [] if self.tenant else done.held}
-        told["later"] = later.since if done.key not in (CLEAR, later.kid) else None
+        is_later = self.settings.clear_states != "write" and done.key != later.kid
+        told["later"] = later.since if is_later else None
         return {"store": str(place), **asdict(done), **told}
 
     def _walk(self, store: Sealed) -> resealing.Resealed:

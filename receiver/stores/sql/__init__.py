@@ -23,9 +23,11 @@ from receiver.problems import Problem, StoreUnavailable
 from receiver.states import NANOSECONDS, State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.batches import batches
+from receiver.stores.deadline import bounded, left
+from receiver.stores.logins import Logins
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
+from receiver.stores.sql.engine import TRANSACTIONAL, begin, driver_of, make_engine
 from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
 from receiver.stores.sql.schema import key_uses, receipts, states
@@ -45,15 +47,19 @@ Result = TypeVar("Result")
 class SqlStore(Store):
     """States in the database at ``place``; ``timeout`` in seconds bounds every wait for it.
 
-    ``connections`` is the most that this process holds open. Raises StoreMisplaced when the driver is missing.
+    ``connections`` is the most that this process holds open; ``logins`` are in the place of user and password of
+    ``place``. Raises StoreMisplaced when the driver is missing.
     """
 
-    def __init__(self, place: Place, timeout: float, create: bool = True, connections: int = 8):
+    def __init__(
+        self, place: Place, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
+    ):
         driver_of(place)
         self.place = place
         self.timeout = timeout
         self.create = create
         self.connections = connections
+        self.logins = logins
         self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(place.kind)
         size = func.datalength if place.kind == "sqlserver" else func.octet_length
         self._summary = [*SUMMARY, size(states.c.content), states.c.sealing_key]
@@ -179,7 +185,7 @@ class SqlStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 if self._opened:
                     self._opened[1].dispose(close=False)
-                self._opened = (os.getpid(), make_engine(self.place, self.timeout, self.connections))
+                self._opened = os.getpid(), make_engine(self.place, self.timeout, self.connections, logins=self.logins)
             return self._opened[1]
 
     def _make_ready(self) -> None:
