@@ -67,6 +67,7 @@ class SqlStore(Store):
         self._opening = threading.Lock()
         self._preparing = threading.Lock()
         self._prepared = False
+        self._failed: Problem | None = None  # why the last one to prepare it could not
         self._changes = itertools.count(random.randrange(_RECEIPTS_KEPT))  # noqa: S311 - not all processes at once
 
     def prepare(self) -> None:
@@ -191,11 +192,18 @@ class SqlStore(Store):
     def _make_ready(self) -> None:
         if self._prepared:
             return
-        if not self._preparing.acquire(timeout=self.timeout):  # the server was down when this process started
+        before = self._failed
+        if not self._preparing.acquire(timeout=left(self.timeout)):  # the server was down when this process started
             raise StoreUnavailable("the schema was not looked at in time")
         try:
-            if not self._prepared:
-                self.prepare()
+            if self._prepared:
+                return
+            if self._failed is not before:  # what another call has waited for in vain is not waited for again
+                raise type(self._failed)(self._failed.cause)
+            self.prepare()
+        except Problem as problem:
+            self._failed = problem
+            raise
         finally:
             self._preparing.release()
 
