@@ -309,7 +309,7 @@ URLS = {"postgresql": "postgresql://me:x@127.0.0.1:{}/d", "mariadb": "mysql://me
 @pytest.mark.parametrize("kind", URLS)
 @pytest.mark.parametrize("default_hangs", [False, True], ids=["tenants", "default"])
 def test_the_store_of_one_that_hangs_is_not_felt_by_others(keys, platform_at, state, tmp_path, kind, default_hangs):
-    tenant, other = state["tenantId"] if "tenantId" in state else str(uuid.uuid4()), str(uuid.uuid4())
+    tenant, other = str(uuid.uuid4()), str(uuid.uuid4())
     with silent_server() as port:
         hung, well = URLS[kind].format(port), f"sqlite:///{tmp_path}/well.db"
         stores = (

@@ -68,6 +68,14 @@ class Sealed(Store):
         """Return why a receiver with ``keys`` cannot serve what the store holds, and the remedy; None when it can."""
         return self._misfit(keys, self._ledger())
 
+    def is_clear(self) -> bool:
+        """Tell whether there are contents in the clear, as far as the ledger knows."""
+        return CLEAR in self._ledger()
+
+    def writes_in_the_clear(self, within: float) -> bool:
+        """Tell whether a receiver noted, less than so many seconds ago, that it stores contents in the clear."""
+        return self.inner.key_uses().get((ROLE, CLEAR), 0) + within > self.clock()
+
     def announce(self, keys: SealingKeys) -> None:
         """Note the first of ``keys`` in an empty ledger, so that nobody who lacks it begins to write in the clear."""
         if keys.first and not self._ledger():
