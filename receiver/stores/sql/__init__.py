@@ -59,7 +59,8 @@ class SqlStore(Store):
         self.timeout = timeout
         self.create = create
         self.connections = connections
-        self.logins = logins
+        self.logins = logins or Logins((place,))
+        self._logins_seen, self._login = self.logins.version, self.logins.of(place)
         self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(place.kind)
         size = func.datalength if place.kind == "sqlserver" else func.octet_length
         self._summary = [*SUMMARY, size(states.c.content), states.c.sealing_key]
@@ -187,6 +188,10 @@ class SqlStore(Store):
                 if self._opened:
                     self._opened[1].dispose(close=False)
                 self._opened = os.getpid(), make_engine(self.place, self.timeout, self.connections, logins=self.logins)
+            if self._logins_seen != self.logins.version:
+                self._logins_seen, before, self._login = self.logins.version, self._login, self.logins.of(self.place)
+                if before != self._login:
+                    self._opened[1].dispose()  # idle connections; one that is in use goes when it is given back
             return self._opened[1]
 
     def _make_ready(self) -> None:
