@@ -70,7 +70,6 @@ class Server(BaseApplication):
         self.tls: tls.Terms | None = None
         self._master, self._salt = os.getpid(), os.urandom(32)
         self._take_tls(self._terms_of(settings))
-        self.life.accept(Offer(settings, keyring, self.tls).digest(self._salt))
         super().__init__()
 
     def load_config(self) -> None:
@@ -109,6 +108,7 @@ class Server(BaseApplication):
     def run(self) -> None:
         """Serve until told to stop. Raises SettingsMistakes when there is no place for what is kept meanwhile."""
         _allow_files()
+        self.life.accept(Offer(self.settings, self.keyring, self.tls).digest(self._salt))
         base = running.base_of(self.settings)
         try:
             self.folder = running.RunFolder(base)
