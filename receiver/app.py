@@ -20,6 +20,8 @@ from receiver.routes import Receiver, called_path, calls, has_prefix, raw_path
 from receiver.settings import Settings, SettingsMistakes
 from receiver.settings import read as read_settings
 from receiver.stores import Store
+from receiver.stores.guarded import Guarded, slots_for
+from receiver.stores.logins import Logins
 from receiver.stores.residency import Residency
 from receiver.stores.sealed import Sealed
 from receiver.stores.urls import Place
@@ -80,27 +82,46 @@ def _stop_at(mistakes: list[str]) -> None:
         raise SettingsMistakes(mistakes)
 
 
-def open_place(place: Place, settings: Settings, ring: Keyring, create: bool = True) -> Sealed:
+def open_place(
+    place: Place,
+    settings: Settings,
+    ring: Keyring,
+    create: bool = True,
+    logins: Logins | None = None,
+    guard: Callable[[Store], Store] = lambda store: store,
+) -> Sealed:
     """Return the store at ``place``, its contents sealed as ``settings`` and ``ring`` say.
 
-    Where it may not be made (``create``), it was prepared before, and the keys were found to fit.
+    Where it may not be made (``create``), it was prepared before, and the keys were found to fit. ``logins`` are those
+    of database servers, as they change; ``guard`` wraps what is sealed.
     """
-    inner = stores.open_store(place, settings.store_timeout, create, settings.pool_size)
-    return Sealed(inner, ring, settings.clear_states, strict=create)
+    inner = stores.open_store(place, settings.store_timeout, create, settings.pool_size, logins)
+    return Sealed(guard(inner), ring, settings.clear_states, strict=create)
 
 
 def open_residents(
-    settings: Settings, ring: Keyring, may_create: Callable[[Place], bool] = lambda _place: True
+    settings: Settings,
+    ring: Keyring,
+    may_create: Callable[[Place], bool] = lambda _place: True,
+    logins: Logins | None = None,
+    guarded: bool = False,
 ) -> dict[str | None, Sealed]:
     """Return the stores that ``settings`` name by tenant, that of the rest under None; one for each place.
 
     The sealing keys are those of ``ring``; ``may_create`` tells which stores may be made where they are missing.
+    ``guarded`` ones are for the calls of the platform: one that hangs holds up no other.
     """
     opened: dict[tuple, Sealed] = {}
+    slots = slots_for(len(settings.places), settings.threads)
+
+    def guard(place: Place) -> Callable[[Store], Store]:
+        name = f"the store {place}"
+        return lambda store: Guarded(store, name, settings.store_timeout, slots, place.kind == "file")
 
     def once(place: Place) -> Sealed:
         if place.identity not in opened:
-            opened[place.identity] = open_place(place, settings, ring, may_create(place))
+            more = {"guard": guard(place)} if guarded else {}
+            opened[place.identity] = open_place(place, settings, ring, may_create(place), logins, **more)
         return opened[place.identity]
 
     return {tenant: once(resident.place) for tenant, resident in settings.residents.items()}
@@ -113,10 +134,14 @@ def as_one(residents: Mapping[str | None, Store]) -> Store:
 
 
 def open_configured(
-    settings: Settings, ring: Keyring, may_create: Callable[[Place], bool] = lambda _place: True
+    settings: Settings,
+    ring: Keyring,
+    may_create: Callable[[Place], bool] = lambda _place: True,
+    logins: Logins | None = None,
+    guarded: bool = False,
 ) -> Store:
     """Return the stores of ``open_residents`` as one."""
-    return as_one(open_residents(settings, ring, may_create))
+    return as_one(open_residents(settings, ring, may_create, logins, guarded))
 
 
 def create_app(
@@ -138,7 +163,7 @@ def create_app(
         if settings.tls_cert:
             logs.log.warning("STORAGE_TLS_CERT is for receiver serve; this server has options of its own for TLS")
     if store is None:
-        store = open_configured(settings, ring)
+        store = open_configured(settings, ring, guarded=True)
         ring.uses.hand_to(store.note_key_uses)
         try:
             store.prepare()
@@ -216,7 +241,7 @@ class _Receiver(Flask):
 
 def _on_problem(problem: Problem):
     g.trace.reason, g.trace.cause = problem.reason, problem.cause
-    if problem.status in (500, 503, 507):  # the receiver's own trouble, not the caller's
+    if problem.status in (500, 503, 507) and not problem.has_own_line:  # the receiver's own trouble, not the caller's
         logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.trace.request_id})
     return problems.reply(problem.status, problem.message, called_path(), problem.headers)
 

@@ -4,6 +4,7 @@ import mmap
 import struct
 import time
 
+_ACCEPTED, _REFUSAL = slice(64, 96), slice(128, 1024)  # where a digest stands, and a text
 _FORM = struct.Struct("<dIB")  # when the master was seen last, workers that run, stage
 _SERVING, _DRAINING, _STOPPING = range(3)
 _SILENT = 60.0  # seconds without a sign of the master until it counts as hung
@@ -23,6 +24,26 @@ class Lifecycle:
     def beat(self, workers: int) -> None:
         """Say that the master goes round, and that so many ``workers`` run."""
         self._put(time.monotonic(), workers, self._stage)
+
+    def accept(self, digest: bytes) -> None:
+        """Say that the master has taken keys and certificates with this ``digest`` (32 bytes): the others follow."""
+        self._shared[_ACCEPTED] = digest
+        self.refuse("")
+
+    def refuse(self, why: str) -> None:
+        """Say ``why`` the master has not taken the keys and certificates that are there; "" when it has."""
+        room = _REFUSAL.stop - _REFUSAL.start
+        self._shared[_REFUSAL] = why.encode("utf-8", "replace")[:room].ljust(room, b"\0")
+
+    @property
+    def accepted(self) -> bytes:
+        """The digest of what the master took last."""
+        return self._shared[_ACCEPTED]
+
+    @property
+    def refusal(self) -> str:
+        """Why the keys and certificates that are there are not in force; "" when they are."""
+        return self._shared[_REFUSAL].rstrip(b"\0").decode("utf-8", "ignore")
 
     def drain(self) -> None:
         """Begin to drain."""

@@ -12,7 +12,7 @@ from gunicorn.sock import close_sockets
 from receiver import metrics
 from receiver import worker as receiver_worker
 from receiver.listeners import listen
-from receiver.reloading import SIGNALS, Watch, take
+from receiver.reloading import SIGNALS, Reloads, Watch
 from receiver.running import base_of
 from receiver.worker import Worker
 
@@ -27,6 +27,7 @@ class Master(Arbiter):
     def __init__(self, app):
         super().__init__(app)
         self.watch = Watch(app.settings)
+        self.reloads = Reloads(app.refresh, app.life, self.log)
         self.admin: Worker | None = None
         self.admin_sockets: list = []
         self.admin_again = 0.0
@@ -57,7 +58,9 @@ class Master(Arbiter):
             timeout = max(0.0, min(timeout, self.ends_at - time.monotonic()))
         signals = super().wait_for_signals(timeout)
         if signal.SIGHUP not in signals and self.watch.has_changed():
-            self.log.info("files of keys or certificates have changed")
+            self.log.info("files of keys, passwords or certificates have changed")
+            signals.append(signal.SIGHUP)
+        if self.reloads.is_due() and signal.SIGHUP not in signals:
             signals.append(signal.SIGHUP)
         if self._tidy() and signal.SIGHUP not in signals:  # keys are read once, whatever there is to it
             signals.append(signal.SIGHUP)
@@ -83,9 +86,9 @@ class Master(Arbiter):
         return True
 
     def handle_hup(self) -> None:
-        """Take the keys and certificates that are there now, here and in every process."""
+        """Take the keys, passwords and certificates that are there now, here and in every process."""
         self.watch.settle()
-        if take(self.app.refresh, self.log):
+        if self.reloads.take():
             self.kill_workers(signal.SIGHUP)
             if self.admin:
                 self._signal_admin(signal.SIGHUP)

@@ -60,15 +60,17 @@ DECLARED = {
     "pool_wait": Declared(
         "Histogram", "store_pool_wait_seconds", "Until a connection to a database server was at hand.", buckets=_SECONDS
     ),
+    "hanging": Declared("Gauge", "stores_hanging", "Stores that hang, added up over the workers that found it."),
     "pool": Declared("Gauge", "store_pool_connections", "Connections to a database server.", ("state",), CONNECTIONS),
 }
 
 
 class _Counts:
-    """The metrics themselves, as they are named in DECLARED; with what is known of each pool of connections."""
+    """The metrics themselves, as they are named in DECLARED; with what is known of pools and stores."""
 
     def __init__(self, library: Any):
         self.pools: dict[int, tuple[int, int]] = {}
+        self.hanging: set[int] = set()
         self._made: dict[str, Any] = {}
         self._children: dict[tuple[str, ...], Any] = {}
         for name, one in DECLARED.items():
@@ -183,6 +185,13 @@ def connected() -> None:
     """Count a connection that was made to a database server."""
     if _mine is not None:
         _mine.of("connects").inc()
+
+
+def hanging(store: int, hangs: bool) -> None:
+    """Note whether ``store``, one of this process's, hangs now."""
+    if _mine is not None:
+        (_mine.hanging.add if hangs else _mine.hanging.discard)(store)
+        _mine.of("hanging").set(len(_mine.hanging))
 
 
 def pooled(pool: int, in_use: int, idle: int) -> None:

@@ -48,11 +48,16 @@ def ping(store: Store) -> str:
     return f"answered in {1000 * (time.perf_counter() - began):.1f} ms"
 
 
-def check_keys(ring: Keyring) -> Check:
-    """Return whether ``ring`` holds keys of both roles, and files with private keys that not everybody may read."""
+def check_keys(ring: Keyring, refusal: str = "") -> Check:
+    """Return whether ``ring`` holds keys of both roles, and files with private keys that not everybody may read.
+
+    ``refusal`` says why a reload was refused, if the last one was.
+    """
     counts = {role: sum(key.role == role for key in ring) for role in ROLES}
     if not all(counts.values()):
         return Check("fail", f"there is no {' and no '.join(role for role in ROLES if not counts[role])} key")
+    if refusal:
+        return Check("warn", f"what is there now was not taken, and what was in force still is: {refusal}"[:_LONGEST])
     if ring.exposed:
         return Check("warn", ring.exposed[0])
     sealing = len(list(ring.sealing))
@@ -100,7 +105,7 @@ def checks(
     """Return the checks by the name of NAMES; that of workers only where ``life`` tells of them."""
     found = {
         "store": StoresCheck("store", ping, stores),
-        "keys": lambda: check_keys(ring),
+        "keys": lambda: check_keys(ring, life.refusal if life else ""),
         "migrations": StoresCheck("schema", lambda store: f"schema {store.schema_version()}", stores),
         "disk": lambda: check_disk(settings),
     }

@@ -11,6 +11,7 @@
 | UnknownCoding       | 501    | a transfer coding other than chunked                        |
 | StoreDamaged        | 500    | the stored data cannot be read back whole                   |
 | StoreUnavailable    | 503    | the store is unreachable, or locked for too long            |
+| StoreHangs          | 503    | the store is known to hang: it is not asked                 |
 | StoreFull           | 507    | the store's disk is full                                    |
 
 A problem has a public ``message`` that callers get, and a private ``cause`` that only the log gets. Its ``reason`` is a
@@ -56,6 +57,7 @@ class Problem(Exception):
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}
+    has_own_line: ClassVar[bool] = False  # in the log, whatever becomes of requests; none for each of those is needed
     reason: str = "defect"
 
     def __init__(self, cause: str = "", message: str = "", reason: str = ""):
@@ -134,8 +136,20 @@ class StoreUnavailable(Problem):
     headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
 
 
+class StoreHangs(StoreUnavailable):
+    """The store did not answer others in time, so that this request is not made to wait for it."""
+
+    has_own_line = True
+
+
 class StoreMisplaced(StoreUnavailable):
     """What the settings name is no place for a store, and will not become one by waiting."""
+
+
+class LoginRefused(StoreMisplaced):
+    """The database server refused user or password."""
+
+    has_own_line = True
 
 
 class StoreFull(Problem):

@@ -6,35 +6,92 @@ connections get the new certificate, and each request finds its keys when it com
 """
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from gunicorn.arbiter import Arbiter
 
 from receiver.keyring import Keyring
+from receiver.lifecycle import Lifecycle
+from receiver.offers import StoresDisagree
 from receiver.settings import Settings, SettingsMistakes, declared
 
 _LOOK_EVERY = 5.0  # seconds
+_TRY_AGAIN = 5.0, 60.0  # seconds until a reload that a store stood against is tried again: at first, and at most
 _TAKEN_ANEW = {"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"}  # of the settings, besides keys themselves
+_OF_LOGINS = {"DATABASE_URL", "JDBC_DATABASE_URL", "DATABASE_USERNAME", "DATABASE_PASSWORD"}
 SIGNALS = set(Arbiter.SIGNALS)
 
 
 def take(refresh: Callable[[], list[str]], log: logging.Logger) -> bool:
     """Do ``refresh``, which returns what has changed or raises SettingsMistakes; tell the ``log``, return success."""
+    return attempt(refresh, log) is None
+
+
+def attempt(
+    refresh: Callable[[], list[str]], log: logging.Logger, known: Container[str] = ()
+) -> SettingsMistakes | None:
+    """Do the same, and log no mistake that is ``known``; return what was refused, or None."""
     try:
         changes = refresh()
-    except SettingsMistakes as refused:
-        for mistake in refused.mistakes:
-            log.error("%s", mistake)
+    except SettingsMistakes as mistakes:
+        refused = mistakes
     except Exception:  # whatever it is: what is in force still serves
         log.exception("a defect")
+        refused = SettingsMistakes(["what is there could not be taken, because of a defect"])
     else:
         for change in changes:
             log.info("%s", change)
+        return None
+    news = [mistake for mistake in refused.mistakes if mistake not in known]
+    for mistake in news:
+        log.error("%s", mistake)
+    if news:
+        log.error("the keys and certificates that were in force stay in force")
+    return refused
+
+
+class Reloads:
+    """The reloads of the master: ``refresh`` takes what is there or raises, ``life`` lets the other processes know.
+
+    One that a store stood against is tried again by itself: the store may fit, or answer, in a while.
+    """
+
+    def __init__(
+        self,
+        refresh: Callable[[], list[str]],
+        life: Lifecycle,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._refresh, self._life, self._log, self._clock = refresh, life, log, clock
+        self._pause, self._again_at = _TRY_AGAIN[0], math.inf
+        self._known: list[str] = []  # to the log, when this is but another try
+
+    def is_due(self) -> bool:
+        """Tell whether it is time to try the last one again; then ``take`` logs no mistake of it again."""
+        if self._clock() < self._again_at:
+            return False
+        self._again_at = math.inf
+        self._known = self._mistakes
         return True
-    log.error("the keys and certificates that were in force stay in force")
-    return False
+
+    def take(self) -> bool:
+        """Take what is there; return success."""
+        refused = attempt(self._refresh, self._log, self._known)
+        is_retry, self._known = bool(self._known), []
+        self._again_at = math.inf
+        if refused is None:
+            self._pause = _TRY_AGAIN[0]
+            return True
+        self._mistakes = refused.mistakes
+        self._life.refuse(refused.mistakes[0])
+        if isinstance(refused, StoresDisagree):
+            self._pause = min(2 * self._pause, _TRY_AGAIN[1]) if is_retry else _TRY_AGAIN[0]
+            self._again_at = self._clock() + self._pause
+        return False
 
 
 def changes_of_keys(old: Keyring, new: Keyring) -> list[str]:
@@ -60,7 +117,14 @@ def _marks_of_keys(ring: Keyring) -> dict[tuple[str, str], tuple]:
 def changes_of_settings(old: Settings, new: Settings) -> list[str]:
     """Return a line for each setting that would need a restart."""
     changed = [field.metadata["name"] for field in declared() if getattr(old, field.name) != getattr(new, field.name)]
-    return [f"{name} has changed, which takes effect with a restart" for name in changed if name not in _TAKEN_ANEW]
+    is_login = old.place != new.place and old.place.is_but_for_login(new.place)
+    taken = _TAKEN_ANEW | (_OF_LOGINS if is_login else set())
+    before, after = old.tenant_stores, new.tenant_stores
+    for tenant in sorted(before.keys() | after.keys()):
+        one, other = before.get(tenant), after.get(tenant)
+        if one is None or other is None or not one.place.is_but_for_login(other.place):
+            changed.append((one or other).variable)
+    return [f"{name} has changed, which takes effect with a restart" for name in changed if name not in taken]
 
 
 class Watch:

@@ -68,9 +68,14 @@ class SealingKeys:
         """The key that seals last of all, perhaps not yet; None if there is none."""
         return self._in_order[-1] if self._in_order else None
 
+    @property
+    def first(self) -> SealingKey | None:
+        """The key that seals first of all, perhaps not yet; None if there is none."""
+        return self._in_order[0] if self._in_order else None
+
     def at(self, now: float) -> SealingKey | None:
-        """Return the key that seals at ``now``, seconds since the epoch: before the time of all of them the first."""
-        ready = [key for key in self._in_order if key.since <= now] or self._in_order[:1]
+        """Return the key that seals at ``now``, seconds since the epoch; None before the time of all of them."""
+        ready = [key for key in self._in_order if key.since <= now]
         return ready[-1] if ready else None
 
     def seal(self, state: State, kid: str) -> State:

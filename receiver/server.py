@@ -1,7 +1,9 @@
 """gunicorn, configured: what ``receiver serve`` runs."""
 
 import gc
+import os
 import resource
+import time
 from collections.abc import Callable, Sequence
 
 from gunicorn.app.base import BaseApplication
@@ -15,11 +17,14 @@ from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
 from receiver.listeners import AddressTaken
 from receiver.master import Master
+from receiver.offers import Offer, check_stores, places_taken
 from receiver.settings import Settings, SettingsMistakes
+from receiver.stores.logins import Logins, login_of
 from receiver.stores.urls import Place
 
 _CONNECTIONS = 10_000  # of each worker; one that is idle takes some KiB, and gunicorn's thousand are soon held
 _FILES = 65_536
+_FOLLOW_EVERY = 2.0  # seconds between two looks whether what is there is what the master took
 
 
 def _allow_files() -> None:
@@ -62,8 +67,10 @@ class Server(BaseApplication):
         self.life = Lifecycle()
         self.folder: running.RunFolder | None = None
         self.admin: AdminApplication | None = None
+        self.logins = Logins(settings.places, are_watched=True)
         self.tls: tls.Terms | None = None
-        self._take_tls(settings)
+        self._master, self._salt = os.getpid(), os.urandom(32)
+        self._take_tls(self._terms_of(settings))
         super().__init__()
 
     def load_config(self) -> None:
@@ -102,6 +109,7 @@ class Server(BaseApplication):
     def run(self) -> None:
         """Serve until told to stop. Raises SettingsMistakes when there is no place for what is kept meanwhile."""
         _allow_files()
+        self.life.accept(Offer(self.settings, self.keyring, self.tls).digest(self._salt))
         base = running.base_of(self.settings)
         try:
             self.folder = running.RunFolder(base)
@@ -109,7 +117,7 @@ class Server(BaseApplication):
             raise SettingsMistakes([f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror})"]) from None
         if self.settings.admin_bind != "off":
             ours = self.settings, self.keyring, self.life, self.folder
-            self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls)
+            self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls, self.logins)
         gc.collect()  # here and not in each worker: looking through memory would end that they share it
         try:
             Master(self).run()
@@ -125,28 +133,56 @@ class Server(BaseApplication):
         self.on_ready(addresses, admin)
 
     def refresh(self) -> list[str]:
-        """Take the keys and certificates that are there now, all or none; returns what changed.
+        """Take the keys, logins and certificates that are there now, all or none; returns what changed.
 
-        Raises SettingsMistakes.
+        The master decides, by the rules of a start, and asks stores where these need it. Any other process takes what
+        the master took, and waits until that is what is there. Raises SettingsMistakes.
         """
+        offer = self._offer()
+        if os.getpid() == self._master:
+            check_stores(Offer(self.settings, self.keyring, self.tls), self.logins, offer)
+            changes = self._take(offer)
+            self.life.accept(offer.digest(self._salt))
+            return changes
+        while offer.digest(self._salt) != self.life.accepted:
+            time.sleep(_FOLLOW_EVERY)
+            offer = self._offer()
+        return self._take(offer)
+
+    def _offer(self) -> Offer:
+        """Return what is there to be taken. Raises SettingsMistakes for what needs no store to be seen."""
         with self.folder.trial_keys() as trial:
             settings, keyring = configure_anew(trial)
         if self.has_folder and not settings.keys.is_dir():
             raise SettingsMistakes([f"{settings.keys}: the directory of keys is gone (is the volume mounted?)"])
         if self.keyring.sealing and not keyring.sealing:
             raise SettingsMistakes(["STORAGE_SEALING_KEY: no sealing key is left; a restart serves without one"])
-        changes = reloading.changes_of_keys(self.keyring, keyring)
-        changes += reloading.changes_of_settings(self.settings, settings)
-        changes += self._take_tls(settings)
-        self.keyring.replace(keyring)
-        logs.warn(keyring.exposed)
+        return Offer(settings, keyring, self._terms_of(settings))
+
+    def _take(self, offer: Offer) -> list[str]:
+        changes = reloading.changes_of_keys(self.keyring, offer.keyring)
+        changes += reloading.changes_of_settings(self.settings, offer.settings)
+        places = places_taken(self.settings, self.logins, offer.settings)
+        changes += [
+            f"{place}: connections are made with another login, of the user {place.username or '(none)'}"
+            for place in places
+            if login_of(place) != self.logins.of(place)
+        ]
+        changes += self._take_tls(offer.terms)
+        self.logins.replace(places)
+        self.keyring.replace(offer.keyring)
+        logs.warn(offer.keyring.exposed)
         return changes
 
-    def _take_tls(self, settings: Settings) -> list[str]:
-        """Take the certificate that ``settings`` name; returns what is new about it, and logs what is odd."""
+    @staticmethod
+    def _terms_of(settings: Settings) -> tls.Terms | None:
         terms, mistakes = tls.load(settings)
         if mistakes:
             raise SettingsMistakes(mistakes)
+        return terms
+
+    def _take_tls(self, terms: tls.Terms | None) -> list[str]:
+        """Take ``terms``, which name a certificate; returns what is new about it, logs what is odd."""
         before, self.tls = self.tls, terms
         if terms is None or (before and before.certificate == terms.certificate):
             return []
@@ -165,6 +201,7 @@ class Server(BaseApplication):
         Only the master, before, may create the store: a worker that starts later and finds none must not
         replace it by an empty one. Where the master could not, because a server was down, workers may.
         """
-        store = open_configured(self.settings, self.keyring, self.unprepared.__contains__)
+        may_create = self.unprepared.__contains__
+        store = open_configured(self.settings, self.keyring, may_create, self.logins, guarded=True)
         self.keyring.uses.hand_to(store.note_key_uses)
         return create_app(self.settings, self.keyring, store)

@@ -536,8 +536,28 @@ def test_a_new_key_seals_when_its_time_has_come_and_opens_before(inner):
         store.save(TENANT, [a_state()], None)
         assert inner.find(TENANT, uid(10)).content.sealing_key == key.kid
     assert set(inner.key_uses()) == set(keys)
-    assert SealingKeys([late]).at(NOW).kid == late.kid  # there is no other
+    assert SealingKeys([late]).at(NOW) is None
     assert SealingKeys().at(NOW) is None
+
+
+def test_the_first_key_waits_for_its_time_where_contents_in_the_clear_are_read(inner):
+    now = [NOW]
+    (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
+    store = Sealed(inner, Keyring(sealing=[late]), "read", lambda: now[0])
+    for second, key in ((0, None), (299, None), (300, late.kid)):
+        now[0] = NOW + second
+        store.save(TENANT, [a_state(content=str(second))], None)
+        assert inner.find(TENANT, uid(10)).content.sealing_key == key
+        assert text_of(store) == str(second)
+    assert set(inner.key_uses()) == {("sealing", CLEAR), ("sealing", late.kid)}
+
+
+def test_a_key_before_its_time_seals_where_contents_in_the_clear_are_refused(inner):
+    (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
+    store = sealed(inner, late)
+    store.save(TENANT, [a_state(content=NEEDLE)], None)
+    assert inner.find(TENANT, uid(10)).content.sealing_key == late.kid
+    assert text_of(store) == NEEDLE
 
 
 def test_a_worker_whose_keys_fitted_at_the_start_serves_on_when_another_key_appears(inner):

@@ -59,8 +59,8 @@ def test_the_store_timeout_reaches_the_store(keys, ring):
     served = Server(
         Settings(store_timeout=1.5, database_url=Secret("sqlite:////no/such/x.db")), ring, lambda _addresses: None
     ).load()
-    assert served.extensions["receiver"].store.inner.timeout == 1.5
-    assert served.extensions["receiver"].store.inner._file.create is False
+    assert served.extensions["receiver"].store.inner.inner.timeout == 1.5
+    assert served.extensions["receiver"].store.inner.inner._file.create is False
 
 
 def test_no_control_socket_is_opened(keys, tmp_path, tenant):

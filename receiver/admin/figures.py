@@ -4,7 +4,7 @@ import os
 import platform
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -39,7 +39,7 @@ class Figures(Collector):
         self,
         settings: Settings,
         ring: Keyring,
-        store: Store,
+        stores: Mapping[str | None, Store],
         life: Lifecycle,
         prober: Prober,
         tallies: Tallies,
@@ -48,13 +48,14 @@ class Figures(Collector):
     ):
         self.settings, self.ring, self.life = settings, ring, life
         self.prober, self.tallies, self.terms, self.started = prober, tallies, terms, started
-        self.uses = Asker("key uses", store.key_uses)
+        self.uses = [Asker("key uses", store.key_uses) for store in dict.fromkeys(stores.values())]
         self.disks = Asker("disks", lambda: disks(settings.places))
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; what cannot be looked up is left out."""
         deadline = time.monotonic() + PATIENCE
-        self.uses.begin()
+        for uses in self.uses:
+            uses.begin()
         self.disks.begin()
         build = {
             "version": __version__,
@@ -96,13 +97,22 @@ class Figures(Collector):
         made += [({"role": "sealing", "kid": key.kid}, key.issued) for key in self.ring.sealing if key.issued]
         yield _gauge("key_made_timestamp_seconds", "When each key was made.", made)
         known = {(key.role, key.kid.lower()) for key in self.ring}
-        with suppress(Problem, TimeoutError):
-            uses = self.uses.answer(deadline).items()
-            used = [({"role": role, "kid": kid}, time) for (role, kid), time in uses if (role, kid) in known]
+        if (uses := self._uses(deadline)) is not None:
+            used = [({"role": role, "kid": kid}, time) for (role, kid), time in uses.items() if (role, kid) in known]
             yield _gauge("key_last_used_timestamp_seconds", "When each key served last, by any receiver.", used)
         if terms := self.terms():
             expires = [({}, terms.expires.timestamp())]
             yield _gauge("certificate_expires_timestamp_seconds", "When the certificate for TLS expires.", expires)
+
+    def _uses(self, deadline: float) -> dict[tuple[str, str], int] | None:
+        """Return when each key was used last, as far as stores answer; None when none does."""
+        answered, found = False, {}
+        for asker in self.uses:
+            with suppress(Problem, TimeoutError):
+                for key, used in asker.answer(deadline).items():
+                    found[key] = max(used, found.get(key, 0))
+                answered = True
+        return found if answered else None
 
     def _disks(self, deadline: float) -> Iterator[Metric]:
         with suppress(OSError, TimeoutError):

@@ -23,6 +23,7 @@ from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
 from receiver.running import RunFolder, shared_memory
 from receiver.settings import Settings
+from receiver.stores.logins import Logins
 
 _PATIENCE = 2.0  # seconds that a store has here to answer
 _THREADS = 4
@@ -45,9 +46,11 @@ class AdminApplication:
         folder: RunFolder,
         refresh: Callable[[], object],
         terms: Callable[[], tls.Terms | None],
+        logins: Logins | None = None,
     ):
         self.settings = settings
         self.ring, self.life, self.folder, self.refresh, self.terms = ring, life, folder, refresh, terms
+        self.logins = logins
         self.tls = None  # of this listener itself
         self.started = time.time()
         self.cfg = Config()
@@ -70,14 +73,14 @@ class AdminApplication:
         settings = dataclasses.replace(
             self.settings, store_timeout=min(self.settings.store_timeout, _PATIENCE), pool_size=2
         )
-        residents = app.open_residents(settings, self.ring, lambda _place: False)
-        store = app.as_one(residents)
+        residents = app.open_residents(settings, self.ring, lambda _place: False, self.logins)
         prober = probes.Prober(probes.checks(settings, self.ring, residents, self.life))
-        tallies = Tallies(app.open_configured(self.settings, self.ring, lambda _place: False), settings.tally_every)
+        counted = app.open_residents(self.settings, self.ring, lambda _place: False, self.logins)
+        tallies = Tallies(counted, settings.tally_every)
         tallies.begin()
         registry = CollectorRegistry()
         registry.register(_Counted(self.folder))
-        registry.register(Figures(settings, self.ring, store, self.life, prober, tallies, self.terms, self.started))
+        registry.register(Figures(settings, self.ring, residents, self.life, prober, tallies, self.terms, self.started))
         return _Answers(self.life, prober, make_wsgi_app(registry, disable_compression=True))
 
 

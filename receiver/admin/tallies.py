@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from receiver.logs import log
 from receiver.problems import Problem
@@ -13,10 +13,13 @@ _SHARE = 20  # times as long as a count took is what is waited at least until th
 
 
 class Tallies:
-    """The last count of ``store``, taken every so many seconds (``every``) once ``begin`` was called."""
+    """The last count of ``stores``, taken every so many seconds (``every``) once ``begin`` was called.
 
-    def __init__(self, store: Store, every: float, clock: Callable[[], float] = time.time):
-        self._store = store
+    ``stores`` are by tenant, that of the rest under None.
+    """
+
+    def __init__(self, stores: Mapping[str | None, Store], every: float, clock: Callable[[], float] = time.time):
+        self._stores = stores
         self._every = every
         self._clock = clock
         self.found: list[Tally] = []
@@ -28,15 +31,20 @@ class Tallies:
             threading.Thread(target=self._run, name="tallies", daemon=True).start()
 
     def take(self) -> None:
-        """Count now; what was known before stays when the store does not answer."""
-        try:
-            found = list(tallies(self._store, int(self._clock() * 1e9)))
-        except Problem as cause:
-            log.warning("the states of tenants are not counted for now: %s", cause)
-        except Exception:
-            log.exception("a defect")
-        else:
-            self.found, self.taken = found, self._clock()
+        """Count now; of a store that does not answer, what was known before stays."""
+        found: list[Tally] = []
+        for store in dict.fromkeys(self._stores.values()):
+            try:
+                counted = list(tallies(store, int(self._clock() * 1e9)))
+                self.taken = self._clock()
+            except Problem as cause:
+                log.warning("the states of some tenants are not counted for now: %s", cause)
+                counted = self.found
+            except Exception:
+                log.exception("a defect")
+                counted = self.found
+            found += [one for one in counted if self._stores.get(one.tenant, self._stores[None]) is store]
+        self.found = found
 
     def _run(self) -> None:
         while True:

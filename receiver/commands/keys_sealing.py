@@ -3,15 +3,25 @@
 import json
 import os
 import time
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from receiver import keyring, settings
+from receiver import app, keyring, settings
+from receiver.problems import Problem
 from receiver.sealing import generate
 from receiver.stores.filesystem.durable import make_folder, sync_folder, write_file
 
 _DELAY = 300  # seconds, in which a key comes to every receiver
+_PATIENCE = 3.0  # seconds that a store is waited for
+_STEPS = """\
+{stores}: the store holds states in the clear, so a running receiver does not take this key yet. Without an outage:
+  1. Set STORAGE_CLEAR_STATES=read for every receiver on the store, and restart them, one after the other.
+  2. Bring {file} to the keys of every receiver before {moment}: from then on it seals.
+  3. After that, run `receiver store reseal`, with the same settings, until it ends with 0.
+  4. Take STORAGE_CLEAR_STATES away, and restart the receivers, one after the other."""
 
 
 @click.command()
@@ -20,7 +30,7 @@ _DELAY = 300  # seconds, in which a key comes to every receiver
 @click.option(
     "--delay",
     type=click.IntRange(0, 10_000_000),
-    help=f"Seconds until it seals; {_DELAY} by default when there is another key, else 0.",
+    help=f"Seconds until it seals; {_DELAY} by default when there is another key or a store is in the clear, else 0.",
 )
 def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     """Make a sealing key, sealing-<kid>.json. The newest one seals, so this is also the first step of a rotation.
@@ -34,8 +44,9 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     if if_none and (last or mistakes):
         return
     folder = directory or declared.keys
+    clear = [] if last else _clear_stores(declared, ring)
     now = time.time()
-    since = now + (delay if delay is not None else _DELAY if last else 0)
+    since = now + (delay if delay is not None else _DELAY if last or clear else 0)
     made = generate(now, max(since, last.since + 1 if last else 0))  # after the last one, whatever the clock says
     path = folder / f"sealing-{made['kid']}.json"
     try:
@@ -45,8 +56,21 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     except OSError as cause:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
     click.echo(f"wrote {path}")
-    if made["nbf"] > now:
+    if clear:
+        click.echo(_STEPS.format(stores=" and ".join(clear), file=path.name, moment=moment(made["nbf"])), err=True)
+    elif made["nbf"] > now:
         click.echo(f"it seals from {moment(made['nbf'])} on", err=True)
+
+
+def _clear_stores(declared: settings.Settings, ring: keyring.Keyring) -> list[str]:
+    """Return the variables whose stores hold states in the clear, as far as they are there and answer."""
+    hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
+    found = []
+    for resident in declared.residents.values():
+        with suppress(Problem), closing(app.open_place(resident.place, hurried, ring, create=False)) as store:
+            if store.is_clear():
+                found.append(resident.variable)
+    return found
 
 
 def moment(second: int) -> str:

@@ -17,7 +17,7 @@ from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import resealing
-from receiver.stores.sealed import CLEAR, Sealed
+from receiver.stores.sealed import Sealed
 from receiver.stores.urls import Place
 
 
@@ -30,22 +30,32 @@ from receiver.stores.urls import Place
 def reseal(opening: bool, tenant: UUID | None, stopped: bool, no_compact: bool, as_json: bool) -> None:
     """Seal every content with the newest sealing key, also what was stored in the clear.
 
-    May be broken off and run again, and while receivers use the store: they need the new key first. With --open
-    they need STORAGE_CLEAR_STATES=write first. When contents were clear, SQLite writes its file anew at the end, and
-    saves wait meanwhile. A key that was in use a moment ago is waited for, half a minute, so that afterwards none of
-    the old ones is needed. Ends with 1 when a content could not be opened, or is left.
+    May be broken off and run again, and while receivers use the store: they need the new key first, over contents in
+    the clear with STORAGE_CLEAR_STATES=read, as `receiver keys sealing` explains. With --open they need
+    STORAGE_CLEAR_STATES=write first. When contents were clear, SQLite writes its file anew at the end, and saves wait
+    meanwhile. A key that was in use a moment ago is waited for, half a minute, so that afterwards none of the old ones
+    is needed. Ends with 1 when a content could not be opened, or is left.
     """
     settings, ring = app.configure_contents()
     if not ring.sealing:
         raise click.UsageError("there is no sealing key: put one into STORAGE_SEALING_KEY or into STORAGE_KEYS")
+    refuses_clear = settings.clear_states == "refuse" and not opening
     settings = replace(settings, clear_states="write" if opening else "read")
-    work = _Work(settings, ring, tenant and str(tenant), 0.0 if stopped else resealing.STILL_HELD, not no_compact)
+    still_held = 0.0 if stopped else resealing.STILL_HELD
+    work = _Work(settings, ring, tenant and str(tenant), still_held, not no_compact, refuses_clear)
     rows = [work.reseal(place) for place in settings.places]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
         _report(rows)
     sys.exit(0 if all(_is_done(row) for row in rows) else 1)
+
+
+_LOCKED_OUT = (
+    "a receiver has stored contents in the clear just now, and with STORAGE_CLEAR_STATES=refuse it cannot take the key,"
+    " so it could read nothing that is sealed: set STORAGE_CLEAR_STATES=read for it and here and restart it first; or"
+    " stop it, and run this with --stopped"
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,14 @@ class _Work:
     tenant: str | None
     still_held: float
     compact: bool
+    refuses_clear: bool
 
     def reseal(self, place: Place) -> dict[str, object]:
         """Reseal the store at ``place``; return what came of it as plain values."""
         with contextlib.closing(app.open_place(place, self.settings, self.ring, create=False)) as store:
             try:
+                if self.would_lock_out(store):
+                    return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": _LOCKED_OUT}
                 done = self._walk(store)
                 if self.compact and done.sealed:
                     click.echo("compacting", err=True)
@@ -69,8 +82,13 @@ class _Work:
         left = {} if self.tenant else done.left  # those of other tenants were not asked for
         later = self.ring.sealing.last
         told = {"damaged": list(done.damaged.values()), "left": left, "held": [] if self.tenant else done.held}
-        told["later"] = later.since if done.key not in (CLEAR, later.kid) else None
+        is_later = self.settings.clear_states != "write" and done.key != later.kid
+        told["later"] = later.since if is_later else None
         return {"store": str(place), **asdict(done), **told}
+
+    def would_lock_out(self, store: Sealed) -> bool:
+        """Tell whether a receiver writes to ``store`` that takes no key over contents in the clear."""
+        return self.refuses_clear and self.still_held > 0 and store.writes_in_the_clear(self.still_held)
 
     def _walk(self, store: Sealed) -> resealing.Resealed:
         total = sum(1 for _ in store.summaries(self.tenant, lambda _damage: None))

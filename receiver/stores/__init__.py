@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from receiver.problems import ReplayRefused, StoreDamaged
 from receiver.states import State, Summary
+from receiver.stores.logins import Logins
 from receiver.stores.urls import Place, parse
 
 
@@ -173,13 +174,15 @@ class Store(ABC):
         """Close what this process holds open. The store can be used again afterwards."""
 
 
-def open_store(url: str | Place, timeout: float, create: bool = True, connections: int = 8) -> Store:
+def open_store(
+    url: str | Place, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
+) -> Store:
     """Return the store at ``url``; nothing is touched before its first use.
 
     ``timeout`` is in seconds: a store that does not answer, or stays locked, for longer is StoreUnavailable.
     Unless ``create``, a store that does not exist is an outage. ``connections`` is the most that this process
-    holds to a database server. Raises ValueError for what no URL can be,
-    StoreMisplaced when the driver that it needs is not installed.
+    holds to a database server; ``logins`` are in the place of user and password in ``url``. Raises ValueError for what
+    no URL can be, StoreMisplaced when the driver that it needs is not installed.
     """
     place = parse(url) if isinstance(url, str) else url
     # A driver is loaded when its store is opened: most installations have one.
@@ -193,4 +196,4 @@ def open_store(url: str | Place, timeout: float, create: bool = True, connection
         return FilesystemStore(place.path, timeout, create)
     from receiver.stores.sql import SqlStore  # noqa: PLC0415
 
-    return SqlStore(place, timeout, create, connections)
+    return SqlStore(place, timeout, create, connections, logins)

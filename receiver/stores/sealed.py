@@ -57,12 +57,29 @@ class Sealed(Store):
         keys = self.ring.sealing
         if keys is self._admitted:
             return keys
-        if fault := self._misfit(keys, self._ledger()):
+        if fault := self.misfit(keys):
             if self.strict or self.writes_with(keys) == CLEAR:
                 raise StoreMisplaced(fault)
             logging.getLogger("receiver").error("%s", fault)
         self._admitted, self.strict = keys, False
         return keys
+
+    def misfit(self, keys: SealingKeys) -> str | None:
+        """Return why a receiver with ``keys`` cannot serve what the store holds, and the remedy; None when it can."""
+        return self._misfit(keys, self._ledger())
+
+    def is_clear(self) -> bool:
+        """Tell whether there are contents in the clear, as far as the ledger knows."""
+        return CLEAR in self._ledger()
+
+    def writes_in_the_clear(self, within: float) -> bool:
+        """Tell whether a receiver noted, less than so many seconds ago, that it stores contents in the clear."""
+        return self.inner.key_uses().get((ROLE, CLEAR), 0) + within > self.clock()
+
+    def announce(self, keys: SealingKeys) -> None:
+        """Note the first of ``keys`` in an empty ledger, so that nobody who lacks it begins to write in the clear."""
+        if keys.first and not self._ledger():
+            self.inner.note_key_uses({(ROLE, keys.first.kid): int(self.clock())})
 
     def _ledger(self) -> set[str]:
         """Return the kids of the keys that contents need, and CLEAR; an empty ledger is made of the contents."""
@@ -85,8 +102,9 @@ class Sealed(Store):
             )
         if CLEAR in needed and self._refuses_clear(keys):
             return (
-                "the store holds states in the clear, and there is a sealing key: run `receiver store reseal`, which"
-                " seals them, or serve them meanwhile with STORAGE_CLEAR_STATES=read"
+                "the store holds states in the clear, and there is a sealing key: start every receiver with"
+                " STORAGE_CLEAR_STATES=read and the key, run `receiver store reseal`, then take the setting away; or"
+                " run `receiver store reseal --stopped` while no receiver runs"
             )
         return None
 
@@ -95,8 +113,12 @@ class Sealed(Store):
 
     def writes_with(self, keys: SealingKeys) -> str:
         """Return the kid of the one of ``keys`` that contents are sealed with now, or CLEAR."""
+        if not keys or self.clear_states == "write":
+            return CLEAR
         key = keys.at(self.clock())
-        return CLEAR if key is None or self.clear_states == "write" else key.kid
+        if key is None and self.clear_states == "refuse":
+            key = keys.first  # what is in the clear would be refused, so nothing may wait for the key's time
+        return CLEAR if key is None else key.kid
 
     def shaped(self, state: State, keys: SealingKeys, kid: str) -> State:
         """Return ``state``, whose content is in the clear, as the key ``kid`` seals it; as it is for CLEAR."""

@@ -103,6 +103,10 @@ class Place:
             return self
         return dataclasses.replace(self, username=self.username or username, password=self.password or password)
 
+    def is_but_for_login(self, other: "Place") -> bool:
+        """Tell whether ``other`` is this place in all but user and password."""
+        return dataclasses.replace(self, username=other.username, password=other.password) == other
+
     @property
     def identity(self) -> tuple:
         """What two places have in common that are the same store, however each was spelled and by whom."""

@@ -23,9 +23,11 @@ from receiver.problems import Problem, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.batches import batches
+from receiver.stores.deadline import bounded, left
+from receiver.stores.logins import Logins
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import TRANSACTIONAL, begin, bounded, driver_of, left, make_engine
+from receiver.stores.sql.engine import TRANSACTIONAL, begin, driver_of, make_engine
 from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
 from receiver.stores.sql.schema import key_uses, receipts, states
@@ -45,15 +47,20 @@ Result = TypeVar("Result")
 class SqlStore(Store):
     """States in the database at ``place``; ``timeout`` in seconds bounds every wait for it.
 
-    ``connections`` is the most that this process holds open. Raises StoreMisplaced when the driver is missing.
+    ``connections`` is the most that this process holds open; ``logins`` are in the place of user and password of
+    ``place``. Raises StoreMisplaced when the driver is missing.
     """
 
-    def __init__(self, place: Place, timeout: float, create: bool = True, connections: int = 8):
+    def __init__(
+        self, place: Place, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
+    ):
         driver_of(place)
         self.place = place
         self.timeout = timeout
         self.create = create
         self.connections = connections
+        self.logins = logins or Logins((place,))
+        self._logins_seen, self._login = self.logins.version, self.logins.of(place)
         self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(place.kind)
         size = func.datalength if place.kind == "sqlserver" else func.octet_length
         self._summary = [*SUMMARY, size(states.c.content), states.c.sealing_key]
@@ -61,6 +68,7 @@ class SqlStore(Store):
         self._opening = threading.Lock()
         self._preparing = threading.Lock()
         self._prepared = False
+        self._failed: Problem | None = None  # why the last one to prepare it could not
         self._changes = itertools.count(random.randrange(_RECEIPTS_KEPT))  # noqa: S311 - not all processes at once
 
     def prepare(self) -> None:
@@ -180,17 +188,28 @@ class SqlStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 if self._opened:
                     self._opened[1].dispose(close=False)
-                self._opened = (os.getpid(), make_engine(self.place, self.timeout, self.connections))
+                self._opened = os.getpid(), make_engine(self.place, self.timeout, self.connections, logins=self.logins)
+            if self._logins_seen != self.logins.version:
+                self._logins_seen, before, self._login = self.logins.version, self._login, self.logins.of(self.place)
+                if before != self._login:
+                    self._opened[1].dispose()  # idle connections; one that is in use goes when it is given back
             return self._opened[1]
 
     def _make_ready(self) -> None:
         if self._prepared:
             return
-        if not self._preparing.acquire(timeout=self.timeout):  # the server was down when this process started
+        before = self._failed
+        if not self._preparing.acquire(timeout=left(self.timeout)):  # the server was down when this process started
             raise StoreUnavailable("the schema was not looked at in time")
         try:
-            if not self._prepared:
-                self.prepare()
+            if self._prepared:
+                return
+            if self._failed is not before:  # what another call has waited for in vain is not waited for again
+                raise type(self._failed)(self._failed.cause)
+            self.prepare()
+        except Problem as problem:
+            self._failed = problem
+            raise
         finally:
             self._preparing.release()
 

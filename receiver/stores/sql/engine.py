@@ -9,10 +9,8 @@ import importlib
 import math
 import random
 import ssl
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,6 +19,9 @@ from sqlalchemy.exc import InvalidatePoolError
 
 from receiver import metrics
 from receiver.problems import StoreMisplaced
+from receiver.stores.deadline import bounded, left
+from receiver.stores.logins import Login, Logins
+from receiver.stores.sql.logging_in import check_login, note_login, telling
 from receiver.stores.urls import Place
 
 TRANSACTIONAL = {"isolation_level": "READ COMMITTED"}
@@ -35,27 +36,6 @@ _RECYCLE = 1800  # seconds: shorter than the idle time-out of common firewalls a
 _KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
 
 
-_bound = threading.local()  # until: time.monotonic() by when this thread's call must have ended
-
-
-@contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """Let no wait of this thread for a server last longer than ``seconds`` from now, nor than a bound around it."""
-    outer = getattr(_bound, "until", None)
-    until = time.monotonic() + seconds
-    _bound.until = until if outer is None else min(outer, until)
-    try:
-        yield
-    finally:
-        _bound.until = outer
-
-
-def left(most: float) -> float:
-    """Return how many seconds, ``most`` at most, the next wait of this thread may last."""
-    until = getattr(_bound, "until", None)
-    return most if until is None else max(0.01, min(most, until - time.monotonic()))
-
-
 def driver_of(place: Place) -> Any:
     """Return the driver's module for ``place``; raises StoreMisplaced, with the command that installs it."""
     name = _DIALECTS[place.kind][1]
@@ -67,8 +47,12 @@ def driver_of(place: Place) -> Any:
         ) from cause
 
 
-def make_engine(place: Place, timeout: float, connections: int, answer: float | None = None) -> Engine:
+def make_engine(
+    place: Place, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
+) -> Engine:
     """Return an engine for ``place`` with at most ``connections``; nothing is connected yet.
+
+    Each connection is made with the login that ``logins`` hold then, and replaced once that is another one.
 
     Transactions are begun by ``begin``, or by connections with the options TRANSACTIONAL.
     ``timeout`` (seconds) bounds what a call waits before it gives up: a share for a free connection, one for
@@ -76,9 +60,11 @@ def make_engine(place: Place, timeout: float, connections: int, answer: float | 
     """
     driver = driver_of(place)
     answer = answer or 0.45 * timeout  # a ping that is not answered, then a login that is not, make a whole
+    logins = logins or Logins()
+    connect = _CREATORS[place.kind](driver, place, timeout, answer, partial(logins.of, place))
     engine = create_engine(
         URL.create(_DIALECTS[place.kind][0]),
-        creator=_CREATORS[place.kind](driver, place, timeout, answer),
+        creator=telling(connect, place, logins),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout / 5,
@@ -93,7 +79,9 @@ def make_engine(place: Place, timeout: float, connections: int, answer: float | 
         },
     )
     event.listen(engine, "connect", lambda *_: metrics.connected())
+    event.listen(engine, "connect", partial(note_login, logins, place))
     event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(check_login, logins, place))
     event.listen(engine, "checkout", partial(_ping_unless_used, engine))
     prepare = {"postgresql": _prepare_postgresql, "mysql": _prepare_mysql}.get(place.kind)
     if prepare:  # before SQLAlchemy looks at the session: it would take its quotes from the server's sql_mode
@@ -124,7 +112,7 @@ def _ping_unless_used(engine: Engine, connection, record, _proxy) -> None:
         raise InvalidatePoolError(type(cause).__name__) from cause
 
 
-def _postgresql(psycopg, place: Place, timeout: float, answer: float):
+def _postgresql(psycopg, place: Place, timeout: float, answer: float, login: Callable[[], Login]):
     class Bounded(psycopg.Connection):
         """A connection whose waits end: libpq alone waits for a frozen server for ever."""
 
@@ -143,20 +131,22 @@ def _postgresql(psycopg, place: Place, timeout: float, answer: float):
     wait = max(_LIBPQ_WAIT, round(timeout / 4 / len(place.hosts)))  # seconds for each host
     given["connect_timeout"] = str(_least(wait, given.get("connect_timeout")))
     given["tcp_user_timeout"] = str(_least(round(1000 * answer), given.get("tcp_user_timeout")))
-    given |= {"dbname": place.database, "user": place.username or None, "password": place.password or None}
+    given["dbname"] = place.database
     given["prepare_threshold"] = None  # PgBouncer hands each transaction to another server connection
     mixed = given.pop("load_balance_hosts", "") == "random"
 
     def connect():
         hosts = random.sample(place.hosts, len(place.hosts)) if mixed else place.hosts
+        username, password = login()
+        ours = {"user": username or None, "password": password.text or None, **given}
         # libpq would try them all itself, but not stop when the time is over.
         for name, port in hosts[:-1]:
             try:
-                return Bounded.connect(host=name, port=port, **given)
+                return Bounded.connect(host=name, port=port, **ours)
             except psycopg.OperationalError:
                 if left(1.0) < 1.0:
                     raise
-        return Bounded.connect(host=hosts[-1][0], port=hosts[-1][1], **given)
+        return Bounded.connect(host=hosts[-1][0], port=hosts[-1][1], **ours)
 
     return connect
 
@@ -182,17 +172,14 @@ def _prepare_postgresql(connection, record, answer: float) -> None:
     record.info["begin"] = "; ".join(statements)
 
 
-def _mysql(pymysql, place: Place, timeout: float, answer: float):
+def _mysql(pymysql, place: Place, timeout: float, answer: float, login: Callable[[], Login]):
     parameters = place.parameters
     known = {
-        "user": place.username or None,
-        "password": place.password.encode("utf-8"),  # PyMySQL would make Latin-1 of a text
         "database": place.database,
         "charset": "utf8mb4",
         "connect_timeout": _least(max(1, round(timeout / 4 / len(place.hosts))), parameters.get("connect-timeout")),
         "read_timeout": answer + 0.2,
         "write_timeout": answer + 0.2,
-        **_mysql_tls(parameters),
     }
 
     class Bounded(pymysql.connections.Connection):
@@ -207,14 +194,17 @@ def _mysql(pymysql, place: Place, timeout: float, answer: float):
             self._answer = seconds
 
     def connect():
+        username, password = login()
+        # PyMySQL would make Latin-1 of a text. The files of TLS may have been renewed: libpq reads them each time, too.
+        ours = {"user": username or None, "password": password.text.encode("utf-8"), **_mysql_tls(parameters)}
         for name, port in place.hosts[:-1]:
             try:
                 with bounded(timeout / 4 / len(place.hosts)):
-                    return Bounded(**known, **_mysql_host(name, port))
+                    return Bounded(**known, **ours, **_mysql_host(name, port))
             except pymysql.OperationalError:
                 continue  # the next one may be there
         with bounded(timeout / 4):
-            return Bounded(**known, **_mysql_host(*place.hosts[-1]))
+            return Bounded(**known, **ours, **_mysql_host(*place.hosts[-1]))
 
     return connect
 
@@ -262,21 +252,25 @@ def _prepare_mysql(connection, record, answer: float) -> None:
         cursor.execute("set session " + ", ".join(settings))
 
 
-def _sqlserver(mssql_python, place: Place, _timeout: float, answer: float):
+def _sqlserver(mssql_python, place: Place, _timeout: float, answer: float, login: Callable[[], Login]):
     parameters = place.parameters
     words = {
         "SERVER": ",".join(str(part) for part in place.hosts[0]),
         "DATABASE": place.database,
-        "UID": place.username,
-        "PWD": place.password,
         "Encrypt": parameters.get("encrypt", "yes"),
         "TrustServerCertificate": parameters.get("trust-server-certificate", "no"),
         "HostNameInCertificate": parameters.get("host-name-in-certificate", ""),
         "MultiSubnetFailover": parameters.get("multi-subnet-failover", ""),
         "ApplicationIntent": parameters.get("application-intent", ""),
     }
-    text = ";".join(f"{name}={{{value.replace('}', '}}')}}}" for name, value in words.items() if value)
-    return partial(mssql_python.connect, text, timeout=max(1, round(answer)))
+
+    def connect():
+        username, password = login()
+        ours = words | {"UID": username, "PWD": password.text}
+        text = ";".join(f"{name}={{{value.replace('}', '}}')}}}" for name, value in ours.items() if value)
+        return mssql_python.connect(text, timeout=max(1, round(answer)))
+
+    return connect
 
 
 _CREATORS = {"postgresql": _postgresql, "mysql": _mysql, "sqlserver": _sqlserver}

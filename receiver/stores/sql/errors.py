@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from receiver.problems import Problem, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.problems import LoginRefused, Problem, StoreFull, StoreMisplaced, StoreUnavailable
 
 _AGAIN = re.compile("40001|40P01|1205|1213")
 _ANOTHER = re.compile("08.*|57P0[1-3]|25006|1047|1053|1077|1290|1792|1836|1927|2006|2013|2055")
@@ -33,7 +33,11 @@ _REFUSED = re.compile(
     re.DOTALL,
 )
 
-
+_LOGIN = re.compile("28.{3}|1045|1698|18456")
+_LOGIN_TEXT = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry"
+    r"|role \"[^\"]*\" (?:does not exist|is not permitted)"
+)
 _HINTS = {
     r"password|^28|^1045|^1698|pg_hba": "check user and password in the URL, DATABASE_USERNAME and DATABASE_PASSWORD",
     r"database .* does not exist|^3D000|^1049": "make the database, or correct its name in the URL",
@@ -44,8 +48,18 @@ _HINTS = {
 
 def code_of(error: DBAPIError) -> str:
     """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``; "" for none."""
-    first = error.orig.args[0] if getattr(error.orig, "args", None) else ""
-    return str(first) if isinstance(first, int) else getattr(error.orig, "sqlstate", None) or ""
+    return _code_of_driver(error.orig)
+
+
+def _code_of_driver(error: BaseException | None) -> str:
+    first = error.args[0] if getattr(error, "args", None) else ""
+    return str(first) if isinstance(first, int) else getattr(error, "sqlstate", None) or ""
+
+
+def is_refused_login(error: BaseException | None) -> bool:
+    """Tell whether ``error``, as a driver raised it while it connected, says that user or password are not let in."""
+    # libpq tells it without a code, in the language of the server.
+    return bool(_LOGIN.fullmatch(_code_of_driver(error)) or _LOGIN_TEXT.search(str(error)))
 
 
 def is_worth_another_try(error: DBAPIError) -> bool:
@@ -92,6 +106,8 @@ def problem_of(error: DBAPIError) -> Problem:
         cause += ": the server's binlog_format must be ROW or MIXED"
     if said and (hint := next((hint for pattern, hint in _HINTS.items() if re.search(pattern, f"{code} {said}")), "")):
         cause += f" ({hint})"
+    if error.statement is None and is_refused_login(error.orig):
+        return LoginRefused(cause)
     if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(said)):
         return StoreMisplaced(cause)
     return StoreUnavailable(cause)

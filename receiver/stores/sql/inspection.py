@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from receiver.stores.deadline import bounded
 from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import bounded, make_engine
+from receiver.stores.sql.engine import make_engine
 from receiver.stores.urls import Place
 
 _QUESTIONS = {

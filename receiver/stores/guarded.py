@@ -1,0 +1,204 @@
+"""A store whose calls cannot hold up those of other stores, nor wait for it when it is known to hang.
+
+Two bounds: a *breaker* (breaker.py) refuses calls while the store hangs, and *slots* bound how many calls of one
+process are in the store at once. A call within the store's share of the threads keeps its thread's place among them;
+one beyond the share lends the place to others while it waits, so that a store that has just begun to hang leaves
+threads for the rest. When all slots are held, further calls wait for one, unless no call has come back for a while.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple, TypeVar
+
+from receiver import metrics
+from receiver.problems import Problem, StoreHangs, StoreUnavailable
+from receiver.states import State, Summary
+from receiver.stores import Effect, OnDamage, Receipt, Store, raised
+from receiver.stores.breaker import Breaker
+from receiver.stores.deadline import bounded
+from receiver.turns import waiting
+
+_PROBE_SECONDS = 2.0  # that a probe may take; libpq needs as many to give up connecting
+_LENDING = 64  # calls that may wait for a slot without a place; each holds its request in memory
+_LOOK_EVERY = 0.25  # seconds
+Result = TypeVar("Result")
+
+
+class Slots(NamedTuple):
+    """How many calls of one process may be in a store at once, and the ``share`` of them that keep their places."""
+
+    most: int
+    share: int
+
+
+def slots_for(stores: int, threads: int) -> Slots | None:
+    """Return the slots of each of so many ``stores``, None for a store alone: there is nobody to protect."""
+    return Slots(threads, max(1, threads // stores)) if stores > 1 else None
+
+
+class Guarded(Store):
+    """The store ``inner``, which people know as ``name`` and whose calls end within ``timeout`` seconds.
+
+    With ``slots`` there are other stores to protect from it. ``blocks`` tells that it waits without giving up its turn,
+    as file systems do. Calls for people, such as walks through all states, go through as they are.
+    """
+
+    def __init__(
+        self, inner: Store, name: str, timeout: float, slots: Slots | None = None, blocks: bool = False,
+        breaker: Breaker | None = None,
+    ):  # fmt: skip
+        self.inner = inner
+        self.name = name
+        self._timeout = timeout
+        self._slots = slots
+        self._blocks = blocks and slots is not None
+        self._breaker = breaker or Breaker(timeout)
+        self._slow = min(1.0, timeout / 10)  # seconds: what failed sooner was refused, and did not hang
+        self._stuck = min(2.0, timeout / 5)
+        self._waiting = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._log = logging.getLogger("receiver")
+
+    def ping(self) -> None:
+        self._ask(self.inner.ping)
+
+    def schema_version(self) -> str:
+        return self._ask(self.inner.schema_version)
+
+    def find(self, tenant: str, id: str) -> State | None:
+        return self._ask(lambda: self.inner.find(tenant, id))
+
+    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+        return self._ask(lambda: self.inner.repeated(tenant, receipt))
+
+    def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
+        return self._ask(lambda: self.inner.save(tenant, states, receipt))
+
+    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
+        return self._ask(lambda: self.inner.delete(tenant, ids, receipt))
+
+    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        return self._ask(lambda: self.inner.exchange(tenant, pairs))
+
+    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
+        self._ask(lambda: self.inner.note_key_uses(uses))
+
+    def key_uses(self) -> dict[tuple[str, str], int]:
+        return self._ask(self.inner.key_uses)
+
+    def forget_key(self, role: str, kid: str) -> None:
+        self._ask(lambda: self.inner.forget_key(role, kid))
+
+    def prepare(self) -> None:
+        self.inner.prepare()
+
+    def check_place(self) -> None:
+        self.inner.check_place()
+
+    def purge(self, before: int) -> int:
+        return self.inner.purge(before)
+
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+        return self.inner.summaries(tenant, on_damage)
+
+    def scan(
+        self,
+        tenant: str | None = None,
+        wanted: Callable[[Summary], bool] | None = None,
+        on_damage: OnDamage = raised,
+    ) -> Iterator[State]:
+        return self.inner.scan(tenant, wanted, on_damage)
+
+    def compact(self) -> None:
+        self.inner.compact()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def _ask(self, do: Callable[[], Result]) -> Result:
+        """Return what ``do`` does with the store. Raises StoreHangs at once when the store is known to hang."""
+        number, lends, is_probe = self._enter()
+        if is_probe:
+            try:
+                self._watched(number, self._probe, True)
+            except StoreUnavailable as problem:
+                raise StoreHangs(f"{self.name} hangs: {problem.cause}") from problem
+            number, lends, _ = self._enter()
+        return self._watched(number, do, lends)
+
+    def _probe(self) -> None:
+        with bounded(_PROBE_SECONDS):
+            self.inner.ping()
+
+    def _watched(self, number: int, do: Callable[[], Result], lends: bool) -> Result:
+        """Return what ``do`` does, the call ``number``, and let the breaker know how it ended."""
+        began = time.monotonic()
+        gives_way = waiting(for_client=lends) if lends or self._blocks else nullcontext()
+        try:
+            with gives_way:
+                result = do()
+        except StoreUnavailable as problem:
+            self._leave(number, lambda: self._breaker.failed(number, time.monotonic() - began >= self._slow), problem)
+            raise
+        except Problem:  # it answered, if only to refuse
+            self._leave(number, lambda: self._breaker.answered(number))
+            raise
+        except BaseException:
+            self._leave(number, lambda: self._breaker.failed(number, False))
+            raise
+        self._leave(number, lambda: self._breaker.answered(number))
+        return result
+
+    def _enter(self) -> tuple[int, bool, bool]:
+        """Return the number of a call that may begin, whether it lends its place, and whether it is to be a probe."""
+        until = time.monotonic() + self._timeout
+        while True:
+            with self._changed:
+                entered = self._begin(until)
+                if entered:
+                    return entered
+                lends = self._waiting < _LENDING
+                self._waiting += 1
+            # A turn is never waited for under the lock: whoever has one may be waiting for the lock.
+            with waiting(for_client=lends), self._changed:
+                self._changed.wait(_LOOK_EVERY)
+                self._waiting -= 1
+
+    def _begin(self, until: float) -> tuple[int, bool, bool] | None:
+        """Return the same, or None when all slots are held; under the lock."""
+        breaker, was_open = self._breaker, self._breaker.is_open
+        if self._slots and breaker.held >= self._slots.most and not was_open:
+            if breaker.silent_for() >= self._stuck:
+                raise StoreHangs(f"{self.name}: no call has come back for {breaker.silent_for():.1f} s")
+            if time.monotonic() >= until:
+                raise StoreUnavailable(f"{self.name}: no slot was free in time")
+            return None
+        number = breaker.begin()
+        self._note(was_open)
+        if number is None:
+            raise StoreHangs(f"{self.name} hangs")
+        return number, bool(self._slots) and breaker.held > self._slots.share, breaker.is_probe(number)
+
+    def _leave(self, number: int, note: Callable[[], None], cause: Problem | None = None) -> None:
+        with self._changed:
+            was_open = self._breaker.is_open
+            note()
+            self._note(was_open, cause)
+            if self._waiting:
+                self._changed.notify_all() if was_open != self._breaker.is_open else self._changed.notify()
+
+    def _note(self, was_open: bool, cause: Problem | None = None) -> None:
+        """Say so when the breaker has opened or closed; under the lock."""
+        if self._breaker.is_open == was_open:
+            return
+        metrics.hanging(id(self), not was_open)
+        if was_open:
+            self._log.warning("%s answers again", self.name)
+            return
+        why = f" ({cause.cause})" if cause else ""
+        self._log.error(
+            "%s hangs%s: its calls get 503 at once, and a probe asks every second whether it is back", self.name, why
+        )

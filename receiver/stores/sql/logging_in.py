@@ -1,0 +1,50 @@
+"""The login of a server's connections: each is made with the one in force, and replaced when that changes."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.exc import DisconnectionError
+
+from receiver.stores.logins import Logins
+from receiver.stores.sql.errors import is_refused_login
+from receiver.stores.urls import Place
+
+_TOLD_AGAIN = 60.0  # seconds between two lines that say that a login is refused
+
+
+def telling(connect: Callable[[], Any], place: Place, logins: Logins) -> Callable[[], Any]:
+    """Return ``connect``, which then also logs that a login is refused: now and then, as long as that goes on."""
+    told_at = -_TOLD_AGAIN
+
+    def connect_and_tell() -> Any:
+        nonlocal told_at
+        try:
+            return connect()
+        except Exception as cause:
+            if logins.are_watched and is_refused_login(cause) and time.monotonic() - told_at >= _TOLD_AGAIN:
+                told_at = time.monotonic()
+                logging.getLogger("receiver").error(
+                    "%s refuses the login of the user %s: correct the password there or here; a file that holds it"
+                    " (DATABASE_PASSWORD_FILE, say) is read again when it changes, and on SIGHUP",
+                    place,
+                    logins.of(place).username or "(none)",
+                )
+            raise
+
+    return connect_and_tell
+
+
+def note_login(logins: Logins, place: Place, _connection, record) -> None:
+    """Keep with a new connection which login it was made with."""
+    record.info["logins"], record.info["login"] = logins.version, logins.of(place)
+
+
+def check_login(logins: Logins, place: Place, _connection, record, _proxy) -> None:
+    """Have a connection replaced whose user or password is no longer in force."""
+    if record.info["logins"] == logins.version:
+        return
+    if record.info["login"] != logins.of(place):
+        raise DisconnectionError
+    record.info["logins"] = logins.version
