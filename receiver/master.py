@@ -16,6 +16,7 @@ from receiver.worker import Worker
 
 _PAUSE = 2.0  # seconds at least between two starts of the admin listener
 _HEAD_TIMEOUT = 3.0  # seconds in which a probe has to be there
+_QUICK = 3  # seconds that workers have to end after SIGINT or SIGQUIT: more than receiver.signals.HASTE
 _LAST_PATIENCE = 2.0  # seconds that the admin listener has to end
 
 
@@ -125,6 +126,8 @@ class Master(Arbiter):
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, then the admin listener: until the end it tells that all is about to end."""
         self.app.life.stop()
+        if not graceful:  # workers leave by themselves before that
+            self.cfg.set("graceful_timeout", min(self.cfg.graceful_timeout, _QUICK))
         super().stop(graceful)
         if self.admin:
             self._signal_admin(signal.SIGTERM)
