@@ -11,7 +11,7 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from receiver import keyring, logs, metrics, problems, stores, tls, tracing
+from receiver import keyring, logs, metrics, problems, standard_error, stores, tls, tracing
 from receiver.addresses import Gate
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
@@ -132,6 +132,7 @@ def create_app(
     given is prepared by its first use, so that a silent one delays nobody else.
     """
     if settings is None or ring is None:
+        standard_error.install()
         settings, ring = configure()
         logs.configure(settings.log_level, settings.log_format)
         logs.warn(ring.exposed)

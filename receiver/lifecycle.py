@@ -4,6 +4,8 @@ import mmap
 import struct
 import time
 
+from receiver.log_losses import Losses
+
 _FORM = struct.Struct("<dIB")  # when the master was seen last, workers that run, stage
 _SERVING, _DRAINING, _STOPPING = range(3)
 _SILENT = 60.0  # seconds without a sign of the master until it counts as hung
@@ -18,6 +20,7 @@ class Lifecycle:
 
     def __init__(self):
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self.losses = Losses()
         self.beat(0)
 
     def beat(self, workers: int) -> None:

@@ -9,8 +9,9 @@ from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.sock import close_sockets, create_sockets
 
-from receiver import metrics
+from receiver import metrics, standard_error
 from receiver import worker as receiver_worker
+from receiver.log_losses import ADMIN, FIRST_WORKER, MASTER
 from receiver.reloading import SIGNALS, Watch, take
 from receiver.worker import Worker
 
@@ -33,6 +34,7 @@ class Master(Arbiter):
 
     def start(self) -> None:
         """Listen; first where probes are answered, so that a start says all addresses, or fails for any."""
+        self._count_losses(MASTER)
         if self.app.admin:
             try:
                 self.admin_sockets = create_sockets(self.app.admin.cfg, self.log)
@@ -159,10 +161,15 @@ class Master(Arbiter):
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and let go of what is not for it."""
+        self._count_losses(FIRST_WORKER + (worker.age if worker.slot is None else worker.slot))
         for sock in self.admin_sockets:
             sock.close()
         if worker.slot is not None:
             metrics.start(self.app.folder.metrics, worker.slot)
+
+    def _count_losses(self, place: int) -> None:
+        if output := standard_error.installed():
+            output.count_in(self.app.life.losses, place)
 
     def _spawn_admin(self) -> Worker:
         application = self.app.admin
@@ -178,9 +185,11 @@ class Master(Arbiter):
                 pass
             except BaseException:
                 self.log.exception("the admin listener ends")
+            standard_error.flush()
             os._exit(0)  # an orderly exit would wait for the threads of checks that hang
 
     def _run_admin(self, worker: Worker) -> None:
+        self._count_losses(ADMIN)
         for other in self.WORKERS.values():
             other.tmp.close()
         for listener in self.LISTENERS:  # else connections would go on being made to it when all others have let go

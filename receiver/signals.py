@@ -12,7 +12,7 @@ from types import FrameType
 
 from gunicorn.workers.gthread import PollableMethodQueue, ThreadWorker
 
-from receiver import reloading
+from receiver import reloading, standard_error
 
 HASTE = 1.5  # seconds that running requests get after SIGINT or SIGQUIT; the master waits for a little longer
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGTTIN, signal.SIGTTOU)  # a group gets them too
@@ -69,8 +69,13 @@ class SignalledWorker(ThreadWorker):
     def _leave(self) -> None:
         """End the loop; running requests get HASTE to finish."""
         with contextlib.suppress(RuntimeError):  # the system has no thread left; then the master ends this process
-            limit = threading.Timer(HASTE, os._exit, (0,))
+            limit = threading.Timer(HASTE, _end)
             limit.daemon = True
             limit.start()
         self.cfg.worker_int(self)
         raise SystemExit(0)
+
+
+def _end() -> None:
+    standard_error.flush()
+    os._exit(0)

@@ -155,8 +155,8 @@ def test_a_pool_may_be_shut_down_in_the_middle_of_its_shutdown():
 
 
 def test_a_second_signal_does_not_break_off_what_the_first_began(monkeypatch):
-    monkeypatch.setattr(signal, "signal", lambda number, handler: handlers.__setitem__(number, handler))
     handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     Interruption()
     assert set(handlers) == {SIGINT, SIGTERM}
     with pytest.raises(KeyboardInterrupt):

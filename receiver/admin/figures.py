@@ -79,6 +79,10 @@ class Figures(Collector):
         verdicts = [({"check": name}, check.verdict != "fail") for name, check in found.items()]
         yield _gauge("check", "Each check of /readyz: 0 when it fails.", verdicts)
         workers = {"configured": self.settings.workers, "running": self.life.workers}
+        dropped = self.life.losses.dropped
+        yield CounterMetricFamily(
+            "receiver_log_lines_dropped", "Lines that standard error did not take.", value=dropped
+        )
         yield _gauge("workers", "Processes that answer requests.", [({"state": k}, v) for k, v in workers.items()])
 
     def _kept(self) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from receiver import __version__, logs
+from receiver import __version__, logs, standard_error
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 
@@ -37,6 +37,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
+    standard_error.open_closed_files()
     logs.configure("warning")
     try:
         cli(prog_name="receiver")

@@ -1,11 +1,10 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from receiver import __version__, app, logs
+from receiver import __version__, app, logs, standard_error
 from receiver.commands.keys import key_table
 from receiver.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
@@ -19,6 +18,7 @@ _AT_ONCE = 16
 @click.command()
 def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
+    standard_error.install()
     settings, keyring = app.configure()
     logs.configure(settings.log_level, settings.log_format)
     logs.warn(keyring.exposed)
@@ -29,8 +29,7 @@ def serve() -> None:
             fields = {"addresses": addresses, "admin": admin, "database": str(settings.place), "version": __version__}
             logs.log.info("listening", extra={"fields": fields})
             return
-        with contextlib.suppress(OSError):  # nobody may be reading
-            click.echo(banner(settings, keyring, addresses, admin))
+        standard_error.say(banner(settings, keyring, addresses, admin))
 
     Server(settings, keyring, on_ready, unprepared=unprepared).run()
 
