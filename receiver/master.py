@@ -161,7 +161,7 @@ class Master(Arbiter):
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and let go of what is not for it."""
-        self._count_losses(FIRST_WORKER + (worker.age if worker.slot is None else worker.slot))
+        self._count_losses(FIRST_WORKER + (worker.slot or 0))
         for sock in self.admin_sockets:
             sock.close()
         if worker.slot is not None:

@@ -90,7 +90,11 @@ class Figures(Collector):
             return
         found = self.tallies.found
         yield _gauge("stored_states", "States of each tenant.", [({"tenant": one.tenant}, one.states) for one in found])
-        yield _gauge("stored_bytes", "Bytes of their contents.", [({"tenant": one.tenant}, one.bytes) for one in found])
+        yield _gauge(
+            "stored_bytes",
+            "Bytes of their contents, as stored.",
+            [({"tenant": one.tenant}, one.stored_bytes) for one in found],
+        )
         expired = [({"tenant": one.tenant}, one.expired) for one in found]
         yield _gauge("expired_states", "States whose time has passed, until they are purged.", expired)
         yield _gauge("tally_timestamp_seconds", "When states were counted last.", [({}, self.tallies.taken)])

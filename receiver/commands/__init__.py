@@ -42,7 +42,8 @@ def main() -> None:
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:
-        _tell(f"receiver: {len(stop.mistakes)} mistake(s) in the settings:", *(f"  {one}" for one in stop.mistakes))
+        found = "1 mistake" if len(stop.mistakes) == 1 else f"{len(stop.mistakes)} mistakes"
+        _tell(f"receiver: {found} in the settings:", *(f"  {one}" for one in stop.mistakes))
         sys.exit(EX_CONFIG)
     except Problem as problem:
         _tell(f"receiver: {problem.cause}")

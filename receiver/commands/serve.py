@@ -1,11 +1,13 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 
 from receiver import __version__, app, logs, standard_error
-from receiver.commands.keys import key_table
+from receiver.commands.keys import ago, key_rows, key_table
+from receiver.commands.tables import columns
 from receiver.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
 from receiver.server import Server
@@ -72,14 +74,35 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str], admin: st
         f"  address   {', '.join(addresses)}",
         f"  admin     {admin or 'off'}{' (/livez, /readyz, /metrics)' if admin else ''}",
         f"  database  {settings.place}",
-        *(f"  tenant    {tenant}: {one.place}" for tenant, one in settings.tenant_stores.items()),
+        *(line for tenant, one in settings.tenant_stores.items() for line in _fitted(f"{tenant}:", str(one.place))),
         f"  workers   {settings.workers} processes of {settings.threads} threads",
         "  keys",
-        *(f"    {line}" for line in key_table(keyring).splitlines()),
+        *_key_lines(keyring),
         "",
         "  Try next:",
         f"    {url}/api/storage/1/health",
-        "    make demo    (or receiver demo) a simulated platform saves, loads and deletes a state",
+        "    make demo    (or receiver demo) a simulated platform saves and loads a state",
         "",
     ]
     return "\n".join(lines)
+
+
+def _fitted(first: str, rest: str) -> list[str]:
+    """Return the lines of a tenant's store: one, or two where there is no room for that."""
+    line = f"  tenant    {first} {rest}"
+    return [line] if len(line) <= columns() else [f"  tenant    {first}", f"            {rest}"]
+
+
+def _key_lines(keyring: Keyring) -> list[str]:
+    """Return the lines that tell the keys: a table where the terminal is wide, else two or three lines for each."""
+    lines = [f"    {line}" for line in key_table(keyring).splitlines()]
+    if max(map(len, lines), default=0) <= columns() and len(lines) == 1 + len(key_rows(keyring, None, str)):
+        return lines
+    lines = []
+    for row in key_rows(keyring, None, lambda moment: ago(moment, time.time())):
+        tenants = row["tenants"]
+        known = [row["kid"], "" if tenants else "any tenant", "" if row["madeAt"] == "-" else f"{row['madeAt']} old"]
+        lines.append(f"    {row['role']:<8}  {', '.join(filter(None, known))}")
+        lines += [f"              for {tenant}" for tenant in tenants or ()]
+        lines += [f"              thumbprint {row['thumbprint']}"] if row["thumbprint"] else []
+    return lines

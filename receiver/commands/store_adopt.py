@@ -7,6 +7,7 @@ import click
 from receiver import app
 from receiver.commands.asking import confirm
 from receiver.commands.store_copy import StoreUrl
+from receiver.commands.tables import counted
 from receiver.stores.urls import Place
 
 
@@ -41,11 +42,13 @@ def adopt(url: Place | None, yes: bool, only_plan: bool, as_json: bool) -> None:
         adoption.adopt(engine, place, found)
     finally:
         engine.dispose()
-    click.echo(f"{found.states:,} states adopted; `receiver serve` answers them now", err=as_json)
+    click.echo(f"{counted(found.states, 'state')} adopted; `receiver serve` answers them now", err=as_json)
 
 
 def _show(found, place: Place) -> None:
-    click.echo(f"{place}\n\nThe states table of the Java service holds {found.states:,} states. To adopt it:\n")
+    click.echo(
+        f"{place}\n\nThe states table of the Java service holds {counted(found.states, 'state')}. To adopt it:\n"
+    )
     for statement in found.forth:
         click.echo(f"    {statement};")
     in_place = "in one transaction" if place.kind != "mysql" else "step by step; the states stay as states_java"
