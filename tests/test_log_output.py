@@ -358,6 +358,18 @@ def test_other_ends_are_in_time_as_well(keys, platform_at, flow, tmp_path, sign)
 
 
 @pytest.mark.case("I07")
+def test_standard_output_that_nobody_reads_does_not_hold_up_the_start(keys, tmp_path):
+    with pipe() as (_, theirs), open(tmp_path / "log", "w") as log:
+        fill(theirs)
+        environ = environment_of(keys, tmp_path, STORAGE_BIND="127.0.0.1:0", PYTHONPATH=os.getcwd())
+        command = [sys.executable, "-m", "receiver", "serve"]
+        with subprocess.Popen(command, env=environ, stdout=theirs, stderr=log) as process:
+            until(lambda: (tmp_path / "log").read_text().count("Booting worker") == 2, 60)
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+@pytest.mark.case("I07")
 def test_a_start_that_is_refused_ends_too(tmp_path):
     with pipe() as (_, theirs):
         fill(theirs)
