@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from receiver import keyring, logs, metrics, problems, stores, tls, tracing
+from receiver import keyring, logs, metrics, problems, standard_error, stores, tls, tracing
 from receiver.addresses import Gate
 from receiver.jose import canonical_uuid
 from receiver.keyring import Keyring
 from receiver.problems import AddressRefused, Problem, StoreMisplaced
-from receiver.routes import Receiver, called_path, calls, has_prefix, raw_path
+from receiver.routes import BASE, Receiver, called_path, calls, has_prefix, raw_path
 from receiver.settings import Settings, SettingsMistakes
 from receiver.settings import read as read_settings
 from receiver.stores import Store
@@ -157,6 +157,7 @@ def create_app(
     given is prepared by its first use, so that a silent one delays nobody else.
     """
     if settings is None or ring is None:
+        standard_error.install()
         settings, ring = configure()
         logs.configure(settings.log_level, settings.log_format)
         logs.warn(ring.exposed)
@@ -250,7 +251,11 @@ def _on_http(error: HTTPException):
     status = error.code or 500
     g.trace.reason, g.trace.cause = problems.reason_of(status), error.name
     headers = {"Allow": ", ".join(sorted(error.valid_methods))} if getattr(error, "valid_methods", None) else {}
-    return problems.reply(status, problems.message_of(status), called_path(), headers)
+    message, path = problems.message_of(status), called_path()
+    start = f"{current_app.extensions['receiver'].settings.public_prefix}{BASE}/"
+    if status == 404 and not path.startswith(start):
+        message += f" This is a receiver of External Storage: its API begins at {start}, try {start}health."
+    return problems.reply(status, message, path, headers)
 
 
 def _on_defect(error: Exception):

@@ -4,6 +4,8 @@ import mmap
 import struct
 import time
 
+from receiver.log_losses import Losses
+
 _ACCEPTED, _REFUSAL = slice(64, 96), slice(128, 1024)  # where a digest stands, and a text
 _FORM = struct.Struct("<dIB")  # when the master was seen last, workers that run, stage
 _SERVING, _DRAINING, _STOPPING = range(3)
@@ -19,6 +21,7 @@ class Lifecycle:
 
     def __init__(self):
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self.losses = Losses()
         self.beat(0)
 
     def beat(self, workers: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import NamedTuple
 
+from receiver import standard_error
 from receiver.tracing import Trace
 
 log = logging.getLogger("receiver")
@@ -126,7 +127,7 @@ class LineHandler(logging.StreamHandler):
 
 def is_json(form: str) -> bool:
     """Tell whether STORAGE_LOG_FORMAT ``form`` means JSON here."""
-    return form == "json" or (form == "auto" and not sys.stderr.isatty())
+    return form == "json" or (form == "auto" and not (sys.stderr and sys.stderr.isatty()))
 
 
 def configure(level: str, form: str = "text") -> None:
@@ -151,10 +152,20 @@ def configure(level: str, form: str = "text") -> None:
             },
         }
     )
+    if output := standard_error.installed():
+        output.report = _report
     sys.excepthook = _on_uncaught
     sys.unraisablehook = _on_unraisable
     threading.excepthook = _on_thread
     warnings.showwarning = _on_warning
+
+
+def _report(dropped: int) -> bytes:
+    """Return the line that says how many were ``dropped``, in the form of all others."""
+    said = "a line was" if dropped == 1 else f"{dropped:,} lines were"
+    message = f"{said} dropped here: standard error was not read, full or closed"
+    record = logging.LogRecord(log.name, logging.WARNING, "", 0, message, (), None)
+    return f"{logging.getLogger().handlers[0].format(record)}\n".encode()
 
 
 def _on_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

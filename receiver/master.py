@@ -9,15 +9,17 @@ from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.sock import close_sockets
 
-from receiver import metrics
+from receiver import metrics, standard_error
 from receiver import worker as receiver_worker
 from receiver.listeners import listen
+from receiver.log_losses import ADMIN, FIRST_WORKER, MASTER
 from receiver.reloading import SIGNALS, Reloads, Watch
 from receiver.running import base_of
 from receiver.worker import Worker
 
 _PAUSE = 2.0  # seconds at least between two starts of the admin listener
 _HEAD_TIMEOUT = 3.0  # seconds in which a probe has to be there
+_QUICK = 3  # seconds that workers have to end after SIGINT or SIGQUIT: more than receiver.signals.HASTE
 _LAST_PATIENCE = 2.0  # seconds that the admin listener has to end
 
 
@@ -38,6 +40,7 @@ class Master(Arbiter):
 
         Raises AddressTaken, SettingsMistakes.
         """
+        self._count_losses(MASTER)
         settings = self.app.settings
         base = base_of(settings)
         if self.app.admin:
@@ -135,6 +138,8 @@ class Master(Arbiter):
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, then the admin listener: until the end it tells that all is about to end."""
         self.app.life.stop()
+        if not graceful:  # workers leave by themselves before that
+            self.cfg.set("graceful_timeout", min(self.cfg.graceful_timeout, _QUICK))
         super().stop(graceful)
         if self.admin:
             self._signal_admin(signal.SIGTERM)
@@ -167,6 +172,7 @@ class Master(Arbiter):
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and let go of what is not for it."""
+        self._count_losses(FIRST_WORKER + (worker.slot or 0))
         for sock in self.admin_sockets:
             sock.close()
         if worker.slot is not None:
@@ -175,6 +181,10 @@ class Master(Arbiter):
                     metrics.start(folder, worker.slot)
             except OSError as cause:  # somebody took it away just now
                 self.log.error("this worker counts nothing: %s: %s", self.app.folder.path, cause.strerror)
+
+    def _count_losses(self, place: int) -> None:
+        if output := standard_error.installed():
+            output.count_in(self.app.life.losses, place)
 
     def _spawn_admin(self) -> Worker:
         application = self.app.admin
@@ -190,9 +200,11 @@ class Master(Arbiter):
                 pass
             except BaseException:
                 self.log.exception("the admin listener ends")
+            standard_error.flush()
             os._exit(0)  # an orderly exit would wait for the threads of checks that hang
 
     def _run_admin(self, worker: Worker) -> None:
+        self._count_losses(ADMIN)
         for other in self.WORKERS.values():
             other.tmp.close()
         for listener in self.LISTENERS:  # else connections would go on being made to it when all others have let go

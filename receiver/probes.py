@@ -18,7 +18,7 @@ from receiver.stores import Store
 from receiver.stores.urls import Place
 from receiver.turns import waiting
 
-NAMES = ("store", "keys", "migrations", "disk", "workers")
+NAMES = ("store", "keys", "migrations", "disk", "workers", "log")
 Answer = TypeVar("Answer")
 PATIENCE = 3.0  # seconds for each check: a probe has to be answered before its own time is over
 _STORE_PATIENCE = 2.5  # of which for each store
@@ -99,10 +99,16 @@ def check_workers(settings: Settings, life: Lifecycle) -> Check:
     return Check("ok" if life.workers >= settings.workers else "warn", told)
 
 
+def check_log(life: Lifecycle) -> Check:
+    """Return whether standard error takes the lines of all processes; if not, requests are answered all the same."""
+    trouble = life.losses.trouble()
+    return Check("warn", trouble) if trouble else Check("ok", f"{life.losses.dropped:,} lines were dropped")
+
+
 def checks(
     settings: Settings, ring: Keyring, stores: Mapping[str | None, Store], life: Lifecycle | None = None
 ) -> dict[str, Callable[[], Check]]:
-    """Return the checks by the name of NAMES; that of workers only where ``life`` tells of them."""
+    """Return the checks by the name of NAMES; those of workers and log only where ``life`` tells of them."""
     found = {
         "store": StoresCheck("store", ping, stores),
         "keys": lambda: check_keys(ring, life.refusal if life else ""),
@@ -111,6 +117,7 @@ def checks(
     }
     if life is not None:
         found["workers"] = lambda: check_workers(settings, life)
+        found["log"] = lambda: check_log(life)
     return found
 
 

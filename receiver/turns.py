@@ -46,7 +46,7 @@ class Pool(Generic[Job]):
 
     def __init__(self, threads: int, turns: int, serve: Callable[[Job], None], most: int = _MOST):
         self._serve = serve
-        self._guard = threading.RLock()  # a signal may shut down in the middle of what its thread is about
+        self._guard = threading.RLock()  # never taken by a signal handler
         self._startable = threads  # below 0: so many are there that others were started for
         self._lendable = max(0, most - threads)  # places
         self._free = turns
@@ -68,9 +68,9 @@ class Pool(Generic[Job]):
         """End the threads, each once it is idle; does not ``wait``."""
         with self._guard:
             self._closed = True
-            for seat in self._idle:
+            idle, self._idle = self._idle, []
+            for seat in idle:  # each once, even if this is entered again meanwhile
                 seat.woken.release()
-            self._idle.clear()
 
     def await_appetite(self, timeout: float) -> None:
         """Return when no job waits for a turn, at the latest after ``timeout`` seconds.

@@ -11,7 +11,6 @@ import gc
 import os
 import select
 import selectors
-import signal
 import socket
 import ssl
 import threading
@@ -22,7 +21,7 @@ from functools import cached_property, partial
 
 from gunicorn.http import errors
 from gunicorn.sock import ssl_context
-from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn
 
 from receiver import metrics, reloading, turns
 from receiver.addresses import Gate, unmapped
@@ -31,6 +30,7 @@ from receiver.heads import HeadRefused, fault_of
 from receiver.refusals import Sparing, reply, status_of, tls_fault
 from receiver.routes import public_path
 from receiver.sending import bounded, send_patiently
+from receiver.signals import SignalledWorker
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
 _LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
@@ -42,7 +42,7 @@ _BREATH = 0.5  # seconds without new connections when the system has no room for
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Worker(ThreadWorker):
+class Worker(SignalledWorker):
     """gunicorn's gthread worker with these connections and these error replies."""
 
     def __init__(self, *args, **kwargs):
@@ -61,15 +61,7 @@ class Worker(ThreadWorker):
         """Return the threads that serve connections whose next request has a whole head."""
         return turns.Pool(self.cfg.threads, turns.share_of(self.cfg.workers), self._serve)
 
-    def init_signals(self) -> None:
-        """Listen to signals, also to those that came since the fork; SIGHUP means other keys and certificates."""
-        super().init_signals()
-        if hasattr(self.app, "refresh"):
-            signal.signal(signal.SIGHUP, lambda *_: self.method_queue.defer(self._read_anew))
-            signal.siginterrupt(signal.SIGHUP, False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, reloading.SIGNALS)
-
-    def _read_anew(self) -> None:
+    def read_anew(self) -> None:
         """Take the keys and certificates that are there now, in a thread: opening protected ones may take long."""
 
         def read() -> None:

@@ -64,7 +64,7 @@ def test_a_large_store_goes_round_through_all_kinds_and_comes_back_the_same(post
         rows = verdict["tenants"]
         assert 0 < sum(row["copied"] for row in rows) <= STATES - STATES // 10
         assert sum(row["states"] for row in rows) == STATES
-        assert all(row["digest"] == row["digest there"] for row in rows)
+        assert all(row["digest"] == row["digestThere"] for row in rows)
         digests.append([row["digest"] for row in rows])
         peaks.append(peak)
         print(f"rest to {verdict['to'].split(',')[0]} in {time.monotonic() - began:.0f} s, peak {peak:.0f} MiB")

@@ -15,10 +15,14 @@ from receiver import files, keyring
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
 from receiver.commands.keys import key_table
+from receiver.commands.serve import banner
+from receiver.commands.tables import columns, counted, fitted
 from receiver.mock_platform.flow_states import FlowRun
-from receiver.settings import Settings
+from receiver.settings import Resident, Settings
 from receiver.states import Instant
 from receiver.stores import open_store
+from receiver.stores.urls import parse
+from tests.conftest import ring_of
 from tests.test_stores import TENANT, a_state
 
 
@@ -99,7 +103,9 @@ def test_list_and_check_show_fingerprints_and_no_material(folder):
         assert members["kid"] in listed.stdout
         for secret in (members["x"], members["y"], members.get("d", "no d")):
             assert secret not in listed.stdout + checked.stderr
-    assert re.search(r"role +kid +tenant +age +thumbprint +protected +from", listed.stdout)
+    names = ["role", "kid", "tenant", "age", "thumbprint", "protected", "from"]
+    assert [line.split()[0] for line in listed.stdout.split("\n\n")[0].splitlines()] == names
+    assert max(map(len, listed.stdout.splitlines())) <= 80
 
 
 def test_check_names_what_is_wrong_with_a_key(folder):
@@ -172,7 +178,7 @@ def test_list_tells_age_use_and_protection_in_a_table_and_as_json(folder):
     store.note_key_uses({("receiver", made["kid"]): 1_700_172_800 - 7_300})
     uses = store.key_uses()
     store.close()
-    table = key_table(ring, uses, now=1_700_172_800).splitlines()
+    table = key_table(ring, uses, now=1_700_172_800, width=400).splitlines()
     assert table[0].split() == ["role", "kid", "tenant", "age", "last", "used", "thumbprint", "protected", "from"]
     assert re.search(r"any +1 d +- +\S+ +no ", table[1])
     assert re.search(r"any +2 d +2 h +\S+ +no ", table[2])
@@ -300,7 +306,7 @@ def test_serve_with_three_mistakes_names_all_three_and_exits_78(tmp_path):
     ran = receiver("serve", cwd=tmp_path, **environ)
     assert ran.returncode == 78
     assert ran.stderr.splitlines() == [
-        "receiver: 4 mistake(s) in the settings:",
+        "receiver: 4 mistakes in the settings:",
         "  STORAGE_REPLAI: there is no such setting; the nearest is STORAGE_REPLAY",
         "  STORAGE_WORKERS: must be a whole number from 1 to 256",
         '  PLATFORM_KEY: must be an EC key on P-384 ("kty": "EC", "crv": "P-384")',
@@ -345,12 +351,58 @@ def test_config_shows_what_is_in_force_where_it_came_from_and_no_secret(folder):
     assert receiver("config", "--markdown").stdout.strip() == markdown_table()
 
 
+def test_config_as_json_holds_the_same_and_no_secret(folder):
+    ran = receiver("config", "--json", cwd=folder, DATABASE_PASSWORD="hunter2", STORAGE_MAX_BODY="1048576")
+    rows = {row["setting"]: row for row in json.loads(ran.stdout)}
+    assert rows["STORAGE_MAX_BODY"] == {"setting": "STORAGE_MAX_BODY", "value": "1MiB", "from": "STORAGE_MAX_BODY"}
+    assert rows["DATABASE_PASSWORD"]["value"] == "********"
+    assert "hunter2" not in ran.stdout + ran.stderr
+
+
+def test_one_mistake_is_one_mistake(folder):
+    ran = receiver("config", cwd=folder, STORAGE_WORKERS="none")
+    assert ran.stderr.splitlines()[0] == "receiver: 1 mistake in the settings:"
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 states"), (1, "1 state"), (2, "2 states"), (1000, "1,000 states")])
+def test_counts_agree_with_their_noun(number, told):
+    assert counted(number, "state") == told
+
+
+def test_the_banner_fits_80_columns_and_is_a_table_where_there_is_room(keys, tenant, monkeypatch):
+    rings = ring_of(keys), ring_of(keys, tenants=[tenant])
+    stores = {tenant: Resident(parse("sqlite:///" + "x" * 50), "STORAGE_TENANT_x")}
+    for ring in rings:
+        told = banner(Settings(tenant_stores=stores), ring, ["http://127.0.0.1:8080"], "http://127.0.0.1:8081")
+        assert max(map(len, told.splitlines())) <= 80, told
+        for key in ring:
+            assert key.kid in told and key.thumbprint in told
+        assert (tenant in told) or ring is rings[0]
+    monkeypatch.setattr("receiver.commands.serve.columns", lambda: 300)
+    monkeypatch.setattr("receiver.commands.tables.columns", lambda: 300)
+    told = banner(Settings(), rings[0], ["http://127.0.0.1:8080"], None)
+    assert re.search(r"^    role +kid +tenant +age +thumbprint +protected +from$", told, re.MULTILINE)
+
+
+def test_a_table_is_as_wide_as_its_terminal_and_fits_80_columns_elsewhere(monkeypatch):
+    monkeypatch.setattr("shutil.get_terminal_size", lambda _fallback: os.terminal_size((200, 50)))
+    rows = [{"name": "x" * 60, "number": 1_234_567, "more": "y" * 60}, {"name": "z", "number": 1, "more": None}]
+    assert (columns(), len(fitted(rows).split("\n\n"))) == (80, 2)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    header, first, second = fitted(rows).splitlines()
+    assert header.split() == ["name", "number", "more"]
+    assert "1,234,567" in first and second.split() == ["z", "1", "-"]
+    assert second.index("1") == first.index("1,234,567") + 8  # numbers stand to the right
+    assert fitted(rows, 80).splitlines()[:3] == ["name    " + "x" * 60, "number  1,234,567", "more    " + "y" * 60]
+    assert fitted([]) == ""
+
+
 def test_purge_deletes_what_has_expired(folder):
     url = f"sqlite:///{folder}/states.db"
     store = open_store(url, 5)
     store.save(TENANT, [a_state(1), a_state(2, expires_at=Instant.parse("2020-01-01T00:00:00Z"))], None)
     ran = receiver("store", "purge", cwd=folder, DATABASE_URL=url)
-    assert (ran.stdout, ran.returncode) == ("1 expired states deleted\n", 0)
+    assert (ran.stdout, ran.returncode) == ("1 expired state deleted\n", 0)
     assert len(list(store.scan())) == 1
     store.close()
     ran = receiver("store", "purge", cwd=folder, DATABASE_URL=f"sqlite:///{folder}/typo.db")

@@ -319,7 +319,9 @@ def test_a_protected_key_without_its_passphrase(tmp_path):
 def test_private_halves_of_the_platform_that_lie_there(tmp_path):
     made = new_store()
     list(keyfiles.write(tmp_path, made))
-    keys_of(tmp_path).one("keys", "warn", "keys to try with", "rm ", "mock-platform-")
+    keys_of(tmp_path).one("keys", "ok", "keys to try with, at an address that only this machine reaches")  # make run
+    keys_of(tmp_path, trusted_proxies=("127.0.0.1/32",)).one("keys", "warn", "not for production")
+    keys_of(tmp_path, bind="0.0.0.0:8080").one("keys", "warn", "keys to try with", "rm ", "mock-platform-")
     private = next(tmp_path.glob("platform-*"))
     private.write_text(json.dumps(made.platform.private()))
     keys_of(tmp_path).one("keys", "warn", f"{private} holds the platform's private half")

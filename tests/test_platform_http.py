@@ -28,7 +28,7 @@ from receiver.mock_platform.calls import CALLS, Simulator
 from receiver.mock_platform.keys import KeyPair, StoreKeys
 from receiver.mock_platform.platform import Platform
 from tests.browsers import chromium
-from tests.conftest import needed
+from tests.conftest import needed, until
 from tests.simulators import a_receiver, a_simulator
 from tests.test_commands import receiver as run_receiver
 
@@ -361,6 +361,37 @@ def test_the_page_shows_regions_stores_runs_and_the_traffic(busy, tmp_path):
     assert "external only" in shown
     assert re.search(rf'aria-label="step in run {run[:8]}"', shown)
     assert "refused" not in re.search(r'id="said".*?</p>', shown).group()
+
+
+def shown_of(page, id):
+    """Return the text of the element ``id``, None where it is hidden."""
+    found = re.search(rf'<p id="{id}"([^>]*)>(.*?)</p>', page, re.S)
+    return None if "hidden" in found[1] else re.sub(r"<[^>]+>", "", found[2])
+
+
+def test_the_page_tells_the_verdict_of_a_crowd_that_ended_by_itself(receiver, tmp_path):
+    needed("chromium")
+    with a_simulator(receiver) as simulator:
+        assert shown_of(chromium(tmp_path, f"{simulator.url}/", "--dump-dom"), "verdict") is None
+        assert simulator.call("/api/simulator/1/crowd", {"users": 2, "seconds": 1}).status == 202
+        until(lambda: simulator.call("/api/simulator/1/crowd").json["verdict"] != "running")
+        told = shown_of(chromium(tmp_path, f"{simulator.url}/", "--dump-dom"), "verdict")
+        assert re.fullmatch(r"The crowd is gone: 2 users, \d+ runs?, [\d,]+ saves?, 0 refused; no save lost", told)
+
+
+def test_the_page_tells_within_two_seconds_that_no_receiver_is_there_and_how_to_start_one(tmp_path):
+    needed("chromium")
+    with a_receiver(tmp_path) as receiver, a_simulator(receiver) as simulator:
+        flags = ("--dump-dom", "--virtual-time-budget=1500")
+        assert shown_of(chromium(tmp_path, f"{simulator.url}/", *flags), "down") is None
+        receiver.process.terminate()
+        receiver.process.wait(30)
+        until(lambda: simulator.call("/api/simulator/1/overview").json["stores"][0]["answers"] is False, 2)
+        told = shown_of(chromium(tmp_path, f"{simulator.url}/", *flags), "down")
+        assert told == f"No receiver answers at {receiver.url}. To start one here: make run"
+        picture = Path(os.environ.get("SCREENSHOTS", tmp_path)) / "platform-down.png"
+        chromium(tmp_path, f"{simulator.url}/", "--window-size=1000,900", f"--screenshot={picture}")
+        assert corner_of(picture.read_bytes())[:2] == (1000, 900)
 
 
 @pytest.mark.parametrize(("scheme", "ground"), [("light", (246, 247, 249)), ("dark", (18, 23, 30))])

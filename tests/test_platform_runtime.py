@@ -127,7 +127,7 @@ def test_an_expired_run_is_refused_and_purged_by_the_receiver(world, tmp_path):
             one.act(id, "step")
         time.sleep(1)  # a purge takes what expired before the present second
         ran = run_receiver("store", "purge", cwd=tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/states.db")
-        assert (ran.returncode, ran.stdout) == (0, "1 expired states deleted\n")
+        assert (ran.returncode, ran.stdout) == (0, "1 expired state deleted\n")
         assert one.line.load(id) is None
         assert one.line.load(other) is not None
         receiver.stop(one.platform)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from receiver import envelope, jws
+from receiver.app import create_app
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import jws as signed
 from receiver.mock_platform.forging import with_header
+from receiver.settings import Settings
 from receiver.signature import SIGNATURE
 
 # Every call of a library that the source of these rooms holds, and the rooms where its failing has to end as a refusal.
@@ -166,3 +168,18 @@ def test_without_the_quick_parser_the_strict_one_reads_everything(platform, stat
     with failing(call) as made:
         assert platform.save(state).status == 204
     assert len(made) >= 2  # of the request's claims and of the state's
+
+
+@pytest.mark.parametrize("path", ["/", "/favicon.ico", "/api/storage/2/health", "/api/storage/1"])
+@pytest.mark.parametrize("prefix", ["", "/flows"])
+def test_who_comes_to_a_wrong_address_learns_what_this_is_and_where_the_calls_begin(ring, store, path, prefix):
+    client = create_app(Settings(public_prefix=prefix), ring, store).test_client()
+    answer = client.get(path)
+    start = f"{prefix}/api/storage/1/"
+    assert (answer.status_code, answer.json["statusCode"], answer.json["uri"]) == (404, 404, prefix + path)
+    assert answer.json["message"] == (
+        "There is nothing at this address."
+        f" This is a receiver of External Storage: its API begins at {start}, try {start}health."
+    )
+    inside = client.get("/api/storage/1/nothing")
+    assert (inside.status_code, inside.json["message"]) == (404, "There is nothing at this address.")

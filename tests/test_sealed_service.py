@@ -177,7 +177,7 @@ def test_what_needs_no_content_needs_no_sealing_key(tmp_path):
     ran = receiver("store", "show", TENANT, uid(3), cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, kid in ran.stderr) == (1, True)
     ran = receiver("store", "delete", TENANT, uid(3), "--yes", cwd=tmp_path, DATABASE_URL=url)
-    assert ran.stdout == "1 states deleted\n"
+    assert ran.stdout == "1 state deleted\n"
 
 
 def test_a_sealing_key_under_a_wrong_name_stops_what_would_go_on_without_it(tmp_path):

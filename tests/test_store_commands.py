@@ -72,14 +72,21 @@ def test_stats_list_show_and_delete_say_what_is_there(backend, new_url, tmp_path
         environ = {"cwd": tmp_path, "DATABASE_URL": url}
         stats = json.loads(receiver("store", "stats", "--json", **environ).stdout)
         assert [row["tenant"] for row in stats] == [TENANT, OTHER]
-        assert (stats[0]["states"], stats[0]["expired"], stats[1]["bytes"]) == (30, 20, 2 * sum(range(5)))
+        assert (stats[0]["states"], stats[0]["expired"], stats[1]["contentBytes"]) == (30, 20, 2 * sum(range(5)))
         assert stats[1]["newest"] == "2026-05-05T05:05:05.1234567+02:00"
-        assert re.search(rf"{TENANT} +30 ", receiver("store", "stats", **environ).stdout)
-        assert receiver("store", "stats", "--tenant", OTHER, **environ).stdout.count("\n") == 3
+        assert stats[1]["storedBytes"] == stats[1]["contentBytes"]
+        shown = receiver("store", "stats", **environ).stdout
+        assert re.search(rf"^tenant +{TENANT}\nstates +30\ncontentBytes +[\d,]+\nstoredBytes ", shown, re.MULTILINE)
+        assert max(map(len, shown.splitlines())) <= 80
+        assert receiver("store", "stats", "--tenant", OTHER, **environ).stdout.count("tenant ") == 1
+        assert receiver("store", "stats", "--tenant", uid(99), **environ).stdout == "there are no states\n"
         listed = json.loads(receiver("store", "list", OTHER, "--json", **environ).stdout)
         assert [row["id"] for row in listed] == [uid(number) for number in range(5)]
-        assert listed[4]["bytes"] == 8
-        assert receiver("store", "list", OTHER, **environ).stdout.splitlines()[0].startswith(uid(0))
+        assert (listed[4]["contentBytes"], listed[4]["storedBytes"]) == (8, 8)
+        header, first, *_ = shown = receiver("store", "list", OTHER, **environ).stdout.splitlines()
+        assert header.split("  ")[0] == "id" and "updated (UTC)" in header
+        assert first.startswith(f"{uid(0)}  2026-0") and max(map(len, shown)) <= 80
+        assert receiver("store", "list", uid(99), **environ).stdout == "there are no states\n"
         assert json.loads(receiver("store", "list", uid(99), "--json", **environ).stdout) == []
         shown = receiver("store", "show", OTHER, uid(3), **environ)
         assert "2026-05-05T05:05:05.1234567+02:00" in shown.stdout
@@ -113,7 +120,7 @@ def test_any_store_is_copied_into_any_other_to_the_last_byte(source, target, new
         assert ran.returncode == 0, ran.stderr
         rows = json.loads(ran.stdout)["tenants"]
         assert [(row["tenant"], row["states"], row["copied"]) for row in rows] == [(TENANT, 31, 31), (OTHER, 5, 5)]
-        assert all(row["digest"] == row["digest there"] for row in rows)
+        assert all(row["digest"] == row["digestThere"] for row in rows)
         with contextlib.closing(open_store(there, 10)) as second:
             assert list(second.scan()) == list(first.scan())
         again = json.loads(receiver("store", "copy", "--to", there, "--json", cwd=tmp_path, DATABASE_URL=here).stdout)
@@ -131,10 +138,10 @@ def test_a_copy_keeps_what_is_newer_there_and_brings_what_is_newer_here(new_url,
         ran = receiver("store", "copy", "--from", here, "--to", there, "--json", cwd=tmp_path)
         assert ran.returncode == 0, ran.stderr
         mine, theirs = json.loads(ran.stdout)["tenants"]
-        assert {name: mine[name] for name in ("states", "copied", "newer there", "only there", "verdict")} == {
-            "states": 3, "copied": 2, "newer there": 1, "only there": 1, "verdict": "complete",
+        assert {name: mine[name] for name in ("states", "copied", "newerThere", "onlyThere", "verdict")} == {
+            "states": 3, "copied": 2, "newerThere": 1, "onlyThere": 1, "verdict": "complete",
         }  # fmt: skip
-        assert (theirs["states"], theirs["only there"]) == (0, 1)
+        assert (theirs["states"], theirs["onlyThere"]) == (0, 1)
         assert [state.updated_at.text for state in target.scan(TENANT)][:2] == [newer, newer]
 
 
@@ -203,7 +210,7 @@ def test_a_copy_killed_half_way_goes_on_where_it_was(new_url, tmp_path, target):
             assert ran.returncode == 0, ran.stderr
             (row,) = json.loads(ran.stdout)["tenants"]
             assert (row["copied"], row["states"]) == (6000 - arrived, 6000)
-            assert row["digest"] == row["digest there"]
+            assert row["digest"] == row["digestThere"]
 
 
 def settings_of(**environ):

@@ -80,6 +80,10 @@ class Figures(Collector):
         verdicts = [({"check": name}, check.verdict != "fail") for name, check in found.items()]
         yield _gauge("check", "Each check of /readyz: 0 when it fails.", verdicts)
         workers = {"configured": self.settings.workers, "running": self.life.workers}
+        dropped = self.life.losses.dropped
+        yield CounterMetricFamily(
+            "receiver_log_lines_dropped", "Lines that standard error did not take.", value=dropped
+        )
         yield _gauge("workers", "Processes that answer requests.", [({"state": k}, v) for k, v in workers.items()])
 
     def _kept(self) -> Iterator[Metric]:
@@ -87,7 +91,11 @@ class Figures(Collector):
             return
         found = self.tallies.found
         yield _gauge("stored_states", "States of each tenant.", [({"tenant": one.tenant}, one.states) for one in found])
-        yield _gauge("stored_bytes", "Bytes of their contents.", [({"tenant": one.tenant}, one.bytes) for one in found])
+        yield _gauge(
+            "stored_bytes",
+            "Bytes of their contents, as stored.",
+            [({"tenant": one.tenant}, one.stored_bytes) for one in found],
+        )
         expired = [({"tenant": one.tenant}, one.expired) for one in found]
         yield _gauge("expired_states", "States whose time has passed, until they are purged.", expired)
         yield _gauge("tally_timestamp_seconds", "When states were counted last.", [({}, self.tallies.taken)])

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from receiver import __version__, logs, printable
+from receiver import __version__, logs, printable, standard_error
 from receiver.commands import terminal
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
@@ -50,12 +50,14 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
+    standard_error.open_closed_files()
     logs.configure("warning")
     terminal.guard()
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:
-        _tell(f"receiver: {len(stop.mistakes)} mistake(s) in the settings:", *(f"  {one}" for one in stop.mistakes))
+        found = "1 mistake" if len(stop.mistakes) == 1 else f"{len(stop.mistakes)} mistakes"
+        _tell(f"receiver: {found} in the settings:", *(f"  {one}" for one in stop.mistakes))
         sys.exit(EX_CONFIG)
     except Problem as problem:
         _tell(f"receiver: {problem.cause}")

@@ -1,5 +1,7 @@
 """``receiver config``: the settings in force, or the table of all of them."""
 
+import json
+
 import click
 from tabulate import tabulate
 
@@ -9,13 +11,18 @@ from receiver.settings.showing import shown_as, shown_rows
 
 @click.command()
 @click.option("--markdown", is_flag=True, help="Print the table of all settings, as the README shows it.")
-def config(markdown: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def config(markdown: bool, as_json: bool) -> None:
     """Show every setting in force and where it came from; secrets are masked."""
     if markdown:
         click.echo(markdown_table())
         return
     in_force, _ = app.configure()
-    click.echo(tabulate(shown_rows(in_force), headers=("setting", "value", "from")))
+    rows, headers = shown_rows(in_force), ("setting", "value", "from")
+    if as_json:
+        click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=1))
+    else:
+        click.echo(tabulate(rows, headers=headers))
 
 
 def markdown_table() -> str:

@@ -2,13 +2,11 @@
 
 import contextlib
 import json
-import signal
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import click
 from tabulate import tabulate
@@ -17,6 +15,7 @@ import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver import files as key_files
 from receiver.commands import terminal
 from receiver.commands.demo import given_store, running_receiver
+from receiver.commands.interrupting import Interruption
 from receiver.commands.reaching import tls_context, url_parts
 from receiver.conformance import files, registry, screen
 from receiver.conformance.run import Report, run
@@ -98,6 +97,7 @@ def conformance(
         rows = [(check.id, check.level, check.sentence, check.source) for check in checks]
         click.echo(tabulate(rows, headers=("check", "level", "what and why", "source"), tablefmt="plain"))
         return
+    Interruption()
     with _receiver_of_its_own(where):
         report = _report(_target(**where), checks, level)
     click.echo(screen.summary(report))
@@ -110,7 +110,6 @@ def conformance(
 
 def _report(target: Target, checks: list[registry.Check], level: str) -> Report:
     show = (screen.Table if sys.stdout.isatty() else screen.Lines)(checks)
-    signal.signal(signal.SIGTERM, _stop)
     try:
         report = run(target, checks, level, show, warn=lambda text: click.secho(f"{text}\n", fg="yellow", bold=True))
     except Unreachable as cause:
@@ -136,10 +135,6 @@ def _receiver_of_its_own(where: dict) -> Iterator[None]:
             where["url"] = running.url
             click.echo(f"a receiver answers at {running.url}, its store is {running.store}\n")
             yield
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _target(

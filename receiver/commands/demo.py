@@ -16,6 +16,7 @@ from typing import IO
 import click
 from tabulate import tabulate
 
+from receiver.commands.interrupting import Interruption
 from receiver.mock_platform.client import Answer, Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import StoreKeys, new_store
@@ -29,6 +30,7 @@ _BANNER = re.compile(r"address\s+(https?://\S+).*\n\s+admin\s+(\S+).*\n\s+databa
 @click.option("--seed", default=1, show_default=True, help="Another number makes another flow.")
 def demo(seed: int) -> None:
     """Start a receiver and play the platform against it: with a temporary store, or with that of DATABASE_URL."""
+    Interruption()
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-demo-") as folder:
         click.echo(f"a store is created: platform key {keys.platform.kid}, receiver key {keys.receiver.kid}")

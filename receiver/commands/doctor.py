@@ -1,16 +1,15 @@
 """``receiver doctor``: what is wrong, and the command that mends it."""
 
 import json
-import signal
 import ssl
 import sys
 from pathlib import Path
-from types import FrameType
 from uuid import UUID
 
 import click
 
 from receiver.commands import terminal
+from receiver.commands.interrupting import Interruption
 from receiver.commands.reaching import tls_context, url_parts
 from receiver.doctor.case import Elsewhere, begin
 from receiver.doctor.direct import Way
@@ -52,7 +51,7 @@ def doctor(
     """
     terminal.allow_styles()
     way = _way(url, ca, client_cert, client_key)
-    signal.signal(signal.SIGTERM, _stop)  # what the round trip put somewhere is taken away
+    Interruption()  # what the round trip put somewhere is taken away
     try:
         case = begin(pid)
     except Elsewhere as cause:
@@ -73,7 +72,3 @@ def _way(url: str | None, ca: Path | None, cert: Path | None, key: Path | None) 
     if cert:
         own.load_cert_chain(cert, key)
     return Way(context, own, bool(cert))
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

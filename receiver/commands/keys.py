@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from tabulate import tabulate
 
 from receiver import app, files, keyring, logs, passphrase, settings
 from receiver.commands.keys_sealing import sealing
+from receiver.commands.tables import fitted
 from receiver.jose import canonical_uuid
 from receiver.keyring import KeyFault, Keyring
 from receiver.mock_platform import keyfiles
@@ -96,8 +96,10 @@ def shown(ring: Keyring, as_json: bool, uses: Uses | None = None) -> str:
     return json.dumps(key_rows(ring, uses, _iso), indent=1) if as_json else key_table(ring, uses)
 
 
-def key_table(ring: Keyring, uses: Uses | None = None, now: float | None = None) -> str:
-    """Return the table of the keys in ``ring``, ages reckoned to ``now`` (seconds since the epoch).
+def key_table(ring: Keyring, uses: Uses | None = None, now: float | None = None, width: int | None = None) -> str:
+    """Return the table of the keys in ``ring``, or a block for each if ``width`` characters are too few for that.
+
+    Ages are reckoned to ``now`` (seconds since the epoch); the width is that of the terminal by default.
 
     ``uses`` tells when each was used last, by role and kid, in seconds since the epoch; without it there is no such
     column. It holds no key material.
@@ -113,7 +115,7 @@ def key_table(ring: Keyring, uses: Uses | None = None, now: float | None = None)
         }
         for row in key_rows(ring, uses, lambda moment: ago(moment, since))
     ]
-    return tabulate(rows, headers="keys", tablefmt="plain", disable_numparse=True)
+    return fitted(rows, width)
 
 
 def key_rows(ring: Keyring, uses: Uses | None, told: Callable[[int | None], str | None]) -> list[dict]:

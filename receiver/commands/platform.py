@@ -2,12 +2,12 @@
 
 import contextlib
 import ipaddress
-import signal
 import ssl
 from pathlib import Path
 
 import click
 
+from receiver.commands.interrupting import Interruption
 from receiver.mock_platform import keyfiles, sizes
 from receiver.mock_platform.calls import Simulator
 from receiver.mock_platform.delivery import Network
@@ -86,8 +86,8 @@ def serve(
         raise click.ClickException(str(cause)) from None
     with contextlib.suppress(OSError):  # nobody may be reading
         click.echo(banner(server.host, server.port, endpoint, ca))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.closing(made), contextlib.suppress(KeyboardInterrupt):
+        Interruption()
         server.serve_forever()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from receiver.commands.tables import counted
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -24,7 +26,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
         done += 1
         if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            click.echo(f"{label}: {done:,} of {total:,} states", err=True)
+            click.echo(f"{label}: {done:,} of {counted(total, 'state')}", err=True)
 
     yield step
-    click.echo(f"{label}: {done:,} states", err=True)
+    click.echo(f"{label}: {counted(done, 'state')}", err=True)

@@ -1,14 +1,15 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
-import contextlib
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from receiver import __version__, app, logs
+from receiver import __version__, app, logs, standard_error
 from receiver.commands import EX_TEMPFAIL
-from receiver.commands.keys import key_table
+from receiver.commands.keys import ago, key_rows, key_table
+from receiver.commands.tables import columns
 from receiver.keyring import Keyring
 from receiver.listeners import AddressTaken
 from receiver.problems import Problem, StoreMisplaced
@@ -22,6 +23,7 @@ _AT_ONCE = 16
 @click.command()
 def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
+    standard_error.install()
     settings, keyring = app.configure()
     logs.configure(settings.log_level, settings.log_format)
     logs.warn(keyring.exposed)
@@ -32,8 +34,7 @@ def serve() -> None:
             fields = {"addresses": addresses, "admin": admin, "database": str(settings.place), "version": __version__}
             logs.log.info("listening", extra={"fields": fields})
             return
-        with contextlib.suppress(OSError):  # nobody may be reading
-            click.echo(banner(settings, keyring, addresses, admin))
+        standard_error.say(banner(settings, keyring, addresses, admin))
 
     try:
         Server(settings, keyring, on_ready, unprepared=unprepared).run()
@@ -80,14 +81,35 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str], admin: st
         f"  address   {', '.join(addresses)}",
         f"  admin     {admin or 'off'}{' (/livez, /readyz, /metrics)' if admin else ''}",
         f"  database  {settings.place}",
-        *(f"  tenant    {tenant}: {one.place}" for tenant, one in settings.tenant_stores.items()),
+        *(line for tenant, one in settings.tenant_stores.items() for line in _fitted(f"{tenant}:", str(one.place))),
         f"  workers   {settings.workers} processes of {settings.threads} threads",
         "  keys",
-        *(f"    {line}" for line in key_table(keyring).splitlines()),
+        *_key_lines(keyring),
         "",
         "  Try next:",
         f"    {url}/api/storage/1/health",
-        "    make demo    (or receiver demo) a simulated platform saves, loads and deletes a state",
+        "    make demo    (or receiver demo) a simulated platform saves and loads a state",
         "",
     ]
     return "\n".join(lines)
+
+
+def _fitted(first: str, rest: str) -> list[str]:
+    """Return the lines of a tenant's store: one, or two where there is no room for that."""
+    line = f"  tenant    {first} {rest}"
+    return [line] if len(line) <= columns() else [f"  tenant    {first}", f"            {rest}"]
+
+
+def _key_lines(keyring: Keyring) -> list[str]:
+    """Return the lines that tell the keys: a table where the terminal is wide, else two or three lines for each."""
+    lines = [f"    {line}" for line in key_table(keyring).splitlines()]
+    if max(map(len, lines), default=0) <= columns() and len(lines) == 1 + len(key_rows(keyring, None, str)):
+        return lines
+    lines = []
+    for row in key_rows(keyring, None, lambda moment: ago(moment, time.time())):
+        tenants = row["tenants"]
+        known = [row["kid"], "" if tenants else "any tenant", "" if row["madeAt"] == "-" else f"{row['madeAt']} old"]
+        lines.append(f"    {row['role']:<8}  {', '.join(filter(None, known))}")
+        lines += [f"              for {tenant}" for tenant in tenants or ()]
+        lines += [f"              thumbprint {row['thumbprint']}"] if row["thumbprint"] else []
+    return lines

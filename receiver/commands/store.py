@@ -16,15 +16,17 @@ from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.commands.store_reseal import reseal
+from receiver.commands.tables import columns, counted, fitted
 from receiver.keyring import Keyring
 from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings
-from receiver.states import Summary, metadata_of
+from receiver.states import Instant, Summary, metadata_of
 from receiver.stores import Store, open_store
 from receiver.stores.tally import tallies
 from receiver.stores.urls import Place
 
+_NOTHING = "there are no states"
 _DELETED_AT_ONCE = 5000  # each within STORAGE_STORE_TIMEOUT
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _url = click.option("--url", type=StoreUrl(), help="URL of another store than that of the settings; @FILE reads it.")
@@ -60,7 +62,7 @@ def purge(as_json: bool) -> None:
     """Delete the states whose expiresAt has passed. Safe while the receiver runs."""
     with _opened(None) as opened:
         count = opened.purge(time.time_ns())
-    click.echo(json.dumps({"deleted": count}) if as_json else f"{count} expired states deleted")
+    click.echo(json.dumps({"deleted": count}) if as_json else f"{counted(count, 'expired state')} deleted")
 
 
 @store.command()
@@ -68,11 +70,17 @@ def purge(as_json: bool) -> None:
 @_url
 @_json
 def stats(tenant: UUID | None, url: Place | None, as_json: bool) -> None:
-    """Count states, bytes and expired ones; oldest and newest updatedAt; tenant by tenant."""
+    """Count states, bytes and expired ones; oldest and newest updatedAt; tenant by tenant.
+
+    Content bytes are what the platform sent: not known for a tenant with sealed states. Stored bytes are what the store
+    keeps of the contents.
+    """
     with _opened(url) as opened:
-        found = tallies(opened, time.time_ns(), tenant and str(tenant))
-        rows = [dataclasses.asdict(tally) | {"tenant": visible(tally.tenant)} for tally in found]
-    click.echo(json.dumps(rows, indent=1) if as_json else tabulate(rows, headers="keys", intfmt=","))
+        found = list(tallies(opened, time.time_ns(), tenant and str(tenant)))
+    names = {"content_bytes": "contentBytes", "stored_bytes": "storedBytes"}
+    shown = [dataclasses.asdict(one) | {"tenant": visible(one.tenant)} for one in found]
+    rows = [{names.get(name, name): value for name, value in one.items()} for one in shown]
+    click.echo(json.dumps(rows, indent=1) if as_json else fitted(rows) if rows else _NOTHING)
 
 
 @store.command("list")
@@ -80,15 +88,17 @@ def stats(tenant: UUID | None, url: Place | None, as_json: bool) -> None:
 @_url
 @_json
 def list_states(tenant: UUID, url: Place | None, as_json: bool) -> None:
-    """List the states of TENANT: id, updatedAt, expiresAt, bytes of content."""
+    """List the states of TENANT: id, updatedAt, expiresAt, bytes of content and as stored."""
     with _opened(url) as opened:
-        rows = (_listed(summary) for summary in opened.summaries(str(tenant)))
-        _print_array(rows) if as_json else _print_lines(rows)
+        found = opened.summaries(str(tenant))
+        _print_array(map(_listed, found)) if as_json else _print_lines(found)
 
 
 def _listed(one: Summary) -> dict[str, object]:
     expires = one.expires_at.text if one.expires_at else None
-    return {"id": visible(one.id), "updatedAt": one.updated_at.text, "expiresAt": expires, "bytes": one.size}
+    content = None if one.sealing_key else one.size
+    sizes = {"contentBytes": content, "storedBytes": one.size}
+    return {"id": visible(one.id), "updatedAt": one.updated_at.text, "expiresAt": expires, **sizes}
 
 
 def _print_array(rows: Iterable[dict]) -> None:
@@ -100,9 +110,31 @@ def _print_array(rows: Iterable[dict]) -> None:
     click.echo("[]" if before == "[\n" else "\n]")
 
 
-def _print_lines(rows: Iterable[dict]) -> None:
-    for row in rows:
-        click.echo(f"{row['id']}  {row['updatedAt']:<35}  {row['expiresAt'] or '':<35}  {row['bytes']:>12,}")
+_NARROW, _WIDE = "{:<36}  {:<19}  {:<10}  {:>9}", "{:<36}  {:<35}  {:<35}  {:>13}  {:>12}"
+
+
+def _print_lines(found: Iterable[Summary]) -> None:
+    """Print a line for each, as they come: times to the second and stored bytes alone where there is little room."""
+    headers = "id", "updatedAt", "expiresAt", "contentBytes", "storedBytes"
+    is_wide = columns() >= len(_WIDE.format(*headers))
+    first = _WIDE.format(*headers) if is_wide else _NARROW.format("id", "updated (UTC)", "expires", "stored B")
+    for one in found:
+        if first:
+            click.echo(first)
+            first = ""
+        if is_wide:
+            id, updated, expires, *sizes = _listed(one).values()
+            click.echo(_WIDE.format(id, updated, expires or "-", *("-" if n is None else f"{n:,}" for n in sizes)))
+        else:
+            expires = _utc(one.expires_at)[:10] if one.expires_at else "-"
+            click.echo(_NARROW.format(one.id, _utc(one.updated_at), expires, f"{one.size:,}"))
+    if first:
+        click.echo(_NOTHING)
+
+
+def _utc(instant: Instant) -> str:
+    moment = time.gmtime(instant.nanoseconds // 1_000_000_000)
+    return f"{moment.tm_year:04}-{time.strftime('%m-%d %H:%M:%S', moment)}"
 
 
 @store.command()
@@ -117,7 +149,7 @@ def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json:
         state = opened.find(str(tenant), str(id))
     if state is None:
         raise click.ClickException("there is no such state")
-    fields = metadata_of(state) | {"bytes": len(state.content.text.encode("utf-8"))}
+    fields = metadata_of(state) | {"contentBytes": len(state.content.text.encode("utf-8"))}
     if with_content:
         fields["content"] = state.content.text
     if as_json:
@@ -145,10 +177,10 @@ def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url:
     with _opened(url) as opened:
         doomed = [str(id) for id in ids] or [summary.id for summary in opened.summaries(str(tenant))]
         if not yes:
-            confirm(f"Delete {len(doomed):,} states of {tenant} for good?")
+            confirm(f"Delete {counted(len(doomed), 'state')} of {tenant} for good?")
         parts = [doomed[start : start + _DELETED_AT_ONCE] for start in range(0, len(doomed), _DELETED_AT_ONCE)]
         count = sum(opened.delete(str(tenant), part, None).stored for part in parts)
-    click.echo(json.dumps({"deleted": count}) if as_json else f"{count} states deleted")
+    click.echo(json.dumps({"deleted": count}) if as_json else f"{counted(count, 'state')} deleted")
 
 
 @store.command()
@@ -171,7 +203,7 @@ def _residency_of(settings: Settings, place: Place) -> list[dict[str, object]]:
         with contextlib.closing(open_store(place, settings.store_timeout, create=False)) as opened:
             found = {tally.tenant: tally for tally in tallies(opened, time.time_ns())}
     except Problem as problem:
-        silent = {"states": None, "bytes": None, "verdict": visible(f"no answer: {problem.cause}")}
+        silent = {"states": None, "storedBytes": None, "verdict": visible(f"no answer: {problem.cause}")}
         return [
             {"tenant": tenant, "region": one.region, "store": str(place), **silent} for tenant, one in residents.items()
         ]
@@ -187,7 +219,7 @@ def _residency_of(settings: Settings, place: Place) -> list[dict[str, object]]:
                 "region": resident.region,
                 "store": str(place),
                 "states": tally.states if tally else 0,
-                "bytes": tally.bytes if tally else 0,
+                "storedBytes": tally.stored_bytes if tally else 0,
                 "verdict": verdict if tally else "empty",
             }
         )

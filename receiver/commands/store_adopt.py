@@ -10,6 +10,7 @@ import click
 from receiver import app, logs
 from receiver.commands.asking import confirm
 from receiver.commands.store_copy import StoreUrl
+from receiver.commands.tables import counted
 from receiver.stores.urls import Place
 
 if TYPE_CHECKING:
@@ -57,11 +58,13 @@ def adopt(url: Place | None, yes: bool, only_plan: bool, check_back: bool, as_js
         adoption.adopt(engine, place, found)
     finally:
         engine.dispose()
-    click.echo(f"{found.states:,} states adopted; `receiver serve` answers them now", err=as_json)
+    click.echo(f"{counted(found.states, 'state')} adopted; `receiver serve` answers them now", err=as_json)
 
 
 def _show(found: "Plan", place: Place) -> None:
-    click.echo(f"{place}\n\nThe states table of the Java service holds {found.states:,} states. To adopt it:\n")
+    click.echo(
+        f"{place}\n\nThe states table of the Java service holds {counted(found.states, 'state')}. To adopt it:\n"
+    )
     _print_statements(found.forth)
     in_place = "in one transaction" if place.kind != "mysql" else "step by step; the states stay as states_java"
     click.echo(f"\nThat is done {in_place}; then the receiver's own tables are added. To go back, later:\n")

@@ -7,10 +7,10 @@ from dataclasses import replace
 from uuid import UUID
 
 import click
-from tabulate import tabulate
 
 from receiver import app, files
 from receiver.commands.progress import progress
+from receiver.commands.tables import fitted
 from receiver.printable import visible
 from receiver.stores import OnDamage, Store, transfer
 from receiver.stores.urls import Place, parse
@@ -78,12 +78,12 @@ def _report(verdicts: list[transfer.Copied], source: str, target: str, damaged: 
             "tenant": one.tenant,
             "states": one.states,
             "copied": one.copied,
-            "newer there": one.newer,
-            "only there": one.only,
+            "newerThere": one.newer,
+            "onlyThere": one.only,
             "behind": one.behind,
             "differing": one.differing,
             "digest": one.source.hexdigest() if as_json else one.source.hexdigest()[:16],
-            "digest there": one.target.hexdigest() if as_json else one.target.hexdigest()[:16],
+            "digestThere": one.target.hexdigest() if as_json else one.target.hexdigest()[:16],
             "verdict": "complete" if one.is_complete else "NOT COMPLETE",
         }
         for one in verdicts
@@ -92,7 +92,7 @@ def _report(verdicts: list[transfer.Copied], source: str, target: str, damaged: 
         click.echo(json.dumps({"from": source, "to": target, "tenants": rows, "damaged": damaged}, indent=1))
         return
     click.echo(f"from  {source}\nto    {target}\n")
-    click.echo(tabulate(rows, headers="keys", intfmt=","))
+    click.echo(fitted(rows) if rows else "there are no states")
     for cause in damaged:
         click.echo(f"\nNOT COPIED, damaged: {cause}")
     if any(one.behind for one in verdicts):

@@ -12,6 +12,7 @@ import click
 from receiver import app
 from receiver.commands.keys_sealing import moment
 from receiver.commands.progress import progress
+from receiver.commands.tables import counted
 from receiver.keyring import Keyring
 from receiver.printable import visible
 from receiver.problems import Problem
@@ -112,8 +113,9 @@ def _report(rows: list[dict]) -> None:
         if "problem" in row:
             click.echo(f"{row['store']}: {visible(row['problem'])}")
             continue
-        now = "are in the clear" if row["key"] == "clear" else f"are sealed with {row['key']}"
-        click.echo(f"{row['store']}: {row['resealed']:,} states were resealed and {now}")
+        count, now = row["resealed"], "in the clear" if row["key"] == "clear" else f"sealed with {row['key']}"
+        was, is_now = ("was", "is") if count == 1 else ("were", "are")
+        click.echo(f"{row['store']}: {counted(count, 'state')} {was} resealed and {is_now} {now}")
         for cause in row["damaged"]:
             click.echo(f"  damaged: {visible(cause)}")
         if row["damaged"]:

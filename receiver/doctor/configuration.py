@@ -60,7 +60,7 @@ def _mend_of(mistake: str) -> str:
 def _traps(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield what is valid, but hardly meant."""
     name, _, _ = settings.listen.rpartition(":")
-    if is_in_container(environ) and _is_loopback(name):
+    if is_in_container(environ) and is_loopback(name):
         told = f"listens on {settings.listen} only, and nobody outside of this container gets there"
         yield warn(SUBJECT, told, "unset STORAGE_BIND and set PORT=8080, or STORAGE_BIND=0.0.0.0:8080")
     have = processors()
@@ -105,6 +105,7 @@ def processors(limit: Path = _CPU_MAX) -> int:
         return may_use
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether ``host``, an address or localhost, is reached from this machine only."""
     found = address_of(host.strip("[]"))
     return host == "localhost" or (found is not None and found in Networks(["127.0.0.0/8", "::1/128"]))

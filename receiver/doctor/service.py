@@ -21,7 +21,11 @@ _TAKES = 30.0  # seconds within which a running receiver takes files that have c
 _TAKEN_ANEW = {"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"}
 _AGAIN = "stop the receiver and start it again"
 _SYSTEMD = "under systemd: receiver doctor --pid $(systemctl show -p MainPID --value UNIT)"
-_MENDS = {"migrations": _AGAIN, "workers": "look into its log: a worker that ends is told there"}
+_MENDS = {
+    "migrations": _AGAIN,
+    "workers": "look into its log: a worker that ends is told there",
+    "log": "start or unblock what reads the receiver's standard error, or make room on the disk of its log",
+}
 Figures = dict[str, list[tuple[dict[str, str], float]]]  # name → labels and value of each
 
 

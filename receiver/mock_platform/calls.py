@@ -14,6 +14,7 @@ from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys
 from receiver.mock_platform.migration import migrate
 from receiver.mock_platform.model import Refusal, StorageSettings, Tenant
 from receiver.mock_platform.platform import Platform
+from receiver.mock_platform.reach import Reach
 from receiver.mock_platform.regions import REGIONS, Restriction
 from receiver.mock_platform.runtime import Runtime, Visitor
 
@@ -25,6 +26,7 @@ class Simulator:
         self.platform, self.keys_folder = platform, keys_folder
         self.runtime = Runtime(platform)
         self.crowd: Crowd | None = None
+        self.reach = Reach()
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,10 @@ def show_overview(asked: Asked) -> Answered:
             ],
             "tenant": tenant.as_json() | {"held": len(simulator.platform.held.ids(tenant.id))},
             "tenants": [{"id": one.id, "developerName": one.name} for one in simulator.platform.tenants.values()],
-            "stores": [store.as_json() for store in simulator.platform.stores.values()],
+            "stores": [
+                store.as_json() | {"answers": simulator.reach.answers(store.endpoint)}
+                for store in simulator.platform.stores.values()
+            ],
             "runs": simulator.runtime.latest(tenant, 10),
             "calls": simulator.platform.traffic.after(after),
             "counts": simulator.platform.traffic.counts(),

@@ -10,14 +10,17 @@ from receiver.stores import Store
 
 @dataclass(slots=True)
 class Tally:
-    """What a store holds of ``tenant``: ``states``, the ``bytes`` of their contents, how many have ``expired``.
+    """What a store holds of ``tenant``: ``states``, the bytes of their contents, how many have ``expired``.
 
-    ``oldest`` and ``newest`` are the least and the greatest updatedAt, as the platform sent them.
+    ``content_bytes`` are those that the platform sent, None when some are sealed, which hides it; ``stored_bytes`` are
+    those that the store keeps of them. ``oldest`` and ``newest`` are the least and the greatest updatedAt, as the
+    platform sent them.
     """
 
     tenant: str
     states: int
-    bytes: int
+    content_bytes: int | None
+    stored_bytes: int
     expired: int
     oldest: str
     newest: str
@@ -30,13 +33,14 @@ def tallies(store: Store, now: int, tenant: str | None = None) -> Iterator[Tally
 
 
 def _tally(tenant: str, summaries: Iterator[Summary], now: int) -> Tally:
-    states, size, expired = 0, 0, 0
+    states, size, expired, is_sealed = 0, 0, 0, False
     for one in summaries:
         if not states:
             oldest = newest = one.updated_at
         states += 1
         size += one.size
+        is_sealed |= one.sealing_key is not None
         expired += one.expires_at is not None and one.expires_at.has_expired(now)
         oldest = min(oldest, one.updated_at, key=lambda instant: instant.nanoseconds)
         newest = max(newest, one.updated_at, key=lambda instant: instant.nanoseconds)
-    return Tally(tenant, states, size, expired, oldest.text, newest.text)
+    return Tally(tenant, states, None if is_sealed else size, size, expired, oldest.text, newest.text)
