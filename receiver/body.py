@@ -7,11 +7,14 @@ from werkzeug.http import parse_options_header
 from werkzeug.wsgi import get_content_length
 
 from receiver import strictjson
-from receiver.problems import BadRequest, TooLarge, UnknownCoding, UnsupportedMedia
+from receiver.problems import BadRequest, Busy, TooLarge, UnknownCoding, UnsupportedMedia
 
-# In the WSGI environ: set once the body was read to its end; a function that asks a waiting client for it.
+# In the WSGI environ: set once the body was read to its end; a function that asks a waiting client for it; one that
+# waits until a body of so many bytes may be worked on, and raises Busy; whose request it is, once the signature holds.
 BODY_READ = "receiver.body_read"
 CONTINUE = "receiver.continue"
+ADMIT = "receiver.admit"
+TENANT = "receiver.tenant"
 _VALUES_OF_AN_ITEM = 16  # one is known; the rest is for members that the platform may add
 _MOST_VALUES = 1_000_000  # of any body; 32 MiB have room for 860,000 ids
 
@@ -20,7 +23,8 @@ def read(environ: MutableMapping, limit: int) -> bytes:
     """Return the body of the request in the WSGI ``environ``, at most ``limit`` bytes, as they were sent.
 
     Raises UnsupportedMedia or UnknownCoding unless it is plain JSON in UTF-8, TooLarge beyond the limit (declared:
-    unread; chunked: as soon as it is passed), BadRequest when it is empty or ends early.
+    unread; chunked: as soon as it is passed), BadRequest when it is empty or ends early, Busy when the server has no
+    room for it.
     """
     declared = get_content_length(environ)
     chunked = declared is None and "HTTP_TRANSFER_ENCODING" in environ
@@ -32,7 +36,7 @@ def read(environ: MutableMapping, limit: int) -> bytes:
     try:
         environ.get(CONTINUE, lambda: None)()
         body = environ["wsgi.input"].read(limit + 1 if declared is None else declared)
-    except MemoryError:
+    except (MemoryError, Busy):
         raise
     except Exception as cause:  # what a server raises here is its own; it always is the sender's doing
         raise BadRequest(f"body: {type(cause).__name__}", "The body ended early or is malformed.") from None
@@ -41,7 +45,12 @@ def read(environ: MutableMapping, limit: int) -> bytes:
     if declared is not None and len(body) < declared:
         raise BadRequest("body: shorter than declared", "The body ended early or is malformed.")
     environ[BODY_READ] = True
+    environ.get(ADMIT, _at_once)(len(body))
     return body
+
+
+def _at_once(_size: int) -> None:
+    """Let a body be worked on, under a server that does not count them."""
 
 
 def _check_type(environ: Mapping) -> None:

@@ -10,113 +10,28 @@ import contextlib
 import selectors
 import socket
 import ssl
-import threading
 import time
+from collections.abc import Mapping
 
-from gunicorn.http import errors, get_parser
-from gunicorn.http.unreader import SocketUnreader
+from gunicorn.http import get_parser
+from gunicorn.util import close
 from gunicorn.workers.gthread import TConn
 
 from receiver import heads
-from receiver.turns import waiting
+from receiver.capacity import Capacity
+from receiver.sending import Outgoing
+from receiver.uploads import PacedUnreader, caller_of
 
-LARGE = 256 << 10  # bytes of a body or reply of which as many are held at once as there are threads
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_READ = 64 << 10  # bytes in one go
 _OTHER_HEADERS = 56 << 10  # bytes of a head beside one header as large as STORAGE_MAX_HEADER allows
 _MOST_READS = 32  # of a head in one go, however little each brings; then it is the others' turn
 _LINGER = 5.0  # seconds for a client to stop sending and to take its last reply
 _MOST_DISCARDED = 64 << 20  # bytes of it
-_GRACE = 5.0  # seconds
-_LEAST_RATE = 16 << 10  # bytes a second
-_BRIEF = 0.05  # seconds of a request in which its thread waits for the client as for anything else
-
-
-class Pace:
-    """How long a client may take to send or to be sent something: ``most`` seconds, or less if it dawdles.
-
-    It may move nothing for ``grace`` seconds, and then so many bytes a second on average.
-    """
-
-    def __init__(self, most: float, grace: float = _GRACE):
-        self._began = time.monotonic()
-        self._most = most
-        self._grace = grace
-        self.moved = 0  # bytes
-
-    def left(self) -> float:
-        """Return the seconds that are left for the next bytes; 0 when its time is over."""
-        now = time.monotonic() - self._began
-        if now >= self._most:
-            return 0.0
-        earned = self._grace + self.moved / _LEAST_RATE
-        return max(0.001, min(self._most, earned) - now)  # what is there already can be taken
 
 
 class HandshakeFailed(Exception):
     """No TLS was agreed on. The text says why, in OpenSSL's words; none when the client just went away."""
-
-
-class PacedUnreader(SocketUnreader):
-    """Reads a body from a socket as long as its client keeps pace; then the client counts as gone.
-
-    Of large bodies so many are held at once as ``large`` allows; the others wait for that.
-    """
-
-    def __init__(self, sock: socket.socket, large: threading.Semaphore):
-        super().__init__(sock)
-        self._large = large
-        self.expect(0.0)
-        self._holds_large = False
-
-    def expect(self, seconds: float) -> None:
-        """Begin to read a body that has ``seconds`` to arrive."""
-        self._pace = Pace(seconds)
-        self._brief = _BRIEF
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return what arrives next; raises NoMoreData when nothing does in time."""
-        outer = self.sock.gettimeout()
-        try:
-            if self._pace.moved > LARGE and not self._holds_large:
-                self._await_large()
-            if self._brief > 0:
-                with contextlib.suppress(TimeoutError):
-                    return self._receive_soon(size_hint)
-            return self._receive(size_hint, waiting(for_client=True), self._pace.left())
-        except TimeoutError:
-            raise errors.NoMoreData() from None
-        finally:
-            self.sock.settimeout(outer)
-
-    def _receive_soon(self, size_hint: int | None) -> bytes:
-        began = time.monotonic()
-        try:
-            return self._receive(size_hint, waiting(), self._brief)
-        finally:
-            self._brief -= time.monotonic() - began
-
-    def _receive(self, size_hint: int | None, context: waiting, most: float) -> bytes:
-        left = self._pace.left()
-        if not left:
-            raise TimeoutError
-        self.sock.settimeout(min(left, most))
-        with context:
-            data = super().chunk(size_hint)
-        self._pace.moved += len(data)
-        return data
-
-    def _await_large(self) -> None:
-        with waiting(for_client=True):
-            self._holds_large = self._large.acquire(timeout=self._pace.left())
-        if not self._holds_large:
-            raise TimeoutError
-
-    def let_go(self) -> None:
-        """Make room for another large body: this one's request was answered."""
-        if self._holds_large:
-            self._holds_large = False
-            self._large.release()
 
 
 class Connection(TConn):
@@ -125,7 +40,7 @@ class Connection(TConn):
     ``context`` is for TLS, which has to be agreed on within that time, too. Raises OSError when the client is gone.
     """
 
-    def __init__(self, plain: TConn, read_timeout: float, context: ssl.SSLContext | None, large: threading.Semaphore):
+    def __init__(self, plain: TConn, read_timeout: float, context: ssl.SSLContext | None, capacity: Capacity):
         super().__init__(plain.cfg, plain.sock, plain.client, plain.server)
         self.read_timeout = read_timeout
         self.is_agreed = context is None
@@ -137,8 +52,11 @@ class Connection(TConn):
         self.searched = 0  # bytes of it, for its end
         self.ended = False
         self.deadline = 0.0
+        self.left = 0.0  # seconds that a body has, once its head is there
         self.discarded = 0
-        self._large = large
+        self.outgoing: Outgoing | None = None
+        self.caller: tuple[str | None, str] = (None, "")
+        self._capacity = capacity
         if context:
             self.sock = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
 
@@ -189,6 +107,8 @@ class Connection(TConn):
             return False
         except OSError:
             self.ended = True
+        # From now on time passes while the request waits for a thread: that is not the client's.
+        self.left = self.deadline - time.monotonic()
         return True
 
     def _has_end(self) -> bool:
@@ -196,11 +116,6 @@ class Connection(TConn):
         start = max(0, self.searched - len(_END_OF_HEAD) + 1)
         self.searched = len(self.head)
         return self.head.find(_END_OF_HEAD, start) >= 0
-
-    def send_at_once(self, data: bytes) -> None:
-        """Send what the socket takes of ``data`` without waiting."""
-        with contextlib.suppress(OSError):
-            self.sock.send(data)
 
     def _agree(self) -> None:
         if not self.is_begun:
@@ -230,18 +145,27 @@ class Connection(TConn):
         if not self.initialized:
             self.initialized = True
             self.parser = get_parser(self.cfg, self.sock, self.client)
-            self.parser.unreader = PacedUnreader(self.sock, self._large)
+            self.parser.unreader = PacedUnreader(self.sock, self._capacity)
         is_whole = _END_OF_HEAD in self.head
-        self.parser.unreader.expect(self.deadline - time.monotonic() if is_whole else 0.0)
+        self.parser.unreader.expect(self.left if is_whole else 0.0, len(self.head))
         self.last_head = bytes(self.head)
         self.parser.unreader.unread(self.last_head)
         self.head.clear()
         self.searched = 0
 
-    def let_go(self) -> None:
-        """Let go of what the request that was answered took of the worker."""
+    def begin_request(self, environ: Mapping) -> None:
+        """Note the WSGI ``environ`` of the request, which will tell whose body or reply it is."""
+        self.parser.unreader.environ = environ
+
+    def let_go(self) -> bool:
+        """Let go of what the request took of the worker; return whether its client has yet to take of the reply."""
+        if self.outgoing and self.outgoing.rest and self.sock.fileno() != -1:
+            self.caller = caller_of(self.parser.unreader.environ)
+        else:
+            self.outgoing = None
         if self.initialized:
             self.parser.unreader.let_go()
+        return self.outgoing is not None
 
     def expect_end(self, hurried: bool) -> None:
         """Say that no more will be sent, and wait for the client to say so; ``hurried`` when the worker is stopping.
@@ -271,6 +195,10 @@ class Connection(TConn):
             return True
         self.discarded += len(data)
         return not data or self.discarded > _MOST_DISCARDED
+
+    def abort(self) -> None:
+        """Close the socket in the middle of a reply, without a word."""
+        close(self.sock)
 
     def close(self, graceful: bool = False) -> None:
         """Close the socket, unless the thread that answered has done so already; never wait for the client."""

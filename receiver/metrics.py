@@ -19,6 +19,7 @@ ROOMS = ("verify", "body", "open", "store", "seal")
 SAVED = ("stored", "ignored")
 JTI = ("new", "repeated", "conflicting", "refused")
 CONNECTIONS = ("in_use", "idle")
+DROPPED = ("reply", "slow_reply", "body")
 RARE = (("500", "damaged"), ("500", "defect"), ("503", "store_unavailable"), ("507", "store_full"))
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BYTES = tuple(1024 * 4**power for power in range(9))  # 1 KiB to 64 MiB
@@ -48,6 +49,9 @@ DECLARED = {
     "changes": Declared("Counter", "changes", "Saves and deletes by what became of their jti.", ("jti",), JTI),
     "saved": Declared("Counter", "saved_states", "States in saves; ignored are older ones.", ("outcome",), SAVED),
     "deleted": Declared("Counter", "deleted_states", "States that were deleted."),
+    "dropped": Declared(
+        "Counter", "slow_clients_dropped", "Replies and bodies that were given up.", ("waiting",), DROPPED
+    ),
     "connects": Declared("Counter", "store_connects", "Connections made to a database server."),
     "seconds": Declared("Histogram", "request_seconds", "From head to reply.", ("call",), CALLS, _SECONDS),
     "received": Declared("Histogram", "request_bytes", "Bodies received.", ("call",), ("save", "delete"), _BYTES),
@@ -153,6 +157,12 @@ def _changed(counts: _Counts, trace: Trace) -> None:
     for outcome, number in zip(SAVED, (effect.stored, effect.ignored), strict=True):
         if number:
             counts.of("saved", outcome).inc(number)
+
+
+def dropped(what: str) -> None:
+    """Count a reply or body, ``what`` of DROPPED, that was given up because of its client."""
+    if _mine is not None:
+        _mine.of("dropped", what).inc()
 
 
 def refused(status: int) -> None:

@@ -13,6 +13,7 @@
 | StoreUnavailable    | 503    | the store is unreachable, or locked for too long            |
 | StoreHangs          | 503    | the store is known to hang: it is not asked                 |
 | StoreFull           | 507    | the store's disk is full                                    |
+| Busy                | 503    | no room for a body: more wait than may, or get on too slowly |
 
 A problem has a public ``message`` that callers get, and a private ``cause`` that only the log gets. Its ``reason`` is a
 word of REASONS, for metrics and the log.
@@ -27,7 +28,7 @@ HEADERS = {"X-ManyWho-Service-Problem-Kind": "service"}
 REASONS = (
     "missing", "malformed", "unverified", "expired", "too_far_ahead", "not_yet", "issuer", "audience", "path", "tenant",
     "jti", "replay", "address", "key_id", "body", "token", "claim", "too_large", "media_type", "coding", "not_found",
-    "method", "http", "damaged", "store_unavailable", "store_full", "defect",
+    "method", "http", "damaged", "store_unavailable", "store_full", "busy", "defect",
 )
 # fmt: on
 _MESSAGES = {
@@ -157,6 +158,15 @@ class StoreFull(Problem):
 
     status = 507
     reason = "store_full"
+
+
+class Busy(Problem):
+    """The receiver has no room for the request at the moment; nothing of it was done."""
+
+    status = 503
+    reason = "busy"
+    has_own_line = True  # slow clients can cause it without end
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
 
 
 def reason_of(status: int) -> str:

@@ -3,10 +3,12 @@
 import json
 import logging
 import time
+from typing import ClassVar
 
 from gunicorn.http import errors
 
-from receiver import problems
+from receiver import metrics, problems
+from receiver.capacity import Waiter
 
 _QUIET = 10.0  # seconds between two lines about what clients may do without end
 
@@ -36,6 +38,24 @@ class Sparing:
         if time.monotonic() >= self._next:
             self._log.warning(f"{text} (%d times since this was last said)", *arguments, self._count)
             self._count, self._next = 0, time.monotonic() + _QUIET
+
+
+class Drops:
+    """Counts what is given up because of slow clients, and warns of it."""
+
+    _TEXTS: ClassVar[dict[str, str]] = {
+        "reply": "dropped: a reply to tenant %s, the slowest of more than may wait for their clients",
+        "slow_reply": "dropped: a reply to tenant %s, which its client did not take in time",
+        "body": "answered 503: a body of tenant %s, since more wait than there is room for",
+    }
+
+    def __init__(self, log: logging.Logger):
+        self._throttled = {what: Sparing(log) for what in self._TEXTS}
+
+    def __call__(self, what: str, waiter: Waiter) -> None:
+        """Note that ``waiter`` was dropped, which was ``what`` (of metrics.DROPPED)."""
+        metrics.dropped(what)
+        self._throttled[what].say(self._TEXTS[what], waiter.tenant or "-")
 
 
 def status_of(exc: Exception) -> int:

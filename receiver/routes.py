@@ -150,7 +150,9 @@ def _receiver() -> Receiver:
 
 def _caller(tenant: str, now: float) -> Caller:
     with g.trace.room("verify"):
-        return _proven(tenant, now)
+        caller = _proven(tenant, now)
+    request.environ[body.TENANT] = g.trace.tenant
+    return caller
 
 
 def _proven(tenant: str, now: float) -> Caller:

@@ -29,6 +29,11 @@ def share_of(workers: int) -> int:
     return min(_USEFUL, max(1, processors // workers))
 
 
+def lendable_of(threads: int, most: int = _MOST) -> int:
+    """Return how many of a pool of so many ``threads`` may wait for clients without counting."""
+    return max(0, most - threads)
+
+
 class _Seat(Generic[Job]):
     """Where a thread without a turn waits: the lock is released when it gets one, with a job if it had none."""
 
@@ -48,7 +53,7 @@ class Pool(Generic[Job]):
         self._serve = serve
         self._guard = threading.RLock()  # never taken by a signal handler
         self._startable = threads  # below 0: so many are there that others were started for
-        self._lendable = max(0, most - threads)  # places
+        self._lendable = lendable_of(threads, most)  # places
         self._free = turns
         self._jobs: deque[Job] = deque()
         self._returning: deque[_Seat[Job]] = deque()  # threads whose wait is over

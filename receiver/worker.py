@@ -5,9 +5,7 @@ in the thread that accepts them, and quotes the fault in its error pages.
 """
 
 import contextlib
-import ctypes
 import errno
-import gc
 import os
 import select
 import selectors
@@ -23,22 +21,22 @@ from gunicorn.http import errors
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn
 
-from receiver import metrics, reloading, turns
+from receiver import memory, metrics, reloading, turns
 from receiver.addresses import Gate, unmapped
+from receiver.capacity import Capacity
 from receiver.connection import Connection, HandshakeFailed
 from receiver.heads import HeadRefused, fault_of
-from receiver.refusals import Sparing, reply, status_of, tls_fault
+from receiver.refusals import Drops, Sparing, reply, status_of, tls_fault
+from receiver.replies import Replies
 from receiver.routes import public_path
-from receiver.sending import bounded, send_patiently
+from receiver.sending import bounded, send_at_once
 from receiver.signals import SignalledWorker
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
-_LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections
-_GARBAGE = 10_000  # objects that a worker makes before it looks for rings among them, some 50 requests'
 _AGAIN = 5.0  # seconds until keys and certificates that could not be taken are tried once more
 _BREATH = 0.5  # seconds without new connections when the system has no room for one
+_MAX_BODY = 32 << 20  # bytes; under gunicorn's own application, which has no settings of ours
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -51,7 +49,9 @@ class Worker(SignalledWorker):
         settings = getattr(self.app, "settings", None)
         self.prefix = settings.public_prefix if settings else ""
         self.gate: Gate = getattr(self.app, "gate", Gate())
-        self.large = threading.BoundedSemaphore(self.cfg.threads)
+        max_body = settings.max_body if settings else _MAX_BODY
+        self.capacity = Capacity(max_body, self.cfg.threads, turns.lendable_of(self.cfg.threads), Drops(self.log))
+        self.replies = Replies(self)
         self.deaf_until = 0.0
         self.reading_anew = threading.Lock()
         self.not_listed, self.not_agreed, self.no_head, self.no_room = (Sparing(self.log) for _ in range(4))
@@ -133,7 +133,7 @@ class Worker(SignalledWorker):
         plain.client = unmapped(plain.client)
         if self.gate.lets_in(_peer(plain.client)):
             with contextlib.suppress(OSError, ValueError):  # the client is gone
-                return Connection(plain, READ_TIMEOUT, self.tls_context(), self.large)
+                return Connection(plain, READ_TIMEOUT, self.tls_context(), self.capacity)
         else:
             self.not_listed.say("closed: %s is not one of STORAGE_ALLOW_FROM", _peer(plain.client))
         plain.close()
@@ -146,7 +146,8 @@ class Worker(SignalledWorker):
         except HeadRefused as fault:
             self.no_head.say("refused: no request from %s, %s", _peer(conn.client) or "-", fault)
             metrics.refused(fault.status)
-            conn.send_at_once(reply(fault.status, ""))
+            with contextlib.suppress(OSError):
+                send_at_once(conn.sock, reply(fault.status, ""))
             return self._linger
         except HandshakeFailed as fault:
             if str(fault):
@@ -165,8 +166,16 @@ class Worker(SignalledWorker):
 
     def _serve(self, conn: Connection) -> None:
         """Answer the request on ``conn``, in a thread; then it waits for the next one, or goes to its end."""
+        has_rest = kept = False
+        self.served.conn = conn
         try:
-            if not self._handle(conn):
+            try:
+                kept = self.handle(conn)
+            finally:
+                has_rest = conn.let_go()
+            if has_rest:
+                self.method_queue.defer(self.replies.take, conn, kept)
+            elif not kept:
                 self.method_queue.defer(self._linger, conn)
             elif conn.has_more():
                 self.method_queue.defer(self.enqueue_req, conn)
@@ -178,12 +187,14 @@ class Worker(SignalledWorker):
             self.method_queue.defer(self._linger, conn)
             raise
 
-    def _handle(self, conn: Connection) -> bool:
-        self.served.conn = conn
-        try:
-            return self.handle(conn)
-        finally:
-            conn.let_go()
+    def go_on(self, conn: Connection, kept: bool) -> None:
+        """Go on with ``conn``, whose reply was taken to its end: wait for its next request if it is ``kept``."""
+        if not kept:
+            self._linger(conn)
+        elif conn.has_more():
+            self.enqueue_req(conn)
+        else:
+            self._keep(conn)
 
     def _keep(self, conn: Connection) -> None:
         """Let ``conn`` wait in the poller for its next request, without a word to the main thread."""
@@ -220,11 +231,8 @@ class Worker(SignalledWorker):
     def load_wsgi(self) -> None:
         """Load the application, and close the connection behind any request whose body it did not read."""
         super().load_wsgi()
-        self.wsgi = bounded(self.wsgi, READ_TIMEOUT, self.large, self._is_ending)
-        # What is there now stays: looking for garbage in it, again and again, is work for nothing.
-        gc.freeze()
-        gc.set_threshold(_GARBAGE)
-        _give_memory_back()
+        self.wsgi = bounded(self.wsgi, READ_TIMEOUT, self._is_ending)
+        memory.settle()
 
     def _is_ending(self) -> bool:
         """Tell whether the receiver is about to end: whoever uses this connection had better make another one."""
@@ -232,14 +240,14 @@ class Worker(SignalledWorker):
         return life is not None and life.is_ending
 
     def handle_request(self, req, conn: Connection) -> bool:
-        """Answer ``req``; a client that does not take the reply in time is left."""
+        """Answer ``req``; what the client does not take soon is left for the poller."""
         # gunicorn would say "100 Continue" before the application has judged the request.
         req.expects_continue, req._expected_100_continue = req._expected_100_continue, False
+        req.connection = conn
         try:
             return super().handle_request(req, conn)
-        except TimeoutError:
-            self.log.info("the reply was not taken in time by %s", _peer(conn.client) or "-")
-            return False
+        finally:
+            req.connection = None  # else they would hold one another, and what was read
 
     def _linger(self, conn: Connection) -> None:
         """Take ``conn`` to its end without a thread, unless the one that answered has closed it."""
@@ -261,8 +269,9 @@ class Worker(SignalledWorker):
         conn.close()
 
     def murder_pending(self) -> None:
-        """Close connections whose request did not arrive in time, and those that have lingered long enough."""
+        """Close connections whose time is over: no request, a reply that is not taken, enough of lingering."""
         super().murder_pending()
+        self.replies.expire()
         while self.lingering and self.lingering[0].timeout <= time.monotonic():
             self._end_lingering(self.lingering.popleft())
 
@@ -283,17 +292,9 @@ class Worker(SignalledWorker):
         if uri.startswith("/"):
             uri = public_path(uri, self.prefix)
         with contextlib.suppress(OSError):
-            send_patiently(client, reply(status, uri), READ_TIMEOUT)
+            send_at_once(client, reply(status, uri))  # it fits, unless the client takes nothing at all
 
 
 def _peer(address: object) -> str:
     """Return the text of a socket's ``address``; empty for a Unix socket."""
     return str(address[0]) if isinstance(address, tuple) else ""
-
-
-def _give_memory_back() -> None:
-    """Have glibc return what a large state took as soon as it is free; it would keep it, and take more for the next."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        mallopt(_M_TRIM_THRESHOLD, 8 * _LARGE)

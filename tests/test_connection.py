@@ -1,7 +1,6 @@
 """The head of a request, however small the pieces are that it arrives in."""
 
 import ssl
-import threading
 import time
 
 import pytest
@@ -9,6 +8,7 @@ from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn
 
 from receiver import connection
+from receiver.capacity import Capacity
 from receiver.connection import Connection
 
 
@@ -41,7 +41,9 @@ class Records(ssl.SSLSocket):
 
 
 def received(*how):
-    connected = Connection(TConn(Config(), Records(*how), ("h", 1), ("h", 2)), 30, None, threading.Semaphore(1))
+    connected = Connection(
+        TConn(Config(), Records(*how), ("h", 1), ("h", 2)), 30, None, Capacity(1 << 20, 1, 8, lambda *_: None)
+    )
     connected.expect_head()
     return connected
 

@@ -61,6 +61,7 @@ VALUES = {
     "check": set(probes.NAMES),
     "state": {*metrics.CONNECTIONS, "configured", "running"},
     "role": set(ROLES),
+    "waiting": set(metrics.DROPPED),
     "job": {"receiver"},
 }
 
