@@ -2,7 +2,6 @@
 
 import codecs
 import contextlib
-import errno
 import os
 import shlex
 import stat
@@ -35,12 +34,6 @@ def read_text(path: str | os.PathLike) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("is not text in UTF-8") from None
-
-
-def check_regular(path: str | os.PathLike) -> None:
-    """Raise OSError unless ``path`` leads to a regular file, for libraries that would wait for ever at a pipe."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file", os.fspath(path))
 
 
 def check_private(path: str | os.PathLike) -> str | None:

@@ -51,7 +51,6 @@ def load(settings: Settings) -> tuple[Terms | None, list[str]]:
     if not all(getattr(settings, name) for name in said):
         return None, []  # they name no file, which was said already
     try:
-        files.check_regular(settings.tls_cert)
         certificate = x509.load_pem_x509_certificates(Path(settings.tls_cert).read_bytes())[0]
     except (OSError, ValueError) as cause:
         return None, [f"STORAGE_TLS_CERT: must hold a certificate in PEM ({_misfit(settings.tls_cert, cause)})"]
@@ -91,7 +90,6 @@ def _load_key(context: ssl.SSLContext, settings: Settings) -> list[str]:
         return settings.key_passphrase.text
 
     try:
-        files.check_regular(settings.tls_key)
         context.load_cert_chain(settings.tls_cert, settings.tls_key, passphrase)
     except (OSError, ValueError) as cause:
         reason = _reason(cause)
@@ -106,7 +104,6 @@ def _load_key(context: ssl.SSLContext, settings: Settings) -> list[str]:
 def _load_authorities(context: ssl.SSLContext, path: str) -> list[str]:
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        files.check_regular(path)
         context.load_verify_locations(path)
     except OSError as cause:
         return [f"STORAGE_TLS_CLIENT_CA: must hold certificates in PEM ({_misfit(path, cause)})"]

@@ -30,7 +30,9 @@ SELF = {"pid": os.getpid(), "addresses": ["http://127.0.0.1:1"], "admin": None, 
 
 def remake(path, tenant=None, made=None, owner=None):
     """Take the folder ``path`` away, and make one of that name as another user would, perhaps with keys ``made``."""
-    shutil.rmtree(path)
+    until(
+        lambda: shutil.rmtree(path, ignore_errors=True) or not path.exists()
+    )  # a worker may just begin to count there
     for folder in (path, path / "trial", path / "metrics"):
         folder.mkdir(mode=0o700)
     (path / "lock").touch()
