@@ -6,6 +6,8 @@ from datetime import date
 
 NANOSECONDS = 1_000_000_000
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+# Seconds since 1970. An expiry before year 2 means never: .NET's unset time is 0001-01-01T00:00:00, with any offset.
+EXPIRY_FROM = (date(2, 1, 1).toordinal() - _EPOCH_DAY) * 24 * 3600
 _ISO_8601 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(?:Z|([+-])(\d\d):(\d\d))",
     re.ASCII,
@@ -18,10 +20,23 @@ class Instant:
 
     ``nanoseconds`` is an int, UTC, since 1970-01-01T00:00:00Z. Instants are compared by that number. It
     has no bounds: years 1 to 9999 do not fit into 64 bits of nanoseconds.
+
+    ``rounded`` marks a time that the Java service's database rounded: the platform's may have been up to so many
+    nanoseconds earlier. Newer wins by ``earliest``, so that the platform's own time, sent again, counts as equal.
     """
 
     text: str
     nanoseconds: int
+    rounded: int = 0
+
+    @property
+    def earliest(self) -> int:
+        """The earliest time that this one may stand for, in nanoseconds as above."""
+        return self.nanoseconds - self.rounded
+
+    def has_expired(self, now: int) -> bool:
+        """Tell whether this expiry is earlier than ``now``, nanoseconds as above; one in year 1 means never."""
+        return EXPIRY_FROM * NANOSECONDS <= self.nanoseconds < now
 
     @classmethod
     def parse(cls, text: str) -> "Instant":

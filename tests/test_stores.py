@@ -14,6 +14,7 @@ import pytest
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS, Content, Instant, State
 from receiver.stores import Effect, Receipt, open_store
+from receiver.stores.tally import tallies
 
 NOW = 1_800_000_000
 SERVERS = {  # and who makes their databases
@@ -24,6 +25,13 @@ SERVERS = {  # and who makes their databases
 }
 BACKENDS = ["sqlite", "filesystem", *SERVERS]
 EDGES = ("0001-01-01T00:00:00+18:00", "9999-12-31T23:59:59.9999999-18:00", "1969-12-31T23:59:59.9Z")
+UNSET = (
+    "0001-01-01T00:00:00+00:00",
+    "0001-01-01T00:00:00.0000000Z",
+    "0001-01-01T00:00:00.0000000+14:00",
+    "0001-01-01T00:00:00-08:00",
+    "0001-12-31T23:59:59.9999999Z",
+)
 CONTENTS = ("", "\ufeff", "\u2028", "\U0010ffff", "e\u0301", "\x01", "'\"\\;--", "a" * 20_000_000)
 CONTENTS += (
     '{"b":1, "a" : 2,"b":3}',
@@ -111,6 +119,36 @@ def test_a_tie_goes_to_the_later_arrival(store):
     for content in ("b", "a", "c"):
         assert store.save(TENANT, [a_state(content=content)], None).stored == 1
         assert store.find(TENANT, uid(10)).content.text == content
+
+
+def rounded(text: str, by: int) -> Instant:
+    """Return the instant of ``text`` as an adopted row has it: the Java service's database rounded it."""
+    return dataclasses.replace(Instant.parse(text), rounded=by)
+
+
+def test_a_time_that_the_java_services_database_rounded_gives_way_to_the_platforms_own(store):
+    """It stored ….1234567 as ….123457; what is certainly older is ignored all the same, and the mark goes."""
+    for number, second in ((10, "01"), (11, "00")):  # the second one borrows from the second before
+        text = f"2026-01-01T00:00:{second}.{'123457' if number == 10 else '000000'}Z"
+        adopted = a_state(number, updated_at=rounded(text, 500), content="adopted")
+        assert store.save(TENANT, [adopted], None).stored == 1
+        assert store.find(TENANT, uid(number)) == adopted
+        before = "2026-01-01T00:00:01.1234564Z" if number == 10 else "2025-12-31T23:59:59.9999994Z"
+        same = "2026-01-01T00:00:01.1234567Z" if number == 10 else "2025-12-31T23:59:59.9999996Z"
+        assert store.save(TENANT, [a_state(number, before)], None).ignored == 1
+        assert store.save(TENANT, [a_state(number, same)], None).stored == 1
+        assert store.find(TENANT, uid(number)).updated_at == Instant.parse(same)
+        assert store.save(TENANT, [adopted], None).ignored == 1  # a copy brings the adopted one once more
+        assert store.save(TENANT, [a_state(number, before)], None).ignored == 1
+
+
+def test_a_rounded_time_is_known_by_its_summary_and_its_content_can_be_replaced(store):
+    adopted = a_state(updated_at=rounded("2026-01-01T00:00:01Z", NANOSECONDS // 2))
+    store.save(TENANT, [adopted], None)
+    assert [one.updated_at for one in store.summaries()] == [adopted.updated_at]
+    resealed = dataclasses.replace(adopted, content=Content("other"))
+    assert store.exchange(TENANT, [(adopted, resealed)]) == 1
+    assert list(store.scan()) == [resealed]
 
 
 def test_an_older_state_is_ignored_and_counted(store):
@@ -233,13 +271,25 @@ def test_only_states_that_have_expired_are_purged(store):
         14: "2027-01-14T21:00:00-11:00",
         15: "9999-12-31T23:59:59.9999999Z",
         16: None,
-        17: "0001-01-01T00:00:00Z",
+        17: "0002-01-01T00:00:00Z",
     }
     assert Instant.parse(times[12]).nanoseconds == moment
     for number, text in times.items():
         store.save(TENANT, [a_state(number, expires_at=Instant.parse(text) if text else None)], None)
     assert store.purge(moment) == 3
     assert [state.id for state in store.scan()] == [uid(number) for number in (12, 13, 14, 15, 16)]
+
+
+@pytest.mark.case("I09")
+def test_an_expiry_in_year_1_is_kept_as_it_is_and_means_never(store):
+    """.NET's unset time, with any offset and fraction: also where the offset moves it before year 1."""
+    times = dict(enumerate(UNSET, start=10))
+    for number, text in times.items():
+        store.save(TENANT, [a_state(number, expires_at=Instant.parse(text))], None)
+    assert store.purge(NOW * NANOSECONDS) == 0
+    assert {state.id: state.expires_at.text for state in store.scan()} == {uid(n): text for n, text in times.items()}
+    (tally,) = tallies(store, NOW * NANOSECONDS)
+    assert (tally.states, tally.expired) == (len(UNSET), 0)
 
 
 @pytest.mark.case("C12")

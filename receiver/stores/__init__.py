@@ -102,7 +102,7 @@ class Store(ABC):
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         """Save all ``states`` of ``tenant`` or none, durably, together with ``receipt``; return the Effect.
 
-        A state replaces a stored one when its ``updated_at`` is equal or later; ``tenant``, ``id``,
+        A state replaces a stored one when its ``updated_at`` is equal or later, by ``earliest``; ``tenant``, ``id``,
         ``parent`` and ``created_at`` keep their first values. Within ``states`` the order is that of the
         sequence. Raises ReplayRefused when ``receipt`` conflicts with the one kept under its ``jti``.
         """
@@ -135,7 +135,7 @@ class Store(ABC):
     def purge(self, before: int) -> int:
         """Delete states whose ``expires_at`` is earlier than ``before`` (nanoseconds since the epoch, UTC).
 
-        Returns how many there were. A state without ``expires_at`` is never purged.
+        Returns how many there were. A state without ``expires_at``, or with one in year 1, is never purged.
         """
 
     @abstractmethod

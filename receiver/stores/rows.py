@@ -1,8 +1,10 @@
 """A state ↔ the values of a row, the same for every store that keeps rows: SQLite and the database servers.
 
 Times are kept as they came; the order is by whole seconds since 1970, UTC, and nanoseconds: years 1 to 9999 do
-not fit into one 64-bit number of nanoseconds. Without ``content_crc32`` a flipped bit, or a content that somebody
-changed, would be served as what was saved.
+not fit into one 64-bit number of nanoseconds. They are those of the text, or up to half a second earlier: that
+difference marks a row adopted from the Java service, whose database rounded (Instant.rounded).
+
+Without ``content_crc32`` a flipped bit, or a content that somebody changed, would be served as what was saved.
 """
 
 import zlib
@@ -16,8 +18,9 @@ from receiver.stores import OnDamage
 Made = TypeVar("Made", State, Summary)
 FIELDS = (
     *("id", "tenant", "parent", "flow", "flow_version", "is_done", "current_map_element", "current_user"),
-    *("created_at", "updated_at", "expires_at", "content", "content_crc32", "sealing_key"),
+    *("created_at", "updated_at", "updated_nanosecond", "expires_at", "content", "content_crc32", "sealing_key"),
 )
+_MOST_ROUNDED = NANOSECONDS // 2
 # What a newer state replaces; the rest keeps its first value (PROTOCOL, "Newer wins").
 REPLACED = (
     *("flow", "flow_version", "is_done", "current_map_element", "current_user", "updated_at"),
@@ -37,7 +40,7 @@ def readable(rows: Iterable[tuple], make: Callable[[tuple], Made], on_damage: On
 
 def row_of(tenant: str, state: State) -> dict[str, object]:
     """Return the values of ``state`` by the name of their field, for ``tenant``."""
-    second, nanosecond = divmod(state.updated_at.nanoseconds, NANOSECONDS)
+    second, nanosecond = divmod(state.updated_at.earliest, NANOSECONDS)
     expires = state.expires_at
     return {
         "id": state.id,
@@ -80,7 +83,7 @@ def state_of(row: tuple) -> State:
 
     A row that was adopted from the Java service has no ``content_crc32``, and nothing to compare with.
     """
-    *ids, is_done, element, user, created, updated, expires, content, crc32, sealing_key = row
+    *ids, is_done, element, user, created, updated, nanosecond, expires, content, crc32, sealing_key = row
     try:
         if crc32 is not None and zlib.crc32(content.encode("utf-8")) != crc32:
             raise ValueError("the content is not what was saved")
@@ -90,7 +93,7 @@ def state_of(row: tuple) -> State:
             element,
             user,
             Instant.parse(created),
-            Instant.parse(updated),
+            _updated_at(updated, nanosecond),
             Instant.parse(expires) if expires else None,
             Content(content, sealing_key and str(sealing_key)),
         )
@@ -99,10 +102,17 @@ def state_of(row: tuple) -> State:
 
 
 def summary_of(row: tuple) -> Summary:
-    """Return the Summary in ``row`` (texts, the size, the sealing key); raises StoreDamaged."""
-    tenant, id, updated, expires, size, sealing_key = row
+    """Return the Summary in ``row`` (ids, times, the size, the sealing key); raises StoreDamaged."""
+    tenant, id, updated, nanosecond, expires, size, sealing_key = row
     try:
-        instants = Instant.parse(updated), Instant.parse(expires) if expires else None
+        instants = _updated_at(updated, nanosecond), Instant.parse(expires) if expires else None
         return Summary(tenant, id, *instants, size, sealing_key and str(sealing_key))
     except (AttributeError, TypeError, ValueError) as cause:
         raise StoreDamaged(f"state {id!s:.36} cannot be read back") from cause
+
+
+def _updated_at(text: str, nanosecond: int) -> Instant:
+    """Return the instant of ``text``, rounded if the row's ``nanosecond`` is that of an earlier one (see above)."""
+    instant = Instant.parse(text)
+    rounded = (instant.nanoseconds - nanosecond) % NANOSECONDS
+    return Instant(text, instant.nanoseconds, rounded) if 0 < rounded <= _MOST_ROUNDED else instant

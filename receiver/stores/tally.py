@@ -36,7 +36,7 @@ def _tally(tenant: str, summaries: Iterator[Summary], now: int) -> Tally:
             oldest = newest = one.updated_at
         states += 1
         size += one.size
-        expired += one.expires_at is not None and one.expires_at.nanoseconds < now
+        expired += one.expires_at is not None and one.expires_at.has_expired(now)
         oldest = min(oldest, one.updated_at, key=lambda instant: instant.nanoseconds)
         newest = max(newest, one.updated_at, key=lambda instant: instant.nanoseconds)
     return Tally(tenant, states, size, expired, oldest.text, newest.text)

@@ -93,9 +93,9 @@ def compare(
 def _judge(verdict: Copied, here: State | None, there: State | None) -> None:
     if here is None:
         verdict.only += 1
-    elif there is None or there.updated_at.nanoseconds < here.updated_at.nanoseconds:
+    elif there is None or there.updated_at.earliest < here.updated_at.earliest:
         verdict.behind += 1
-    elif there.updated_at.nanoseconds > here.updated_at.nanoseconds:
+    elif there.updated_at.earliest > here.updated_at.earliest:
         verdict.newer += 1
     else:
         verdict.source.update(_bytes_of(here))
@@ -127,7 +127,7 @@ def _missing_in(target: Iterator[Summary]) -> Callable[[Summary], bool]:
             ahead = next(target, None)
         if ahead is None or key_of(ahead) != key_of(one):
             return True
-        return ahead.updated_at.nanoseconds < one.updated_at.nanoseconds
+        return ahead.updated_at.earliest < one.updated_at.earliest
 
     return is_missing
 

@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Self
 
 from receiver.problems import StoreDamaged, StoreMisplaced
@@ -96,6 +97,8 @@ def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
     content = state.content.text.encode("utf-8")
     fields = metadata_of(state) | {"tenant": tenant}
     fields |= {"contentBytes": len(content), "contentCrc32": f"{zlib.crc32(content):08x}"}
+    if state.updated_at.rounded:
+        fields["updatedRounded"] = state.updated_at.rounded
     if state.content.sealing_key:
         fields["sealingKey"] = state.content.sealing_key
     return to_line(fields), content
@@ -157,7 +160,7 @@ class StateFile:
 
 
 def _state_of(fields: dict, content: str) -> State:
-    expires = fields["expiresAt"]
+    updated, expires = Instant.parse(fields["updatedAt"]), fields["expiresAt"]
     return State(
         fields["id"],
         fields["tenant"],
@@ -168,7 +171,7 @@ def _state_of(fields: dict, content: str) -> State:
         fields["currentMapElement"],
         fields["currentUser"],
         Instant.parse(fields["createdAt"]),
-        Instant.parse(fields["updatedAt"]),
+        replace(updated, rounded=fields["updatedRounded"]) if "updatedRounded" in fields else updated,
         Instant.parse(expires) if expires else None,
         Content(content, fields.get("sealingKey")),
     )

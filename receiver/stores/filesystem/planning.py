@@ -107,7 +107,7 @@ def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
             known = newest.get(state.id) or plan.known(state.id)
             if known is None:
                 newest[state.id] = state
-            elif state.updated_at.nanoseconds >= known.updated_at.nanoseconds:
+            elif state.updated_at.earliest >= known.updated_at.earliest:
                 newest[state.id] = replace(state, parent=known.parent, created_at=known.created_at)
             else:
                 continue
@@ -173,4 +173,4 @@ def has_expired(known: Callable[[str], State | None], id: str, before: int) -> b
     except StoreDamaged:  # its time is not known
         return False
     # Whole seconds on both sides: a state goes a second late rather than early.
-    return bool(state and state.expires_at) and state.expires_at.nanoseconds // NANOSECONDS < before // NANOSECONDS
+    return bool(state and state.expires_at) and state.expires_at.has_expired(before // NANOSECONDS * NANOSECONDS)

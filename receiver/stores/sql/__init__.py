@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, Select, delete, func, select
+from sqlalchemy import Connection, Engine, Select, and_, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
 from receiver import metrics
 from receiver.problems import Problem, StoreUnavailable
-from receiver.states import NANOSECONDS, State, Summary
+from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.batches import batches
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
@@ -133,7 +133,8 @@ class SqlStore(Store):
 
     def purge(self, before: int) -> int:
         # Whole seconds on both sides: a state goes a second late rather than early.
-        expired = states.c.expires_second < before // NANOSECONDS
+        second = states.c.expires_second
+        expired = and_(second >= EXPIRY_FROM, second < before // NANOSECONDS)
         some = select(states.c.tenant, states.c.id).where(expired).limit(_IDS_PER_STATEMENT)
         total, count = 0, 1
         while count and (found := self._read(lambda connection: connection.execute(some).all())):

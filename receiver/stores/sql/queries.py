@@ -11,7 +11,7 @@ from receiver.stores.sql.schema import receipts, states
 
 _STATEMENT_OVERHEAD = 8192  # bytes around a content
 ROW = [states.c[name] for name in FIELDS]
-SUMMARY = [states.c.tenant, states.c.id, states.c.updated_at, states.c.expires_at]
+SUMMARY = [states.c[name] for name in ("tenant", "id", "updated_at", "updated_nanosecond", "expires_at")]
 # Made once: building a statement takes longer than asking it.
 FIND = select(*ROW).where(states.c.tenant == bindparam("tenant"), states.c.id == bindparam("id"))
 _RECEIPT = select(receipts.c.method, receipts.c.digest).where(

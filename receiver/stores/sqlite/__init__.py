@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
 from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
-from receiver.states import NANOSECONDS, State, Summary
+from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.grouping import GroupCommit
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
@@ -119,9 +119,9 @@ class SqliteStore(Store):
 
     def purge(self, before: int) -> int:
         # Whole seconds on both sides: a state goes a second late rather than early.
-        second = {"second": before // NANOSECONDS}
-        sql = "delete from states where expires_second < :second"
-        return self._change(lambda connection: connection.execute(sql, second).rowcount)
+        bounds = {"first": EXPIRY_FROM, "second": before // NANOSECONDS}
+        sql = "delete from states where expires_second >= :first and expires_second < :second"
+        return self._change(lambda connection: connection.execute(sql, bounds).rowcount)
 
     def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
         sql = f"""

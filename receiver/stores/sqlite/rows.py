@@ -48,7 +48,7 @@ def jti_was(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> st
 COLUMNS = ", ".join(FIELDS)
 # octet_length does not read the content to tell its size; SQLite has it since 3.43.
 _SIZE = "octet_length(content)" if sqlite3.sqlite_version_info >= (3, 43) else "length(cast(content as blob))"
-SUMMARY = f"tenant, id, updated_at, expires_at, {_SIZE}, sealing_key"
+SUMMARY = f"tenant, id, updated_at, updated_nanosecond, expires_at, {_SIZE}, sealing_key"
 UPSERT = """
     insert into states (
         id, tenant, parent, flow, flow_version, is_done, current_map_element, current_user,
