@@ -166,8 +166,8 @@ def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(jav
         assert calls(OTHER if number % 3 else TENANT).load(uid(number)).status == 404
     client = calls(TENANT)
     known = flow.state() | {"id": uid(1), "tenant": TENANT}
-    assert client.save(known | {"updatedAt": "2026-03-01T10:00:00.1234559Z"}).status == 204
-    assert json.loads(loaded(client, uid(1))) == content_of(1)  # 100 ns older than what Java kept
+    assert client.save(known | {"updatedAt": "2026-03-01T10:00:00.1234554Z"}).status == 204
+    assert json.loads(loaded(client, uid(1))) == content_of(1)  # older than anything that rounds to what Java kept
     assert client.save(known | {"updatedAt": "2026-03-01T10:00:00.123456Z", "content": '{"n":1}'}).status == 204
     assert loaded(client, uid(1)) == '{"n":1}'
     stored = open_store(url, 5)
@@ -195,7 +195,7 @@ def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(jav
     assert java.load(2) == []
     assert java.load(4) == [content_of(4)]
     rows = java.run("select created_at, content from states where id = %s", (new["id"],))
-    assert str(rows[0][0])[:26] == "2026-03-01 23:00:00.123457" or str(rows[0][0])[:19] == "2026-03-01 23:00:00"
+    assert str(rows[0][0])[:26] == "2026-03-01 23:00:00.123457"  # rounded, on MariaDB too
     java.save(4, {"java": "saves again"}, minute=59)
     assert java.load(4) == [{"java": "saves again"}]
     assert java.run("select description from flyway_schema_history")[0][0] == "create states"
@@ -230,7 +230,11 @@ def test_an_adoption_that_cannot_be_done_says_why_and_changes_nothing(postgresql
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, ran.stderr) == (
         1,
-        "receiver: 1 states have no flow_id: look at them, or delete them, first\n",
+        "receiver: 1 cause stops the adoption, and nothing was changed\n"
+        "  no flow_id: 1 state\n"
+        f"    ids: {uid(1)}\n"
+        "    all: select id, tenant_id from states where flow_id is null\n"
+        f"    fix: update states set flow_id = '{uid(0)}' where flow_id is null\n",
     )
     java.run("update states set flow_id = id")
     java.run("create view report as select updated_at from states")
@@ -295,8 +299,8 @@ def test_a_schema_that_the_url_names_is_the_one_that_is_adopted(postgresql, tmp_
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("update states set expires_at = '12024-01-01'", "have expires_at outside the years 1 to 9999"),
-        ("update states set created_at = '0044-03-15 BC'", "have created_at outside the years 1 to 9999"),
+        ("update states set expires_at = '12024-01-01'", "expires_at outside the years 1 to 9999"),
+        ("update states set created_at = '0044-03-15 BC'", "created_at outside the years 1 to 9999"),
         ("alter table states drop constraint states_pk", "has no primary key"),
         ("alter table states add more int not null", "a column more that a new row would have to fill"),
     ],
@@ -310,7 +314,7 @@ def test_states_that_could_not_be_served_are_not_adopted(postgresql, tmp_path, c
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=postgresql.url(java.database))
     assert ran.returncode == 1
     assert told in ran.stderr
-    assert len(ran.stderr.splitlines()) == 1
+    assert "Traceback" not in ran.stderr
 
 
 def test_an_id_that_is_no_uuid_is_not_adopted(mariadb, tmp_path):
@@ -319,7 +323,7 @@ def test_an_id_that_is_no_uuid_is_not_adopted(mariadb, tmp_path):
     java.save(1, content_of(1))
     java.run("update states set id = 'hello'")
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=mariadb.url(java.database))
-    assert (ran.returncode, "1 states have id that is no UUID" in ran.stderr) == (1, True)
+    assert (ran.returncode, "id that is no UUID: 1 state\n" in ran.stderr) == (1, True)
 
 
 def test_a_stranger_table_of_the_same_name_is_left_alone(postgresql, tmp_path):

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import click
@@ -22,7 +21,7 @@ from receiver.mock_platform.keys import new_store
 from receiver.settings import declared
 from receiver.stores import open_store
 from tests import servers
-from tests.conftest import loaded
+from tests.conftest import loaded, needed
 from tests.test_adoption import COUNT, OTHER, TENANT, Java, content_of, give_back
 from tests.test_commands import receiver
 from tests.test_stores import a_state, uid
@@ -31,7 +30,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "deploy/SWITCHING.md").read_text()
 BLOCKS = [re.sub("^ +", "", block, flags=re.MULTILINE) for block in re.findall(r" *```sh\n(.*?)```", PAGE, re.DOTALL)]
 COMMAND = re.compile(r"\breceiver (?=[a-z])([^`|>\n]*)")
-TRIAL, LOOK, SWITCH, OPEN, BACK = BLOCKS
+TRIAL, TRIAL_ON_MARIADB, LOOK, SWITCH, CHECK, OPEN, BACK, BACK_ON_MARIADB = BLOCKS
+(MARKS,) = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -42,6 +42,9 @@ def commands() -> list[str]:
 
 def test_there_is_a_block_for_each_step():
     assert "createdb" in TRIAL
+    assert "mariadb-dump" in TRIAL_ON_MARIADB
+    assert CHECK == "receiver store adopt --check-back\n"
+    assert "mariadb flow" in BACK_ON_MARIADB
     assert "receiver store stats" in LOOK
     assert "plan.json" in SWITCH
     assert "--open" in OPEN
@@ -97,10 +100,14 @@ def test_every_file_that_is_named_exists():
 
 
 class Machine:
-    """The machine of somebody who switches: a shell in ``folder`` with the variables that the Java service had."""
+    """The machine of somebody who switches: a shell in ``folder`` with the variables that the Java service had.
 
-    def __init__(self, server, database, folder, keys):
+    The service's ``user`` is not the administrator of the databases, whose programs run as that one.
+    """
+
+    def __init__(self, server, database, folder, keys, user="receiver"):
         self.server, self.database, self.folder = server, database, folder
+        self.scheme = "postgresql" if isinstance(server, servers.Postgres) else "mariadb"
         programs = Path(servers.postgresql_program("postgres")).parent
         if not (programs / "psql").exists():
             programs = Path(servers.postgresql_program("postgres", embedded=True)).parent
@@ -115,23 +122,27 @@ class Machine:
             "PGPORT": str(server.port),
             "PGUSER": "receiver",
             "PGPASSWORD": server.password,
-            "DATABASE_USERNAME": "receiver",
+            "HOME": str(folder),
+            "DATABASE_USERNAME": user,
             "DATABASE_PASSWORD": server.password,
             "STORAGE_RUN_DIR": str(folder),  # so that the doctor finds the receiver of this test and no other
             "PLATFORM_KEY": json.dumps(keys.platform.public()),
             "RECEIVER_KEY": json.dumps(keys.receiver.private()),
         }
+        options = folder / ".my.cnf"
+        options.write_text(f"[client]\nhost=127.0.0.1\nport={server.port}\nuser=receiver\npassword={server.password}\n")
+        options.chmod(0o600)
         self.of_databases = {"trial": f"{database}_trial", "flow": database}
 
     @property
     def url(self) -> str:
-        return f"jdbc:postgresql://127.0.0.1:{self.server.port}/{self.database}"
+        return f"jdbc:{self.scheme}://127.0.0.1:{self.server.port}/{self.database}"
 
     def run(self, script: str, fails: bool = False, **variables: str) -> str:
         """Run a block of the page; returns all that it wrote."""
         for name, real in self.of_databases.items():
             script = re.sub(rf"(?<![\w.]){name}\b", real, script)
-        script = script.replace("127.0.0.1:5432", f"127.0.0.1:{self.server.port}")
+        script = re.sub(r"127\.0\.0\.1:(5432|3306)", f"127.0.0.1:{self.server.port}", script)
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.folder,
@@ -151,12 +162,21 @@ class Machine:
         )
 
 
-def filled(server) -> Java:
-    """Return the Java service with its states in a database of ``server``."""
-    made = Java("postgresql", server, server.new_database())
+USER = "flow_user"
+
+
+def filled(server, user="receiver") -> Java:
+    """Return the Java service with its states in a database of ``server`` that its ``user`` has, and no other."""
+    made = Java("postgresql" if isinstance(server, servers.Postgres) else "mariadb", server, server.new_database())
     made.make()
     for number in range(COUNT):
         made.save(number, content_of(number))
+    if user != "receiver" and made.engine == "postgresql":
+        made.run(f"create role {user} login password '{server.password}'")
+        made.run(f"alter table states owner to {user}")
+    elif user != "receiver":
+        made.run(f"create user {user} identified by '{server.password}'")
+        made.run(f"grant all on {made.database}.* to {user}")
     return made
 
 
@@ -172,13 +192,22 @@ def machine(java, tmp_path, keys):
 
 def test_the_trial_on_a_copy_leaves_the_java_services_database_alone(tmp_path, keys):
     with servers.postgresql("fsync=on") as server:  # the doctor looks at that
-        java = filled(server)
-        play_the_trial(java, Machine(server, java.database, tmp_path, keys), keys)
+        java = filled(server, USER)
+        play_the_trial(TRIAL, java, Machine(server, java.database, tmp_path, keys, USER), keys)
 
 
-def play_the_trial(java, machine, keys):
-    *before, serve = TRIAL.splitlines()
-    assert serve == "PORT=8089 receiver serve"
+def test_the_trial_on_mariadb_needs_no_more_rights_than_the_page_grants(mariadb, tmp_path, keys):
+    needed("mariadb", "mariadb-dump")
+    java = filled(mariadb, USER)
+    try:
+        play_the_trial(TRIAL_ON_MARIADB, java, Machine(mariadb, java.database, tmp_path, keys, USER), keys)
+    finally:
+        mariadb.execute(f"drop user {USER}")
+
+
+def play_the_trial(trial, java, machine, keys):
+    *before, serve = trial.splitlines()
+    assert serve == "PORT=8089 STORAGE_ADMIN_BIND=127.0.0.1:9089 receiver serve"
     said = machine.run("\n".join(before))
     assert f"holds {COUNT} states" in said
     assert "To go back, later" in said
@@ -203,6 +232,7 @@ def test_the_whole_way_there_and_back(java, machine, keys):
             assert client.delete([uid(2)]).status == 204
         with contextlib.closing(Client(running.url, OTHER, keys)) as client:
             assert json.loads(loaded(client, uid(3))) == content_of(3)
+    assert machine.run(CHECK, DATABASE_URL=machine.url) == "nothing stops the way back\n"
     machine.run(BACK)
     assert java.load(1) == [content_of(1)]
     assert java.load(2) == []
@@ -224,24 +254,52 @@ def test_what_stands_in_the_way_back_is_told_and_changes_nothing(java, machine, 
         with contextlib.closing(Client(running.url, OTHER, keys)) as client:
             assert client.save(flow | {"id": uid(1), "tenant": OTHER, "content": "{}"}).status == 204
 
-    def stopped_by(text):
+    def stopped_by(text, told):
+        assert told in machine.run(CHECK, fails=True, DATABASE_URL=machine.url)
         assert text in machine.run(BACK, fails=True)
         with machine.serving(keys) as running, contextlib.closing(Client(running.url, TENANT, keys)) as client:
             assert json.loads(loaded(client, uid(1))) == content_of(1)
 
-    stopped_by("states_in_the_clear")
+    stopped_by("states_in_the_clear", "sealed: 42 states")
     machine.run(OPEN, DATABASE_URL=machine.url)
     (keyfile,) = (machine.folder / "keys").glob("sealing-*")
     keyfile.unlink()
-    stopped_by("could not create unique index")
-    (question,) = re.findall(r"`(select [^`]+)`", PAGE)
-    assert java.run(question) == [(uuid.UUID(uid(1)),)]
+    stopped_by("could not create unique index", f"    {OTHER} {uid(1)}\n")
     machine.run(f"receiver store delete {OTHER} {uid(1)} --yes", DATABASE_URL=machine.url)
-    stopped_by("invalid input syntax for type json")
+    stopped_by("invalid input syntax for type json", f"    {TENANT} {flow['id']}\n")
     machine.run(f"receiver store delete {TENANT} {flow['id']} --yes", DATABASE_URL=machine.url)
     machine.run(BACK)
     assert java.load(1) == [content_of(1)]
     assert len(java.run("select id from states")) == COUNT
+
+
+def test_the_whole_way_there_and_back_on_mariadb(mariadb, tmp_path, keys):
+    needed("mariadb")
+    java = filled(mariadb)
+    machine = Machine(mariadb, java.database, tmp_path, keys)
+    machine.run(SWITCH, DATABASE_URL=machine.url)
+    with machine.serving(keys) as running, contextlib.closing(Client(running.url, TENANT, keys)) as client:
+        meanwhile = FlowRun(TENANT, seed=1).state() | {"updatedAt": "2026-03-02T01:00:00.1234567Z"}
+        assert client.save(meanwhile).status == 204
+    assert machine.run(CHECK, DATABASE_URL=machine.url) == "nothing stops the way back\n"
+    machine.run(BACK_ON_MARIADB)
+    ((updated,),) = java.run("select updated_at from states where id = %s", (meanwhile["id"],))
+    assert updated.microsecond == 123457  # rounded
+    assert java.load(1) == [content_of(1)]
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_states_that_an_earlier_version_adopted_are_marked_by_the_pages_statement(engine, request, tmp_path):
+    server = request.getfixturevalue(engine)
+    java = filled(server)
+    url = server.url(java.database)
+    assert receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url).returncode == 0
+    order = "select updated_second, updated_nanosecond from states order by tenant_id, id"
+    marked = java.run(order)
+    java.run("update states set updated_nanosecond = 123456000")  # as an earlier version had them
+    for _ in range(2):
+        java.run(MARKS)
+        assert java.run(order) == marked
 
 
 def test_a_way_back_on_mariadb_that_stopped_is_run_again_from_the_deletion_on(mariadb, tmp_path):

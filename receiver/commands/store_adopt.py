@@ -1,26 +1,37 @@
 """``receiver store adopt``: take over the database that the Java service filled."""
 
 import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from receiver import app
+from receiver import app, logs
 from receiver.commands.asking import confirm
 from receiver.commands.store_copy import StoreUrl
 from receiver.stores.urls import Place
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from receiver.stores.sql.adoption import Plan
 
 
 @click.command()
 @click.option("--url", type=StoreUrl(), help="The database, if not that of DATABASE_URL; @FILE reads it.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def adopt(url: Place | None, yes: bool, only_plan: bool, as_json: bool) -> None:
+@click.option("--check-back", is_flag=True, help="Find the states that stop the way back, once it is adopted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan, or what --check-back found, as JSON.")
+def adopt(url: Place | None, yes: bool, only_plan: bool, check_back: bool, as_json: bool) -> None:
     """Take over the states table that the Java service made in a database.
 
     Shows the statements that it will run and those of the way back, then asks. Stop the Java service and make a
-    backup first.
+    backup first. Ends with 1 when states stop the adoption, or the way back with --check-back; it names them.
     """
+    if check_back and (yes or only_plan):
+        raise click.UsageError("--check-back goes with neither --plan nor --yes")
     settings = app.configure_stores()
     place = url or settings.place
     if place.path:
@@ -29,11 +40,16 @@ def adopt(url: Place | None, yes: bool, only_plan: bool, as_json: bool) -> None:
 
     engine = adoption.open_engine(place, settings.store_timeout)
     try:
+        if check_back:
+            sys.exit(_check_back(engine, place, as_json))
         found = adoption.plan(engine, place)
         if as_json:
             click.echo(json.dumps(adoption.summary_of(found, place), indent=1))
         else:
             _show(found, place)
+        if found.obstacles:
+            _print_obstacles(found)
+            sys.exit(1)
         if only_plan:
             return
         if not yes:
@@ -44,12 +60,51 @@ def adopt(url: Place | None, yes: bool, only_plan: bool, as_json: bool) -> None:
     click.echo(f"{found.states:,} states adopted; `receiver serve` answers them now", err=as_json)
 
 
-def _show(found, place: Place) -> None:
+def _show(found: "Plan", place: Place) -> None:
     click.echo(f"{place}\n\nThe states table of the Java service holds {found.states:,} states. To adopt it:\n")
-    for statement in found.forth:
-        click.echo(f"    {statement};")
+    _print_statements(found.forth)
     in_place = "in one transaction" if place.kind != "mysql" else "step by step; the states stay as states_java"
     click.echo(f"\nThat is done {in_place}; then the receiver's own tables are added. To go back, later:\n")
-    for statement in found.back:
-        click.echo(f"    {statement};")
+    _print_statements(found.back)
+    click.echo(
+        "\nBefore you go back, find the states that would stop it, with `receiver store adopt --check-back` or:\n"
+    )
+    _print_statements(found.check_back)
     click.echo("")
+
+
+def _print_statements(statements: list[str]) -> None:
+    for statement in statements:
+        click.echo(f"    {statement};")
+
+
+def _print_obstacles(found: "Plan") -> None:
+    causes = "cause stops" if len(found.obstacles) == 1 else "causes stop"
+    click.echo(f"receiver: {len(found.obstacles)} {causes} the adoption, and nothing was changed", err=True)
+    for line in (line for obstacle in found.obstacles for line in obstacle.lines()):
+        click.echo(logs.escape(line), err=True)  # an id that is no UUID may be anything
+
+
+def _check_back(engine: "Engine", place: Place, as_json: bool) -> int:
+    """Print which states stop the way back; return the exit status."""
+    from receiver.stores.sql import way_back  # noqa: PLC0415 - see adopt
+
+    questions = way_back.questions_of(engine, place)
+    found = way_back.check(engine, place, questions)
+    if as_json:
+        stoppers = [asdict(one) | {"states": [f"{tenant} {id}" for tenant, id in one.states]} for one in found]
+        click.echo(json.dumps({"store": str(place), "stoppers": stoppers, "query": questions}, indent=1))
+        return 1 if found else 0
+    if not found:
+        click.echo("nothing stops the way back")
+        return 0
+    for one in found:
+        click.echo(f"{logs.escape(one.reason)}: {one.count:,} {'state' if one.count == 1 else 'states'}")
+        for tenant, id in one.states:
+            click.echo(f"    {tenant} {id}")
+        if one.count > len(one.states):
+            click.echo(f"    and {one.count - len(one.states):,} more")
+        click.echo(f"    fix: {one.fix}")
+    click.echo("\nAll of them:\n")
+    _print_statements(questions)
+    return 1

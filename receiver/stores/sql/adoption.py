@@ -6,29 +6,35 @@ the old one stays as ``states_java``. Flyway's own table is never touched.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, Engine, inspect
 
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores.sql import adoption_statements as statements
-from receiver.stores.sql import upgrade
+from receiver.stores.sql import obstacles, upgrade, way_back
 from receiver.stores.sql.engine import TRANSACTIONAL, make_engine
 from receiver.stores.sql.errors import driver_errors
+from receiver.stores.sql.java_table import COLUMNS, JavaTable
+from receiver.stores.sql.obstacles import Obstacle
 from receiver.stores.urls import Place
 
-_COLUMNS = {*statements.IDS, *statements.TIMES, "is_done", "content"}
-_NULLABLE = {"parent_id", "current_map_element_id", "current_user_id", "expires_at"}
 _PATIENCE = 24 * 3600.0  # seconds for one statement: a large table is rewritten
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an adoption of so many ``states`` will do: the statements ``forth``, and those of the way ``back``."""
+    """What an adoption of so many ``states`` will do: the statements ``forth``, and those of the way ``back``.
+
+    ``check_back`` are the statements that find, before anybody goes back, which states stop that. ``obstacles`` stop
+    the adoption itself.
+    """
 
     states: int
     forth: list[str]
     back: list[str]
+    check_back: list[str]
+    obstacles: list[Obstacle]
 
 
 def open_engine(place: Place, timeout: float) -> Engine:
@@ -39,7 +45,7 @@ def open_engine(place: Place, timeout: float) -> Engine:
 def plan(engine: Engine, place: Place) -> Plan:
     """Return what adopting the database at ``place`` will do; changes nothing.
 
-    Raises StoreMisplaced when there is nothing to adopt, or something is in the way.
+    Raises StoreMisplaced when there is nothing to adopt, or the table is not quite the Java service's.
     """
     with driver_errors(), engine.connect() as connection:
         _enter_schema(connection, place)
@@ -47,15 +53,17 @@ def plan(engine: Engine, place: Place) -> Plan:
             raise StoreMisplaced("the database is the receiver's already: there is nothing to adopt")
         if not upgrade.is_of_the_java_service(connection, place):
             raise StoreMisplaced("the database holds no states table of the Java service: there is nothing to adopt")
-        kinds, key = _columns(connection, place)
-        forth, back = statements.of(place, kinds, key)
-        return Plan(_check_rows(connection, statements.doubts(place, kinds)), forth, back)
+        table = _table(connection, place)
+        kept = way_back.column_of(connection, "states") if place.kind == "mysql" else (table.types["content"], None)
+        count, found = obstacles.look(connection, place.kind, obstacles.doubts(table))
+        return Plan(count, *statements.of(place, table), way_back.questions(place, *kept), found)
 
 
 def adopt(engine: Engine, place: Place, found: Plan) -> None:
     """Do what the plan ``found`` says, then what a start does on any database: all of it, where the engine can.
 
-    Raises StoreUnavailable when the Java service was still writing, and what the driver's errors become.
+    ``found`` has no obstacles. Raises StoreUnavailable when the Java service was still writing, and what the driver's
+    errors become.
     """
     with driver_errors():
         with engine.execution_options(no_parameters=True).begin() as connection:
@@ -75,38 +83,21 @@ def _enter_schema(connection: Connection, place: Place) -> None:
         connection.exec_driver_sql(statements.enter_schema(schema))
 
 
-def _columns(connection: Connection, place: Place) -> tuple[dict[str, str], str]:
-    """Return the type of each column, as the engine writes it, and the name of the primary key.
-
-    Raises StoreMisplaced for a table that is not quite the Java service's.
-    """
+def _table(connection: Connection, place: Place) -> JavaTable:
+    """Return what the states table is like; raises StoreMisplaced for one that is not quite the Java service's."""
     look, schema = inspect(connection), place.parameters.get("search_path")
     found = {column["name"]: column for column in look.get_columns("states", schema=schema)}
-    if missing := _COLUMNS - set(found):
+    if missing := set(COLUMNS) - set(found):
         raise StoreMisplaced(f"the states table lacks the columns {', '.join(sorted(missing))}")
-    for name in set(found) - _COLUMNS:
+    for name in set(found) - set(COLUMNS):
         if not found[name]["nullable"] and found[name].get("default") is None:
             raise StoreMisplaced(f"the states table has a column {name} that a new row would have to fill")
-    kinds = {name: found[name]["type"].compile(dialect=connection.dialect) for name in _COLUMNS}
+    types = {name: found[name]["type"].compile(dialect=connection.dialect) for name in COLUMNS}
     key = look.get_pk_constraint("states", schema=schema)
     if not key["constrained_columns"]:
         raise StoreMisplaced("the states table has no primary key, so it is not quite the Java service's")
-    return kinds, key["name"] or "PRIMARY"
-
-
-def _check_rows(connection: Connection, doubts: Mapping[str, str]) -> int:
-    """Return the number of states; raises StoreMisplaced when some are not what every state is.
-
-    ``doubts`` are texts by the condition of a row that they tell of.
-    """
-    doubts = {f"{name} is null": f"have no {name}" for name in sorted(_COLUMNS - _NULLABLE)} | dict(doubts)
-    counts = [f"sum(case when {condition} then 1 else 0 end)" for condition in doubts]
-    with connection.execution_options(no_parameters=True):
-        count, *found = connection.exec_driver_sql(f"select count(*), {', '.join(counts)} from states").one()  # noqa: S608
-    for text, number in zip(doubts.values(), found, strict=True):
-        if number:
-            raise StoreMisplaced(f"{number} states {text}: look at them, or delete them, first")
-    return count
+    not_null = frozenset(name for name in COLUMNS if not found[name]["nullable"])
+    return JavaTable(place.kind, types, key["name"] or "PRIMARY", not_null)
 
 
 def _check_count(connection: Connection, table: str, found: Plan) -> None:
@@ -119,4 +110,4 @@ def _check_count(connection: Connection, table: str, found: Plan) -> None:
 
 def summary_of(found: Plan, place: Place) -> Mapping[str, object]:
     """Return the plan ``found`` for ``place`` as plain values, for JSON."""
-    return {"store": str(place), "states": found.states, "forth": found.forth, "back": found.back}
+    return {"store": str(place), **asdict(found)}
