@@ -128,6 +128,27 @@ def test_any_store_is_copied_into_any_other_to_the_last_byte(source, target, new
         assert [row["digest"] for row in again["tenants"]] == [row["digest"] for row in rows]
 
 
+@pytest.mark.case("I09")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_expiry_in_year_1_is_saved_shown_copied_and_never_counted_as_past(
+    backend, new_url, tmp_path, keys, ring, flow
+):
+    url, other, unset = new_url(backend), new_url("sqlite"), "0001-01-01T00:00:00.0000000+14:00"
+    state = flow.state() | {"expiresAt": unset}
+    with filled(url) as store:
+        client = InProcess(create_app(Settings(), ring, store).test_client(), state["tenant"], keys)
+        assert client.save(state).status == 204
+        environ = {"cwd": tmp_path, "DATABASE_URL": url}
+        assert json.loads(receiver("store", "purge", "--json", **environ).stdout) == {"deleted": 0}
+        (row,) = json.loads(receiver("store", "stats", "--json", **environ).stdout)
+        assert row["expired"] == 0
+        assert receiver("store", "copy", "--to", other, **environ).returncode == 0
+        for place in (url, other):
+            shown = receiver("store", "show", state["tenant"], state["id"], "--json", "--url", place, **environ)
+            assert json.loads(shown.stdout)["expiresAt"] == unset
+        assert loaded(client, state["id"]) == state["content"]
+
+
 def test_a_copy_keeps_what_is_newer_there_and_brings_what_is_newer_here(new_url, tmp_path):
     here, there = new_url("sqlite"), new_url("sqlite")
     older, newer = "2025-01-01T00:00:00Z", "2027-01-01T00:00:00Z"

@@ -56,6 +56,8 @@ def plan(engine: Engine, place: Place) -> Plan:
         table = _table(connection, place)
         kept = way_back.column_of(connection, "states") if place.kind == "mysql" else (table.types["content"], None)
         count, found = obstacles.look(connection, place.kind, obstacles.doubts(table))
+        if place.kind == "postgresql":
+            found += obstacles.views(connection)
         return Plan(count, *statements.of(place, table), way_back.questions(place, *kept), found)
 
 

@@ -1,6 +1,7 @@
 """The statements of an adoption and of its way back, for each engine.
 
-Times of the Java service have six fraction digits and are UTC; they become the text that the platform would send.
+Times of the Java service are UTC and rounded, to six digits or to whole seconds; they become the text that the platform
+would send, and a row is marked by when its updatedAt may have been (java_table.py).
 A content that it kept as jsonb or JSON comes out as that type writes it, which is what it answered too.
 """
 
@@ -44,61 +45,69 @@ def enter_schema(schema: str) -> str:
 
 
 def _postgresql(table: JavaTable) -> tuple[list[str], list[str]]:
-    def second(name: str) -> str:
-        return f"floor(extract(epoch from {_clamped(table, name)}))::bigint"
-
-    def text(name: str) -> str:
-        time = table.utc(name)
-        return (
-            f"case when {time} >= '{_AFTER_ALL}' then '{_LAST}' when {time} < '{_FIRST}' then '{_UNSET}'"
-            f""" else to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end"""
-        )
-
-    kinds = table.types
-    changes = {name: ("uuid", f"{name}::uuid") for name in IDS if kinds[name] != "UUID"}
-    changes |= {name: ("varchar(40)", text(name)) for name in TIMES}
-    nanos = f"(extract(microseconds from {_clamped(table, 'updated_at')})::bigint % 1000000 * 1000)"
-    second_before, nanosecond = table.earliest(second("updated_at"), nanos)
-    changes |= {
-        "content": ("text", "content::text"),
-        "updated_second": ("bigint", second_before),
-        "updated_nanosecond": ("integer", f"({nanosecond})::integer"),
-        "expires_second": ("bigint", second("expires_at")),
-    }
+    changes = _postgresql_changes(table)
     key = table.key.replace('"', '""')
-    nullable = [f"alter column {name} drop not null" for name in NULLABLE if name in table.not_null]
+    nullable = [f", alter column {name} drop not null" for name in NULLABLE if name in table.not_null]
     required = ("updated_second", "updated_nanosecond", "content")
     forth = [
         "lock table states in access exclusive mode",
         "alter table states " + ", ".join(f"add column {name} {kind}" for name, kind in _ADDED.items()),
         "alter table states "
         + ", ".join(f"alter column {name} drop default" for name in (*TIMES, "content"))
-        + "".join(f", {change}" for change in nullable),
+        + "".join(nullable),
         "alter table states "
         + ", ".join(f"alter column {name} type {kind} using {value}" for name, (kind, value) in changes.items()),
         "alter table states " + ", ".join(f"alter column {name} set not null" for name in required),
         f'alter table states drop constraint "{key}", add constraint "{key}" primary key (tenant_id, id)',
     ]
-    was = {name: f"{name}::{kinds[name]}" for name in changes if name in kinds}
+    return forth, _postgresql_back(table, key, list(changes))
+
+
+def _postgresql_changes(table: JavaTable) -> dict[str, tuple[str, str]]:
+    """Return what each column becomes: its type and its value."""
+    changes = {name: ("uuid", f"{name}::uuid") for name in IDS if table.types[name] != "UUID"}
+    changes |= {name: ("varchar(40)", _postgresql_text(table.utc(name))) for name in TIMES}
+    seconds = {
+        name: f"floor(extract(epoch from {_clamped(table.utc(name))}))::bigint" for name in ("updated_at", "expires_at")
+    }
+    nanos = f"(extract(microseconds from {_clamped(table.utc('updated_at'))})::bigint % 1000000 * 1000)"
+    second, nanosecond = table.earliest(seconds["updated_at"], nanos)
+    return changes | {
+        "content": ("text", "content::text"),
+        "updated_second": ("bigint", second),
+        "updated_nanosecond": ("integer", f"({nanosecond})::integer"),
+        "expires_second": ("bigint", seconds["expires_at"]),
+    }
+
+
+def _postgresql_text(time: str) -> str:
+    return (
+        f"case when {time} >= '{_AFTER_ALL}' then '{_LAST}' when {time} < '{_FIRST}' then '{_UNSET}'"
+        f""" else to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end"""
+    )
+
+
+def _clamped(time: str) -> str:
+    # least() and greatest() leave nulls out
+    return f"case when {time} is not null then least(greatest({time}, '{_FIRST}'), '{_AFTER_ALL}') end"
+
+
+def _postgresql_back(table: JavaTable, key: str, changed: list[str]) -> list[str]:
+    types = {name: table.types[name] for name in changed if name in table.types}
+    values = {name: f"{name}::{kind}" for name, kind in types.items()}
     # A time without a zone would take the text's clock, and leave its offset out.
-    local = [name for name in TIMES if "WITH TIME ZONE" not in kinds[name]]
-    was |= {name: f"({name}::timestamptz at time zone 'UTC')" for name in local}
-    back = [
+    local = [name for name in TIMES if "WITH TIME ZONE" not in types[name]]
+    values |= {name: f"({name}::timestamptz at time zone 'UTC')" for name in local}
+    return [
         "begin",
         IN_THE_CLEAR,
         f'alter table states drop constraint "{key}", add constraint "{key}" primary key (id)',
         "alter table states " + ", ".join(f"drop column {name}" for name in (*_ADDED, "sealing_key")),
         "alter table states "
-        + ", ".join(f"alter column {name} type {kinds[name]} using {value}" for name, value in was.items()),
+        + ", ".join(f"alter column {name} type {types[name]} using {value}" for name, value in values.items()),
         f"drop table receipts, key_uses, {VERSION_TABLE}",
         "commit",
     ]
-    return forth, back
-
-
-def _clamped(table: JavaTable, name: str) -> str:
-    time = table.utc(name)  # least() and greatest() leave nulls out
-    return f"case when {time} is not null then least(greatest({time}, '{_FIRST}'), '{_AFTER_ALL}') end"
 
 
 def _sqlserver(table: JavaTable) -> tuple[list[str], list[str]]:

@@ -16,6 +16,18 @@ _KEPT_IDS = ("flow_id", "flow_version_id")  # the receiver keeps them, and never
 _EARLIEST, _LATEST = "0001-12-31 06:00:00 BC", "10000-01-01 18:00:00"
 
 
+_VIEWS = """
+    select distinct c.oid::regclass::text, case c.relkind when 'm' then 'materialized view' else 'view' end
+      from pg_depend d
+      join pg_rewrite r on r.oid = d.objid
+      join pg_class c on c.oid = r.ev_class
+     where d.classid = 'pg_rewrite'::regclass
+       and d.refobjid = 'states'::regclass
+       and c.oid <> d.refobjid
+     order by 1
+"""
+
+
 @dataclass(frozen=True)
 class Doubt:
     """What a row may be that stops an adoption: ``what`` it is, the SQL ``condition``, the statement that fixes it."""
@@ -27,20 +39,24 @@ class Doubt:
 
 @dataclass
 class Obstacle:
-    """So many (``count``) rows are ``what``; ``ids`` are some of theirs, ``query`` finds all, ``fix`` fixes them."""
+    """So many (``count``) rows are ``what``; ``ids`` are some of theirs, ``query`` finds all, ``fix`` fixes them.
+
+    With another ``unit`` than states, ``ids`` are the names of such.
+    """
 
     what: str
     count: int
     query: str
     fix: str
     ids: list[str] = field(default_factory=list)
+    unit: str = "state"
 
     def lines(self) -> list[str]:
         """Return what people read."""
         more = f", and {self.count - len(self.ids):,} more" if self.count > len(self.ids) else ""
-        shown = [f"    ids: {', '.join(self.ids)}{more}"] if self.ids else []
-        title = f"  {self.what}: {self.count:,} {'state' if self.count == 1 else 'states'}"
-        return [title, *shown, f"    all: {self.query}", f"    fix: {self.fix}"]
+        label = "ids" if self.unit == "state" else "names"
+        title = f"  {self.what}: {self.count:,} {self.unit}{'' if self.count == 1 else 's'}"
+        return [title, f"    {label}: {', '.join(self.ids)}{more}", f"    all: {self.query}", f"    fix: {self.fix}"]
 
 
 def doubts(table: JavaTable) -> list[Doubt]:
@@ -56,10 +72,22 @@ def doubts(table: JavaTable) -> list[Doubt]:
 def look(connection: Connection, kind: str, asked: Sequence[Doubt]) -> tuple[int, list[Obstacle]]:
     """Return the number of states and which of the doubts ``asked`` hold; the whole table is read once."""
     counts = [f"sum(case when {doubt.condition} then 1 else 0 end)" for doubt in asked]
-    with connection.execution_options(no_parameters=True):
-        count, *found = connection.exec_driver_sql(f"select count(*), {', '.join(counts)} from states").one()  # noqa: S608
-        held = [(doubt, int(number)) for doubt, number in zip(asked, found, strict=True) if number]
-        return count, [_obstacle(connection, kind, doubt, number) for doubt, number in held]
+    connection.execution_options(no_parameters=True)
+    count, *found = connection.exec_driver_sql(f"select count(*), {', '.join(counts)} from states").one()  # noqa: S608
+    held = [(doubt, int(number)) for doubt, number in zip(asked, found, strict=True) if number]
+    return count, [_obstacle(connection, kind, doubt, number) for doubt, number in held]
+
+
+def views(connection: Connection) -> list[Obstacle]:
+    """Return the views that read PostgreSQL's table, which cannot be changed under them; ``query`` shows them."""
+    found = connection.execution_options(no_parameters=True).exec_driver_sql(_VIEWS).all()
+    if not found:
+        return []
+    names = [name for name, _ in found]
+    shown = ", ".join(f"pg_get_viewdef('{name}'::regclass)" for name in names)
+    drops = "; ".join(f"drop {kind} {name}" for name, kind in found)
+    fix = f"{drops}; note first how to make them again"
+    return [Obstacle("read the table states", len(names), f"select {shown}", fix, names[:IDS_SHOWN], "view")]
 
 
 def _obstacle(connection: Connection, kind: str, doubt: Doubt, count: int) -> Obstacle:

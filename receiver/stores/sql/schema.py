@@ -47,6 +47,7 @@ states = Table(
     Column("current_user_id", UUID, key="current_user"),
     Column("created_at", String(40), nullable=False),
     Column("updated_at", String(40), nullable=False),
+    # Of an adopted row, the earliest time that its updated_at may stand for (Instant.rounded): newer wins by them.
     Column("updated_second", BigInteger, nullable=False),
     Column("updated_nanosecond", Integer, nullable=False),
     Column("expires_at", String(40)),
