@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import logs, reloading, running, tls, worker
+from receiver import heads, logs, reloading, running, tls, worker
 from receiver.addresses import Gate
 from receiver.admin.listener import AdminApplication
 from receiver.app import configure_anew, create_app, open_configured
@@ -86,7 +86,7 @@ class Server(BaseApplication):
             "forwarder_headers": "",
             "header_map": "drop",  # X_ManyWho_Signature is not the signature, and nobody takes it for that
             "limit_request_line": 4094,
-            "limit_request_fields": 100,
+            "limit_request_fields": heads.MOST_HEADERS,
             "limit_request_field_size": self.settings.max_header,
             "logger_class": "receiver.server.Logger",
             "proc_name": "receiver",

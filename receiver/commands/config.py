@@ -3,7 +3,7 @@
 import click
 from tabulate import tabulate
 
-from receiver import app, settings
+from receiver import app, logs, settings
 from receiver.settings.showing import shown_as, shown_rows
 
 
@@ -15,6 +15,7 @@ def config(markdown: bool) -> None:
         click.echo(markdown_table())
         return
     in_force, _ = app.configure()
+    logs.warn(in_force.warnings)
     click.echo(tabulate(shown_rows(in_force), headers=("setting", "value", "from")))
 
 

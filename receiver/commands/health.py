@@ -1,5 +1,6 @@
 """``receiver health``: whether the receiver that runs here is well, for a container's HEALTHCHECK and for people."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -12,6 +13,8 @@ from receiver.running import base_of, services
 from receiver.settings import Settings, SettingsMistakes, read
 
 _PATIENCE = 5.0  # seconds; a check has three
+# What listens on all addresses; where IPv6 is turned off, "::" answers on IPv4 alone.
+_LOOPBACK = {"0.0.0.0": ("127.0.0.1",), "": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}  # noqa: S104
 _NO_RECEIVER = "what answers at {} is no receiver's admin listener"
 
 
@@ -31,8 +34,14 @@ class _Connection(http.client.HTTPConnection):
         else:
             host, _, port = self.address.rpartition(":")
             host = host.strip("[]")
-            unspecified = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - what listens everywhere
-            self.sock = socket.create_connection((unspecified.get(host, host), int(port)), self.timeout)
+            self.sock = self._first_of(_LOOPBACK.get(host, (host,)), int(port))
+
+    def _first_of(self, hosts: tuple[str, ...], port: int) -> socket.socket:
+        """Return a connection to the first of ``hosts`` that takes one; raises the OSError of the last."""
+        for host in hosts[:-1]:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((host, port), self.timeout)
+        return socket.create_connection((hosts[-1], port), self.timeout)
 
 
 def admin_address(settings: Settings) -> str | None:

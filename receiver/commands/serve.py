@@ -24,7 +24,7 @@ def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     settings, keyring = app.configure()
     logs.configure(settings.log_level, settings.log_format)
-    logs.warn(keyring.exposed)
+    logs.warn((*settings.warnings, *keyring.exposed))
     unprepared = _prepare_stores(settings, keyring)
 
     def on_ready(addresses: list[str], admin: str | None) -> None:
