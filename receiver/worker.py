@@ -5,9 +5,7 @@ in the thread that accepts them, and quotes the fault in its error pages.
 """
 
 import contextlib
-import ctypes
 import errno
-import gc
 import os
 import select
 import selectors
@@ -24,7 +22,7 @@ from gunicorn.http import errors
 from gunicorn.sock import ssl_context
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from receiver import metrics, reloading, turns
+from receiver import memory, metrics, reloading, turns
 from receiver.addresses import Gate, unmapped
 from receiver.connection import Connection, HandshakeFailed
 from receiver.heads import HeadRefused, fault_of
@@ -33,10 +31,7 @@ from receiver.routes import public_path
 from receiver.sending import bounded, send_patiently
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server replaces it by STORAGE_READ_TIMEOUT
-_LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections
-_GARBAGE = 10_000  # objects that a worker makes before it looks for rings among them, some 50 requests'
 _AGAIN = 5.0  # seconds until keys and certificates that could not be taken are tried once more
 _BREATH = 0.5  # seconds without new connections when the system has no room for one
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -230,10 +225,7 @@ class Worker(ThreadWorker):
         """Load the application, and close the connection behind any request whose body it did not read."""
         super().load_wsgi()
         self.wsgi = bounded(self.wsgi, READ_TIMEOUT, self.large, self._is_ending)
-        # What is there now stays: looking for garbage in it, again and again, is work for nothing.
-        gc.freeze()
-        gc.set_threshold(_GARBAGE)
-        _give_memory_back()
+        memory.settle()
 
     def _is_ending(self) -> bool:
         """Tell whether the receiver is about to end: whoever uses this connection had better make another one."""
@@ -298,11 +290,3 @@ class Worker(ThreadWorker):
 def _peer(address: object) -> str:
     """Return the text of a socket's ``address``; empty for a Unix socket."""
     return str(address[0]) if isinstance(address, tuple) else ""
-
-
-def _give_memory_back() -> None:
-    """Have glibc return what a large state took as soon as it is free; it would keep it, and take more for the next."""
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        mallopt(_M_TRIM_THRESHOLD, 8 * _LARGE)

@@ -335,7 +335,7 @@ def test_serve_on_a_file_that_is_no_database_says_so(folder):
     assert "DATABASE_URL: keys: is not a file" in ran.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "config", "keys list", "store stats", "store purge", "store list"])
+@pytest.mark.parametrize("command", ["serve", "config", "keys list", "store stats", "store purge", "store residency"])
 def test_no_command_takes_the_default_store_for_one_whose_name_is_misspelt(folder, command):
     ran = receiver(*command.split(), cwd=folder, **{"\ufeffDATABASE_URL": "postgresql://u:hunter2@h/d"})
     assert ran.returncode == 78
