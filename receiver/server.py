@@ -11,6 +11,7 @@ from receiver import heads, logs, reloading, running, tls, worker
 from receiver.addresses import Gate
 from receiver.admin.listener import AdminApplication
 from receiver.app import configure_anew, create_app, open_configured
+from receiver.files import ownership
 from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
 from receiver.listeners import AddressTaken
@@ -106,7 +107,9 @@ class Server(BaseApplication):
         try:
             self.folder = running.RunFolder(base)
         except OSError as cause:
-            raise SettingsMistakes([f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror})"]) from None
+            raise SettingsMistakes(
+                [f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror}){ownership(base)}"]
+            ) from None
         if self.settings.admin_bind != "off":
             ours = self.settings, self.keyring, self.life, self.folder
             self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls)
