@@ -56,6 +56,7 @@ def configure_stores() -> Settings:
     """Return the settings of the process's environment for work on stores alone, which needs no key."""
     settings, mistakes = read_settings(os.environ)
     _stop_at(mistakes + _misplaced(settings))
+    logs.warn(settings.warnings)
     return settings
 
 
@@ -160,7 +161,7 @@ def create_app(
         standard_error.install()
         settings, ring = configure()
         logs.configure(settings.log_level, settings.log_format)
-        logs.warn(ring.exposed)
+        logs.warn((*settings.warnings, *ring.exposed))
         if settings.tls_cert:
             logs.log.warning("STORAGE_TLS_CERT is for receiver serve; this server has options of its own for TLS")
     if store is None:

@@ -3,6 +3,8 @@
 import codecs
 import contextlib
 import os
+import pwd
+import re
 import shlex
 import stat
 from pathlib import Path
@@ -10,6 +12,11 @@ from pathlib import Path
 _MOST = 64 << 10  # bytes; a JWK has some 300
 _OTHERS = stat.S_IRWXO  # what everybody on the machine may do with a file
 _NOT_OTHERS = 0o660
+# Folders that belong to the system whoever may write to them: no receiver should own one.
+_OF_THE_SYSTEM = re.compile(
+    r"/|/(?:bin|boot|dev|etc|home|lib|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)|/dev/shm"
+    r"|/var/(?:cache|lib|log|run|tmp)"
+)
 PRIVATE = 0o600
 
 
@@ -25,7 +32,7 @@ def read_text(path: str | os.PathLike) -> str:
                 raise ValueError("is not a regular file")
             data = file.read(_MOST + 1)
     except OSError as cause:
-        raise ValueError(f"cannot be read ({os.strerror(cause.errno)})") from None
+        raise ValueError(f"cannot be read ({os.strerror(cause.errno)}){ownership(path)}") from None
     if len(data) > _MOST:
         raise ValueError(f"is larger than {_MOST >> 10} KiB")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -91,3 +98,27 @@ def _let_use(file: int, former: os.stat_result) -> None:
             raise
         mode &= PRIVATE  # the group is one that is not ours to give, and ours is another
     os.fchmod(file, mode)
+
+
+def ownership(path: str | os.PathLike) -> str:
+    """Return the command by which root gives ``path`` to this user, for the end of a message; empty if it is no help.
+
+    A start as root, or a backup that root has brought back, leaves files that the receiver's own user may not use.
+    """
+    found = os.path.abspath(path)
+    try:
+        status = os.stat(found)
+    except (OSError, ValueError):
+        return ""
+    uid = os.geteuid()
+    if uid in (0, status.st_uid) or _OF_THE_SYSTEM.fullmatch(os.path.realpath(found)):
+        return ""
+    recursive = "-R " if stat.S_ISDIR(status.st_mode) else ""
+    return f"; it is {_name_of(status.st_uid)}'s, as root: chown {recursive}{_name_of(uid)} {shlex.quote(found)}"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -17,15 +17,20 @@ _FOREIGN = {
 }
 _BEGINNINGS = tuple(_FOREIGN)
 MOST_PEEKED = max(map(len, _BEGINNINGS))  # bytes that tell which it is
+MOST_HEADERS = 100  # of a request
 _LONGEST_NAME = 64  # characters of a header's name in the log
 
 
 class HeadRefused(Exception):
-    """The bytes that arrived will never be a head. The text says why; ``status`` is that of the reply."""
+    """The bytes that arrived will never be a head. The text says why; ``status`` is that of the reply.
+
+    ``kind`` is the same for all that are refused for the same reason: one of a few texts.
+    """
 
     def __init__(self, text: str, status: int = 400):
         super().__init__(text)
         self.status = status
+        self.kind = text if status == 400 else "endless"
 
 
 def foreign(head: bytes) -> str | None:
@@ -47,7 +52,7 @@ def fault_of(exc: Exception, head: bytes, most: int) -> str:
     """
     kind = type(exc).__name__
     if isinstance(exc, errors.LimitRequestHeaders):
-        return f"{kind}: {_too_large(head, most) or 'there are too many headers'}"
+        return f"{kind}: {_too_large(head, most) or _too_many(head)}"
     name = getattr(exc, "hdr", None)
     if isinstance(name, bytes):
         name = name.decode("latin-1")
@@ -72,9 +77,18 @@ def _too_large(head: bytes, most: int) -> str | None:
     return None
 
 
+def _too_many(head: bytes) -> str:
+    names = [line.partition(b":")[0].decode("latin-1") for line in head.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
+    beyond = f", the first beyond them is {_shown(names[MOST_HEADERS])}" if len(names) > MOST_HEADERS else ""
+    return f"there are too many headers, {MOST_HEADERS} are allowed{beyond}"
+
+
 def _is_named(head: bytes, name: str) -> bool:
     return f"\n{name}:".lower().encode("latin-1", "replace") in head.lower()
 
 
 def _shown(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    """Return ``name`` for the log; what stands behind a blank in it may be a value whose colon was forgotten."""
+    first = name.split(maxsplit=1)[0] if name.strip() else ""
+    shown = first if len(first) <= _LONGEST_NAME else f"{first[:_LONGEST_NAME]}..."
+    return f"{shown} and a blank" if first != name else shown

@@ -85,7 +85,7 @@ def _from_directory(directory: Path, shared: bool, tenant: str | None = None) ->
     try:
         paths = sorted(path for path in directory.iterdir() if not _NOT_KEYS.fullmatch(path.name))
     except OSError as cause:
-        yield f"{directory}: cannot be read ({type(cause).__name__})"
+        yield f"{directory}: cannot be read ({type(cause).__name__}){files.ownership(directory)}"
         return
     for path in paths:
         match = _FILE_NAME.fullmatch(path.name)

@@ -25,6 +25,7 @@ log = logging.getLogger("receiver")
 # A part of a token or of a key; no id or name is that long. Each run of letters is looked at once, from its start.
 _LONG = re.compile(r"(?<![\w-])([\w-]{8})[\w-]{56,}")
 _LOST = "a line of the log could not be written"
+_ELLIPSIS = "\u2026"
 _LONGEST = 300  # characters of a path in the log
 
 
@@ -106,10 +107,12 @@ def shortened(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return ``text`` with everything that is not printable ASCII written as an escape."""
+    """Return ``text`` with everything that is not printable ASCII written as an escape; but for "…" of our messages."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() and c.isascii() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if (c.isprintable() and c.isascii()) or c == _ELLIPSIS else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 class LineHandler(logging.StreamHandler):

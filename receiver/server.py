@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver import logs, reloading, running, tls, worker
+from receiver import heads, logs, reloading, running, tls, worker
 from receiver.addresses import Gate
 from receiver.admin.listener import AdminApplication
 from receiver.app import configure_anew, create_app, open_configured
+from receiver.files import ownership
 from receiver.keyring import Keyring
 from receiver.lifecycle import Lifecycle
 from receiver.listeners import AddressTaken
@@ -93,7 +94,7 @@ class Server(BaseApplication):
             "forwarder_headers": "",
             "header_map": "drop",  # X_ManyWho_Signature is not the signature, and nobody takes it for that
             "limit_request_line": 4094,
-            "limit_request_fields": 100,
+            "limit_request_fields": heads.MOST_HEADERS,
             "limit_request_field_size": self.settings.max_header,
             "logger_class": "receiver.server.Logger",
             "proc_name": "receiver",
@@ -114,7 +115,9 @@ class Server(BaseApplication):
         try:
             self.folder = running.RunFolder(base)
         except OSError as cause:
-            raise SettingsMistakes([f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror})"]) from None
+            raise SettingsMistakes(
+                [f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror}){ownership(base)}"]
+            ) from None
         if self.settings.admin_bind != "off":
             ours = self.settings, self.keyring, self.life, self.folder
             self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls, self.logins)

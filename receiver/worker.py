@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import cached_property, partial
 
@@ -54,7 +54,8 @@ class Worker(SignalledWorker):
         self.replies = Replies(self)
         self.deaf_until = 0.0
         self.reading_anew = threading.Lock()
-        self.not_listed, self.not_agreed, self.no_head, self.no_room = (Sparing(self.log) for _ in range(4))
+        self.not_listed, self.not_agreed, self.no_room = (Sparing(self.log) for _ in range(3))
+        self.no_head: dict[str, Sparing] = defaultdict(partial(Sparing, self.log))  # by HeadRefused.kind
         self.served = threading.local()  # conn: the connection that this thread serves
 
     def get_thread_pool(self) -> turns.Pool:
@@ -144,7 +145,7 @@ class Worker(SignalledWorker):
         try:
             return self.tpool.submit if conn.has_head() else None
         except HeadRefused as fault:
-            self.no_head.say("refused: no request from %s, %s", _peer(conn.client) or "-", fault)
+            self.no_head[fault.kind].say("refused: no request from %s, %s", _peer(conn.client) or "-", fault)
             metrics.refused(fault.status)
             with contextlib.suppress(OSError):
                 send_at_once(conn.sock, reply(fault.status, ""))

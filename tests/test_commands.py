@@ -341,6 +341,23 @@ def test_serve_on_a_file_that_is_no_database_says_so(folder):
     assert "DATABASE_URL: keys: is not a file" in ran.stderr
 
 
+@pytest.mark.parametrize("command", ["serve", "config", "keys list", "store stats", "store purge", "store residency"])
+def test_no_command_takes_the_default_store_for_one_whose_name_is_misspelt(folder, command):
+    ran = receiver(*command.split(), cwd=folder, **{"\ufeffDATABASE_URL": "postgresql://u:hunter2@h/d"})
+    assert ran.returncode == 78
+    assert (
+        "\\ufeffDATABASE_URL: there is no such setting; the nearest is DATABASE_URL (its name begins with" in ran.stderr
+    )
+    assert "hunter2" not in ran.stderr
+    assert not (folder / "var").exists()
+
+
+@pytest.mark.parametrize("command", ["config", "store stats"])
+def test_a_name_that_could_be_meant_is_warned_about_where_the_setting_is_there(folder, command):
+    ran = receiver(*command.split(), cwd=folder, DATABASE_URL=f"sqlite:///{folder}/x.db", DB_URL="mysql://h/d")
+    assert "WARNING DB_URL: there is no such setting; the nearest is DATABASE_URL. It is not read" in ran.stderr
+
+
 def test_config_shows_what_is_in_force_where_it_came_from_and_no_secret(folder):
     ran = receiver("config", cwd=folder, DATABASE_PASSWORD="hunter2", STORAGE_MAX_BODY="1048576")
     assert ran.returncode == 0

@@ -40,7 +40,7 @@ from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
 from receiver.running import RunFolder, base_of, services
 from receiver.sealing import generate
-from receiver.settings import Settings, read
+from receiver.settings import Settings, options, read
 from receiver.stores import open_store, urls
 from tests import certificates as authority
 from tests import conftest
@@ -245,6 +245,10 @@ def test_every_mistake_is_a_finding_with_what_is_valid(tmp_path):
         ({"DATABASE_URL": "mysql://h/d", "STORAGE_POOL_SIZE": "2"}, "8 threads share 2 conn", "STORAGE_POOL_SIZE=8"),
         ({"container": "podman"}, "nobody outside of this container", "PORT=8080"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "STORAGE_SERVICE_HOST": "10.0.0.2"}, "STORAGE_SERVICE_HOST", "enableServiceLinks: false"),
+        ({"STORAGE_PORT": "tcp://10.0.0.2:80"}, "STORAGE_PORT", "enableServiceLinks: false"),
+        ({"DATABSE_URL": "mysql://h/d"}, "DATABSE_URL", "set DATABASE_URL instead of DATABSE_URL"),
+        ({"\ufeffDATABASE_URL": "mysql://h/d"}, "byte order mark", "set DATABASE_URL instead of"),
+        ({"DATABASE_URL": "sqlite:////x.db", "DB_URL": "mysql://h/d"}, "DB_URL", "unset DB_URL"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_valid_and_hardly_meant_is_a_warning(monkeypatch, environ, seen, mend):
@@ -756,6 +760,7 @@ def test_a_receiver_that_ends_while_it_is_looked_for(tmp_path, monkeypatch):
         {"STORAGE_PUBLIC_PREFIX": "/flow"},
         {"STORAGE_BIND": "0.0.0.0:0"},
         {"STORAGE_BIND": "[::1]:0"},
+        {"PORT": "0", "STORAGE_BIND": "", "STORAGE_ALLOW_FROM": "127.0.0.1"},
         {"STORAGE_TENANTS": "00000000-0000-4000-8000-000000000001"},
     ],
     ids=lambda more: next(iter(more)),
@@ -949,7 +954,7 @@ def test_under_systemd_it_looks_as_the_unit_does(host, port):  # noqa: F811
         report = Report(ran.returncode, ran.stdout)
         assert [one.seen for one in report.worse_than_ok() if "no sealing key" not in one.seen] == []
         assert "as receiver: " in report.one("permissions", "ok").seen
-        assert f"process {pid} at http://0.0.0.0:{port}, " in report.one("service", "ok", "ready").seen
+        assert f"process {pid} at http://{options.every_address(port)}, " in report.one("service", "ok", "ready").seen
         report.one("roundtrip", "ok")
         assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").seen
     known = f"RUNTIME_DIRECTORY=/run/receiver/{port} PORT={port} STORAGE_KEYS=/etc/receiver/keys"

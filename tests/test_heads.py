@@ -53,12 +53,17 @@ def answer_to(running, *pieces, context=None) -> bytes:
     [
         (b"X-Forwarded-Client-Cert: " + SECRET * 1300, 431, "the header X-Forwarded-Client-Cert has 9127 bytes"),
         (b"X-Cert: " + SECRET * 20000, 431, "the header X-Cert has"),
-        (b"X-Bad Name: " + SECRET, 400, "InvalidHeaderName: the header X-Bad Name"),
+        (b"X-Bad Name: " + SECRET, 400, "InvalidHeaderName: the header X-Bad and a blank"),
+        (b"Cookie a=" + SECRET + b"; t=12:30", 400, "InvalidHeaderName: the header Cookie and a blank"),
         (b"X-A\x1b[31m: " + SECRET, 400, r"InvalidHeaderName: the header X-A\x1b[31m"),
         (b"X-Value: \x01" + SECRET, 400, "InvalidHeader: the header X-VALUE"),
         (b"X-One: 1\r\n " + SECRET, 400, "ObsoleteFolding: the header X-ONE"),
         (SECRET * 3, 400, "InvalidHeader: a line without a colon"),
-        (b"\r\n".join(b"X-%d: %s" % (number, SECRET) for number in range(101)), 431, "there are too many headers"),
+        (
+            b"\r\n".join(b"X-%d: %s" % (number, SECRET) for number in range(101)),
+            431,
+            "100 are allowed, the first beyond them is X-98",
+        ),
         (b"N" * 900 + b": " + SECRET + b"\x01", 400, "InvalidHeader: the header NNNNNNNN..."),
     ],
 )

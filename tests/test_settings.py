@@ -8,7 +8,7 @@ import pytest
 
 from receiver import settings
 from receiver.secret import Secret
-from receiver.settings import Settings
+from receiver.settings import Settings, options
 
 
 def mistakes_of(**environ) -> list[str]:
@@ -61,6 +61,8 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
         "STORAGE_MIN_FREE": "0",
         "STORAGE_TALLY_EVERY": "60",
         "STORAGE_RUN_DIR": str(tmp_path),
+        "STORAGE_MAX_HEADER": "16KiB",
+        "STORAGE_KEEP_ALIVE": "620",
     }
     (tmp_path / "pem").touch()
     found, mistakes = settings.read(given)
@@ -76,8 +78,8 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
 
 def test_the_variables_of_the_java_service_mean_what_they_meant():
     found, mistakes = settings.read({"PORT": "8080", "JDBC_DATABASE_URL": "jdbc:sqlite:/data/x.db"})
-    assert (mistakes, found.listen, found.store_url) == ([], "0.0.0.0:8080", "jdbc:sqlite:/data/x.db")
-    assert settings.read({"PORT": "0"})[0].listen == "0.0.0.0:0"
+    assert (mistakes, found.listen, found.store_url) == ([], options.every_address(8080), "jdbc:sqlite:/data/x.db")
+    assert settings.read({"PORT": "0"})[0].listen in ("[::]:0", "0.0.0.0:0")
 
 
 @pytest.mark.parametrize(
@@ -232,3 +234,92 @@ def test_keys_come_by_any_of_their_names(tmp_path, role, suffix):
 def test_a_key_under_a_name_that_is_no_kid_is_a_mistake(name):
     (mistake,) = mistakes_of(**{name: "text"})
     assert mistake.startswith(f"{name}: must end in the key's kid")
+
+
+POSTGRES = "postgresql://u:hunter2@h/d"
+JWK = '{"kty": "EC", "x": "hunter2"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "nearest"),
+    [
+        *((name, POSTGRES, "DATABASE_URL") for name in ("DATABSE_URL", "DATABASE_URI", "DB_URL", "DATABASE_DSN")),
+        *((name, POSTGRES, "DATABASE_URL") for name in ("database_url", "DATABASE-URL", "Database.Url", "ADTABASE_URL")),
+        *((f"{mark}DATABASE_URL", POSTGRES, "DATABASE_URL") for mark in ("\ufeff", "\u00ef\u00bb\u00bf", "\udcef\udcbb\udcbf")),
+        *((name, POSTGRES, "DATABASE_URL") for name in (" DATABASE_URL", '"DATABASE_URL', "DATABASE_URL ", "DATABASE_URL\u00a0")),
+        *((name, POSTGRES, "DATABASE_URL") for name in ("export DATABASE_URL", "\ufeff'DATABASE_URL'", "\u201cDATABASE_URL")),
+        ("DATABSE_URL", "mysql+pymysql://u:hunter2@h/d", "DATABASE_URL"),
+        ("DATABSE_URL", f'"{POSTGRES}"', "DATABASE_URL"),
+        ("DATABASE_ULR", "oracle://u:hunter2@h/d", "DATABASE_URL"),
+        ("JDBC_DATABSE_URL", "jdbc:postgresql://h/d?user=u&password=hunter2", "JDBC_DATABASE_URL"),
+        ("JDBC_URL", "jdbc:sqlite:/hunter2.db", "JDBC_DATABASE_URL"),
+        *((name, "8080", "PORT") for name in ("PROT", "PORTS", "port", "\ufeffPORT", "PORT ")),
+        *((name, JWK, "PLATFORM_KEY") for name in ("PLATFROM_KEY", "PLATFORMKEY", "platform_key", "\ufeffPLATFORM_KEY")),
+        *((name, JWK, "RECEIVER_KEY") for name in ("RECIEVER_KEY", "RECEIVER_KEYS", "RECEIVER-KEY")),
+        (f"RECIEVER_KEY_{UUID}", "hunter2", f"RECEIVER_KEY_{UUID}"),
+        (f"\ufeffPLATFORM_KEY_{UUID}", "hunter2", f"PLATFORM_KEY_{UUID}"),
+        (f"\ufeffSTORAGE_TENANT_{UUID}", POSTGRES, f"STORAGE_TENANT_{UUID}"),
+        *((name, "3", "STORAGE_WORKERS") for name in ("\ufeffSTORAGE_WORKERS", "STORGE_WORKERS", "storage_workers")),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_nearly_that_of_a_setting_stops_the_start_that_it_would_leave_at_its_default(
+    name, value, nearest
+):
+    (mistake,) = mistakes_of(**{name: value})
+    assert mistake.startswith(f"{name}: there is no such setting; the nearest is {nearest}")
+    assert "hunter2" not in mistake
+
+
+@pytest.mark.parametrize("name", ["DATABSE_URL_FILE", "DATABASE_URLFILE", "DATABASE_URL_FIEL", "DB_URL_FILE"])
+def test_so_does_one_that_names_a_file(tmp_path, name):
+    (tmp_path / "value").write_text(f"{POSTGRES}\n")
+    (mistake,) = mistakes_of(**{name: str(tmp_path / "value")})
+    assert mistake.startswith(f"{name}: there is no such setting; the nearest is DATABASE_URL_FILE")
+    assert settings.read({name: "/no/such/file"})[1] == []
+    assert settings.read({name: "/no/such/file"})[0].warnings != ()
+
+
+def test_so_does_a_credential_of_systemd(tmp_path):
+    (tmp_path / "database_url").write_text(POSTGRES)
+    (tmp_path / "keys_receiver.json").write_text("{}")
+    (mistake,) = mistakes_of(CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert "the nearest is DATABASE_URL_FILE" in mistake
+
+
+@pytest.mark.parametrize("name", ["DATABASE_PASSWRD", "DATABASE_PASS", "database_password", "DATABASE_PASSWORD "])
+def test_a_password_under_a_wrong_name_stops_a_start_whose_store_needs_one(name):
+    url = {"DATABASE_URL": "postgresql://u@h/d"}
+    assert mistakes_of(**url, **{name: "hunter2"})
+    for enough in ({"DATABASE_PASSWORD": "right"}, {"DATABASE_URL": POSTGRES}, {"DATABASE_URL": "sqlite:////x.db"}):
+        assert mistakes_of(**(url | enough | {name: "hunter2"})) == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({"DATABASE_URL": POSTGRES, "DATABSE_URL": POSTGRES}, "DATABSE_URL"),
+        ({"JDBC_DATABASE_URL": "jdbc:sqlite:/x.db", "DB_URL": POSTGRES}, "DB_URL"),
+        ({"DB_URL": "https://example.com/hunter2"}, "DB_URL"),
+        ({"DATABASE_URL": "postgresql://u@h/d", "DB_PASSWORD": "hunter2"}, "DB_PASSWORD"),
+        ({"STORAGE_BIND": "127.0.0.1:0", "PROT": "8080"}, "PROT"),
+        ({"PROT": "tcp"}, "PROT"),
+        ({f"PLATFORM_KEY_{UUID}": JWK, f"PLATFROM_KEY_{UUID.replace('-', '_')}": JWK}, "PLATFROM_KEY"),
+    ],
+)
+def test_one_that_leaves_no_default_or_holds_something_else_is_warned_about(environ, name):
+    found, mistakes = settings.read(environ)
+    (warning,) = found.warnings
+    assert mistakes == []
+    assert warning.startswith(name)
+    assert "hunter2" not in warning
+
+
+def test_what_other_programs_are_told_disturbs_nobody():
+    others = {
+        "DATABASE_HOST": "h", "DATABASE_PORT": "5432", "DATABASE_NAME": "d", "POSTGRES_PASSWORD": "x", "PGHOST": "h",
+        "PORTAGE": "1", "REPORT": "8080", "SUPPORT": "80", "HTTP_PORT": "8080", "SORT_BY": "x", "TEST_DATABASE_URL": POSTGRES,
+        "RECEIVER_PORT": "tcp://10.0.0.7:80", "RECEIVER_PORT_80_TCP": "tcp://10.0.0.7:80", "RECEIVER_SERVICE_HOST": "10.0.0.7",
+        "DATABASE_PORT_5432_TCP_ADDR": "10.0.0.8", "PLATFORM": "linux", "REDIS_URL": "redis://h", "STORE_ID": "7",
+    }  # fmt: skip
+    found, mistakes = settings.read(others)
+    assert (mistakes, found.warnings) == ([], ())

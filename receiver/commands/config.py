@@ -5,7 +5,7 @@ import json
 import click
 from tabulate import tabulate
 
-from receiver import app, settings
+from receiver import app, logs, settings
 from receiver.settings.showing import shown_as, shown_rows
 
 
@@ -18,6 +18,7 @@ def config(markdown: bool, as_json: bool) -> None:
         click.echo(markdown_table())
         return
     in_force, _ = app.configure()
+    logs.warn(in_force.warnings)
     rows, headers = shown_rows(in_force), ("setting", "value", "from")
     if as_json:
         click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=1))

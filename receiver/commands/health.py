@@ -18,6 +18,8 @@ from receiver.settings import Settings, SettingsMistakes, read
 _PATIENCE = 5.0  # seconds; a check has three
 _PATIENCE_IN_ALL = 10.0  # seconds until the last byte of an answer
 _MOST = 16 << 20  # bytes of an answer; metrics of ten thousand tenants take some 4 MiB
+# What listens on all addresses; where IPv6 is turned off, "::" answers on IPv4 alone.
+_LOOPBACK = {"0.0.0.0": ("127.0.0.1",), "": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}  # noqa: S104
 _NO_RECEIVER = "what answers at {} is no receiver's admin listener"
 
 
@@ -43,8 +45,14 @@ class _Connection(http.client.HTTPConnection):
         else:
             host, _, port = self.address.rpartition(":")
             host = host.strip("[]")
-            unspecified = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - what listens everywhere
-            self.sock = socket.create_connection((unspecified.get(host, host), int(port)), self.timeout)
+            self.sock = self._first_of(_LOOPBACK.get(host, (host,)), int(port))
+
+    def _first_of(self, hosts: tuple[str, ...], port: int) -> socket.socket:
+        """Return a connection to the first of ``hosts`` that takes one; raises the OSError of the last."""
+        for host in hosts[:-1]:
+            with contextlib.suppress(OSError):
+                return socket.create_connection((host, port), self.timeout)
+        return socket.create_connection((hosts[-1], port), self.timeout)
 
 
 def admin_address(settings: Settings) -> str | None:

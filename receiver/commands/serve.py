@@ -1,8 +1,10 @@
 """``receiver serve``: check everything, say what is served, run gunicorn."""
 
+import os
+import re
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import click
 
@@ -12,12 +14,14 @@ from receiver.commands.keys import ago, key_rows, key_table
 from receiver.commands.tables import columns
 from receiver.keyring import Keyring
 from receiver.listeners import AddressTaken
-from receiver.problems import Problem, StoreMisplaced
+from receiver.preparing import prepare_stores
 from receiver.server import Server
-from receiver.settings import Resident, Settings, SettingsMistakes
-from receiver.stores.urls import Place
+from receiver.settings import Resident, Settings
 
-_AT_ONCE = 16
+_AS_ROOT = (
+    "runs as root, and needs nothing that only root may: give it a user of its own (systemd: User=receiver,"
+    " docker: --user 10001, Kubernetes: runAsUser: 10001)"
+)
 
 
 @click.command()
@@ -26,58 +30,39 @@ def serve() -> None:
     standard_error.install()
     settings, keyring = app.configure()
     logs.configure(settings.log_level, settings.log_format)
-    logs.warn(keyring.exposed)
-    unprepared = _prepare_stores(settings, keyring)
+    logs.warn((*settings.warnings, *keyring.exposed))
+    if os.geteuid() == 0:
+        logs.log.warning(_AS_ROOT)
+    waiting = prepare_stores(settings, keyring)
 
     def on_ready(addresses: list[str], admin: str | None) -> None:
         if logs.is_json(settings.log_format):
             fields = {"addresses": addresses, "admin": admin, "database": str(settings.place), "version": __version__}
+            fields |= {"waits_for": [one.variable for one in waiting]} if waiting else {}
             logs.log.info("listening", extra={"fields": fields})
             return
-        standard_error.say(banner(settings, keyring, addresses, admin))
+        standard_error.say(banner(settings, keyring, addresses, admin, waiting))
 
     try:
-        Server(settings, keyring, on_ready, unprepared=unprepared).run()
+        Server(settings, keyring, on_ready, unprepared=[one.place for one in waiting]).run()
     except AddressTaken as taken:
         click.echo(f"receiver: {logs.escape(str(taken))}", err=True)
         sys.exit(EX_TEMPFAIL)
 
 
-def _prepare_stores(settings: Settings, keyring: Keyring) -> list[Place]:
-    """Prepare each store before any worker starts; a place that cannot hold one stops the start.
+def banner(
+    settings: Settings, keyring: Keyring, addresses: list[str], admin: str | None, waiting: Sequence[Resident] = ()
+) -> str:
+    """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try.
 
-    One that is only busy or down does not: the service then answers 503 until it is there. Returns the places
-    of those.
+    ``waiting`` are the stores that do not answer yet.
     """
-    unprepared, mistakes = [], []
-
-    def prepare(resident: Resident) -> None:
-        store = app.open_place(resident.place, settings, keyring)
-        try:
-            store.prepare()
-        except StoreMisplaced as cause:
-            mistakes.append(f"{resident.variable}: {cause.cause}")
-        except Problem as cause:
-            unprepared.append(resident.place)
-            logs.log.error("the store of %s is not ready: %s", resident.variable, cause)
-        finally:
-            store.close()
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # silent ones are waited for together
-        list(pool.map(prepare, settings.residents.values()))
-    if mistakes:
-        raise SettingsMistakes(mistakes)
-    return unprepared
-
-
-def banner(settings: Settings, keyring: Keyring, addresses: list[str], admin: str | None) -> str:
-    """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try."""
-    first = addresses[0]
+    first = re.sub(r"//(\[::\]|0\.0\.0\.0):", "//127.0.0.1:", addresses[0])  # all addresses: that of this machine
     socket = first.removeprefix("unix:")
     url = f"curl {first}" if socket == first else f"curl --unix-socket {socket} http://localhost"
     lines = [
         "",
-        "External Storage receiver",
+        f"External Storage receiver{': NOT READY, it waits for its store' if waiting else ''}",
         f"  address   {', '.join(addresses)}",
         f"  admin     {admin or 'off'}{' (/livez, /readyz, /metrics)' if admin else ''}",
         f"  database  {settings.place}",
@@ -86,9 +71,7 @@ def banner(settings: Settings, keyring: Keyring, addresses: list[str], admin: st
         "  keys",
         *_key_lines(keyring),
         "",
-        "  Try next:",
-        f"    {url}/api/storage/1/health",
-        "    make demo    (or receiver demo) a simulated platform saves and loads a state",
+        *(_not_ready(waiting) if waiting else _try_next(url)),
         "",
     ]
     return "\n".join(lines)
@@ -113,3 +96,19 @@ def _key_lines(keyring: Keyring) -> list[str]:
         lines += [f"              for {tenant}" for tenant in tenants or ()]
         lines += [f"              thumbprint {row['thumbprint']}"] if row["thumbprint"] else []
     return lines
+
+
+def _try_next(url: str) -> list[str]:
+    return [
+        "  Try next:",
+        f"    {url}/api/storage/1/health",
+        "    make demo    (or receiver demo) a simulated platform saves and loads a state",
+    ]
+
+
+def _not_ready(waiting: Sequence[Resident]) -> list[str]:
+    return [
+        *(f"  The store of {one.variable} does not answer: {one.place}." for one in waiting),
+        "  Its calls get 503 until it does; no restart is needed then. What is wrong with it:",
+        "    receiver doctor",
+    ]

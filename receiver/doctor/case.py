@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -13,6 +14,7 @@ from receiver.running import Service, base_of, services
 from receiver.settings import Settings, read
 
 _OF_STORE = ("DATABASE_URL", "JDBC_DATABASE_URL", "DATABASE_USERNAME", "DATABASE_PASSWORD")
+_NEAREST = re.compile(r"there is no such setting; the nearest is (\w+)")
 T = TypeVar("T")
 
 
@@ -41,6 +43,7 @@ class Case:
     def is_mistaken(self, *names: str) -> bool:
         """Tell whether any of the settings ``names`` could not be understood, so that its default stands there."""
         given = {mistake.partition(":")[0] for mistake in self.mistakes}
+        given |= {name for mistake in self.mistakes for name in _NEAREST.findall(mistake)}  # what it was meant for
         return any(name in given or f"{name}_FILE" in given for name in names)
 
     @property

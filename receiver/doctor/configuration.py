@@ -3,20 +3,22 @@
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from receiver.addresses import Networks, address_of
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, warn
+from receiver.logs import escape
 from receiver.settings import Settings
 from receiver.settings.showing import DEFAULT, shown_rows
 from receiver.stores.urls import SERVERS
 
 SUBJECT = "settings"
-_UNKNOWN = re.compile(r"(?P<name>\S+): there is no such setting; the nearest is (?P<nearest>\S+)")
+_UNKNOWN = re.compile(r"(?P<name>.+): there is no such setting; the nearest is (?P<nearest>\w+(?:-\w+)*)")
 _TWICE = re.compile(r"(?P<name>\S+): (?P<other>\S+) is set as well")
-_SERVICE_LINK = re.compile(r"STORAGE_(?:SERVICE_|PORT)\w*")
+_SERVICE_LINK = "enableServiceLinks: false"
 _MARKS_OF_CONTAINERS = ("/.dockerenv", "/run/.containerenv")
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "quota period", or "max period"
 
@@ -25,6 +27,8 @@ def check(case: Case) -> Iterator[Finding]:
     """Yield what there is to say of the settings."""
     for mistake in case.mistakes:
         yield fail(SUBJECT, mistake, _mend_of(mistake))
+    for warning in case.settings.warnings:
+        yield warn(SUBJECT, warning, _mend_of(warning))
     yield from _traps(case.settings, os.environ)
     yield from _traps_of_keys(case)
     given = [row for row in shown_rows(case.settings) if row[2] != DEFAULT and not case.is_mistaken(row[0])]
@@ -47,10 +51,11 @@ def check(case: Case) -> Iterator[Finding]:
 
 def _mend_of(mistake: str) -> str:
     """Return what mends a ``mistake`` as the settings tell it."""
+    if _SERVICE_LINK in mistake:
+        return f"{_SERVICE_LINK} in the pod's spec"
     if match := _UNKNOWN.match(mistake):
-        if _SERVICE_LINK.fullmatch(match["name"]) and "KUBERNETES_SERVICE_HOST" in os.environ:
-            return "enableServiceLinks: false in the pod's spec: Kubernetes sets it for a Service named storage"
-        return f"set {match['nearest']} instead of {match['name']}, or: unset {match['name']}"
+        name = shlex.quote(escape(match["name"]))
+        return f"set {match['nearest']} instead of {name}, or: unset {name}"
     if match := _TWICE.match(mistake):
         return f"unset {match['name']}, or unset {match['other']}"
     name = mistake.partition(":")[0]

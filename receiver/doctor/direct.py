@@ -1,5 +1,7 @@
 """The way to the receiver itself, past every proxy: where it listens, and its own certificate as the only one."""
 
+import contextlib
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,9 @@ from receiver.doctor.line import Line
 from receiver.mock_platform.keys import StoreKeys
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: that it has expired is told elsewhere
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what listens on all addresses
+# What listens on all addresses is reached by these; where IPv6 is turned off, "::" still is, and answers on IPv4 alone.
+_LOOPBACK = {"0.0.0.0": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}  # noqa: S104
+_PATIENCE = 2.0  # seconds to connect
 
 
 class Closed(Exception):
@@ -45,16 +49,25 @@ def direct(case: Case, way: Way, tenant: str, keys: StoreKeys) -> Line:
     if not addresses:
         raise Closed("the receiver listens on a Unix socket only", "name its public address: --url https://...")
     parts = urlsplit(addresses[0])
-    host = _LOOPBACK.get(parts.hostname, parts.hostname)
-    if not Gate(settings.allow_from, settings.trusted_proxies).admits(host, "", False):
-        raise Closed(
-            f"STORAGE_ALLOW_FROM keeps {host}, this machine, out", "name its public address: --url https://..."
-        )
+    host = _host(parts.hostname, parts.port, Gate(settings.allow_from, settings.trusted_proxies))
     secure = parts.scheme == "https"
     if secure and settings.tls_client_ca and not way.identified:
         raise Closed("the receiver asks for a client certificate", "--client-cert FILE --client-key FILE")
     context = _trusting(way.own, settings.tls_cert) if secure else None
     return Line(f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}", tenant, keys, context)
+
+
+def _host(hostname: str, port: int, gate: Gate) -> str:
+    """Return the address by which this machine reaches ``hostname``, one that ``gate`` admits; raises Closed."""
+    hosts = _LOOPBACK.get(hostname, (hostname,))
+    admitted = [host for host in hosts if gate.admits(host, "", False)]
+    if not admitted:
+        told = f"STORAGE_ALLOW_FROM keeps {hosts[0]}, this machine, out"
+        raise Closed(told, "name its public address: --url https://...")
+    for host in admitted[:-1]:
+        with contextlib.suppress(OSError), socket.create_connection((host, port), _PATIENCE):
+            return host
+    return admitted[-1]
 
 
 def _trusting(context: ssl.SSLContext, path: str) -> ssl.SSLContext:

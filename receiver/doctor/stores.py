@@ -5,6 +5,7 @@ A schema that is older than this program is left as it is: a start of the receiv
 
 import contextlib
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ SUBJECT = "store"
 _PATIENCE = 5.0  # seconds; somebody waits at a terminal
 _AT_ONCE = 16
 _FIXED = (3, 51, 3)  # the version of SQLite since which a reset of the write-ahead log cannot lose a commit
+_AGAIN = "stop the receiver and start it again"
+_BACK = f"put the store back (its volume, a backup), or, for an empty one, {_AGAIN}: only a start makes a store"
+_OWNED = re.compile(r"as root: (chown .+)$")  # receiver.files.ownership
 _MENDS = (  # what a problem says, and what mends it; {path} is that of the store
     ("the Java service", "receiver store adopt --plan; then: receiver store adopt"),
     ("states in the clear", "receiver store reseal, meanwhile with STORAGE_CLEAR_STATES=read"),
@@ -171,11 +175,11 @@ def check(case: Case, examined: list[Examined]) -> Iterator[Finding]:
 
 def _judged(one: Examined, runs: bool) -> Iterator[Finding]:
     if one.problem:
-        yield fail(SUBJECT, f"{one.whose}{one.problem.cause}", _mend_of(one.problem.cause, one.place))
+        mend = _mend_of(one.problem.cause, one.place)
+        again = f", then {_AGAIN}" if runs and mend.startswith("mkdir") else ""  # a running one makes no store
+        yield fail(SUBJECT, f"{one.whose}{one.problem.cause}", mend + again)
     elif one.missing and runs:
-        yield fail(
-            SUBJECT, f"{one.whose}{one.missing}, and a receiver runs", _mend_of("is the volume mounted", one.place)
-        )
+        yield fail(SUBJECT, f"{one.whose}{one.missing}, and a receiver runs", _BACK)
     elif one.missing:
         mend = _mend_of(one.missing, one.place) if "Java" in one.missing else "receiver serve, which makes it"
         yield warn(SUBJECT, f"{one.whose}{one.missing}", mend)
@@ -188,6 +192,8 @@ def _judged(one: Examined, runs: bool) -> Iterator[Finding]:
 
 
 def _mend_of(cause: str, place: Place) -> str:
+    if match := _OWNED.search(cause):
+        return match[1]
     folder = os.path.dirname(os.path.abspath(place.path)) if place.kind == "sqlite" else place.path
     for said, mend in _MENDS:
         if said in cause:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from receiver.files import ownership
 from receiver.jose import canonical_uuid
 from receiver.keytexts import quoted
 from receiver.stores import urls
@@ -97,7 +98,8 @@ def bind(value: str) -> str:
         raise ValueError("must be host:port, [ipv6]:port or unix:/path")
     if match["socket"]:
         if not os.access(os.path.dirname(match["socket"]), os.W_OK | os.X_OK):
-            raise ValueError("must name a socket in a folder that exists and is writable")
+            hint = ownership(os.path.dirname(match["socket"]))
+            raise ValueError(f"must name a socket in a folder that exists and is writable{hint}")
         return value
     host = match["ipv6"] or match["host"] or None
     try:
@@ -139,7 +141,8 @@ def run_dir(value: str) -> str:
     """Return ``value`` as the path of a directory that exists and in which folders can be made."""
     if os.path.isdir(value) and os.access(value, os.W_OK | os.X_OK):
         return value
-    raise ValueError("must be the path of a directory that exists and is writable")
+    hint = ownership(value) if os.path.isdir(value) else ""
+    raise ValueError(f"must be the path of a directory that exists and is writable{hint}")
 
 
 def file(value: str) -> str:

@@ -1,5 +1,6 @@
 """Environment → Settings, or all mistakes in it at once."""
 
+import dataclasses
 import difflib
 import os
 import re
@@ -10,6 +11,7 @@ from receiver import files
 from receiver.keysources import kid_in_name
 from receiver.keytexts import BYTE_ORDER_MARK, oddity
 from receiver.secret import Secret
+from receiver.settings import near_misses
 from receiver.settings.residents import TENANT_NAME, residents, tenant_in
 from receiver.settings.table import Settings, declared
 
@@ -30,11 +32,13 @@ class SettingsMistakes(Exception):
 def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default.
 
-    Of systemd's credentials those that are named like a variable count as ``NAME_FILE``.
+    Of systemd's credentials those that are named like a variable count as ``NAME_FILE``. A name that is nearly that of
+    a setting is a mistake too, or one of the Settings' warnings.
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     environ = _credentials(credentials) | dict(environ) if credentials else environ
     given, mistakes = _given(environ)
+    names = frozenset(given)
     paths = {source: environ[source] for name, (_, source) in given.items() if source != name}
     values: dict[str, object] = {}
     for field in declared():
@@ -52,17 +56,28 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     values["tenant_stores"], more = residents({name: given.pop(name) for name in list(given) if tenant_in(name)})
     values["key_texts"] = {source: Secret(value) for value, source in given.values()}
     values["credentials"] = Path(credentials) if credentials else None
-    return Settings(**values, paths=paths), mistakes + more
+    settings = Settings(**values, paths=paths)
+    missed, warnings = near_misses.judge(environ, settings, names)
+    return dataclasses.replace(settings, warnings=tuple(warnings)), mistakes + more + missed
 
 
 def _credentials(directory: str) -> dict[str, str]:
-    """Return NAME_FILE → path of what systemd's LoadCredential= put into ``directory`` under the name of a variable."""
+    """Return NAME_FILE → path of what systemd's LoadCredential= put into ``directory`` under the name of a variable.
+
+    Those that are named otherwise are there as well, since a name may be nearly that of one; but none of STORAGE_…, as
+    an unknown one stops the start.
+    """
     try:
         names = os.listdir(directory)
     except OSError:
         return {}
     known = {field.metadata["name"] for field in declared()}
-    return {f"{name}_FILE": os.path.join(directory, name) for name in names if name in known or _is_key(name)}
+    names = [name for name in names if name in known or _is_key(name) or not _concerns(name)]
+    return {f"{name}_FILE": os.path.join(directory, name) for name in names}
+
+
+def _concerns(name: str) -> bool:
+    return name.startswith("STORAGE_") or _KEY_NAME.fullmatch(name) is not None
 
 
 def _is_key(name: str) -> bool:
@@ -79,7 +94,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
         name, from_file = variable, False
         if variable.endswith("_FILE") and variable not in known:
             name, from_file = variable.removesuffix("_FILE"), True
-        concerns = name in known or variable.startswith("STORAGE_") or _KEY_NAME.fullmatch(name)
+        concerns = name in known or _concerns(variable)
         if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
             continue
         if name not in known and not _is_key(name) and not tenant_in(name):
@@ -98,15 +113,15 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
 
 
 def _unknown(variable: str, value: str) -> str:
+    if _OF_KUBERNETES.fullmatch(variable) or _SERVICE_URL.match(value):
+        return (
+            f"{variable}: Kubernetes sets it in every pod beside a service of that name: set enableServiceLinks: false"
+            " in the pod's spec, or give that service another name"
+        )
     if _KEY_NAME.fullmatch(variable):
         return f"{variable}: must end in the key's kid, a UUID (underscores may stand for its hyphens)"
     if TENANT_NAME.fullmatch(variable):
         return f"{variable}: must end in a tenant's UUID (underscores may stand for its hyphens)"
-    if _OF_KUBERNETES.fullmatch(variable) or _SERVICE_URL.match(value):
-        return (
-            f"{variable}: Kubernetes sets it in every pod beside a service named storage: set enableServiceLinks: false"
-            " in the pod's spec, or give that service another name"
-        )
     names = [field.metadata["name"] for field in declared()]
     nearest = difflib.get_close_matches(variable, names, n=1, cutoff=0)[0]
     return f"{variable}: there is no such setting; the nearest is {nearest}"

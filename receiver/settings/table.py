@@ -13,9 +13,8 @@ from pathlib import Path
 
 from receiver.secret import Secret
 from receiver.settings import options
+from receiver.settings.decided import Decided
 from receiver.settings.residents import Resident
-from receiver.stores import urls
-from receiver.stores.urls import Place
 
 
 def _setting(name: str, default: object, parse: Callable[[str], object], help: str, secret: bool = False):
@@ -25,11 +24,12 @@ def _setting(name: str, default: object, parse: Callable[[str], object], help: s
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Decided):
     """The settings of one receiver, each with its declared name, type, default and help; then what is found beside.
 
     ``sources`` tells the variable that each came from, ``paths`` the files that variables named, ``key_texts`` the keys
-    by variable; ``credentials`` is where systemd puts what only this service may read.
+    by variable; ``credentials`` is where systemd puts what only this service may read. ``warnings`` are lines about
+    names that are nearly those of settings (receiver.settings.near_misses).
     """
 
     database_url: Secret = _setting(
@@ -268,47 +268,7 @@ class Settings:
     paths: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     credentials: Path | None = None
     tenant_stores: Mapping[str, Resident] = dataclasses.field(default_factory=dict, repr=False)
-
-    @property
-    def listen(self) -> str:
-        """The address to listen on: STORAGE_BIND, else PORT on all addresses, else the default."""
-        if "port" in self.sources and "bind" not in self.sources:
-            return options.every_address(self.port)
-        return self.bind
-
-    @property
-    def listen_variable(self) -> str:
-        """The variable that ``listen`` came from, or the one that would set it."""
-        return "PORT" if "port" in self.sources and "bind" not in self.sources else "STORAGE_BIND"
-
-    @property
-    def store_url(self) -> str:
-        """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
-        return (self.jdbc_database_url if self._jdbc_decides else self.database_url).text
-
-    @property
-    def place(self) -> Place:
-        """Where states are kept: ``store_url``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
-        return urls.parse(self.store_url).with_credentials(self.database_username, self.database_password.text)
-
-    @property
-    def store_variable(self) -> str:
-        """The variable that ``store_url`` came from, or the one that would set it."""
-        return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
-
-    @property
-    def residents(self) -> dict[str | None, Resident]:
-        """All stores: that of the rest under None, then those of tenants that have one of their own."""
-        return {None: Resident(self.store_variable, self.place, self.region), **self.tenant_stores}
-
-    @property
-    def places(self) -> list[Place]:
-        """The place of each store once, though several tenants may share it."""
-        return list({resident.place.identity: resident.place for resident in self.residents.values()}.values())
-
-    @property
-    def _jdbc_decides(self) -> bool:
-        return "database_url" not in self.sources and bool(self.jdbc_database_url)
+    warnings: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
 def declared() -> list[dataclasses.Field]:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from receiver.files import ownership
 from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import State, Summary
 from receiver.stores import Effect, OnDamage, Receipt, Store, raised
@@ -64,10 +65,11 @@ class FilesystemStore(Store):
         if os.path.exists(path) and not os.path.isdir(path):
             raise StoreMisplaced(f"{path}: is not a folder")
         if not os.path.isdir(path) and not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
-            raise StoreMisplaced(f"{path}: cannot be made in {parent}; make it (is the volume mounted?)")
+            hint = ownership(parent) if os.path.isdir(parent) else ""
+            raise StoreMisplaced(f"{path}: cannot be made in {parent}; make it (is the volume mounted?){hint}")
         if os.path.isdir(path):
             if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-                raise StoreMisplaced(f"{path}: must be readable and writable for this user")
+                raise StoreMisplaced(f"{path}: must be readable and writable for this user{ownership(path)}")
             formats.check_mark(str(path))
 
     def _make(self) -> None:
@@ -86,7 +88,7 @@ class FilesystemStore(Store):
         with file_errors():
             self._ready()
             if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
-                raise StoreUnavailable(f"files: {self.path} cannot be written")
+                raise StoreUnavailable(f"files: {self.path} cannot be written{ownership(self.path)}")
 
     def schema_version(self) -> str:
         with file_errors():

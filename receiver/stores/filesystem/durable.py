@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 
+from receiver.files import ownership
 from receiver.problems import Problem, StoreUnavailable
 from receiver.turns import waiting
 
@@ -35,7 +36,14 @@ def file_errors(full: type[Problem] = StoreUnavailable) -> Iterator[None]:
         yield
     except OSError as cause:
         kind = full if cause.errno in _FULL else StoreUnavailable
-        raise kind(f"files: {cause}") from cause
+        raise kind(f"files: {cause}{_owned(cause)}") from cause
+
+
+def _owned(cause: OSError) -> str:
+    """Return what helps where a file of the store, or the folder that it lies in, is another user's."""
+    if not isinstance(cause, PermissionError) or not isinstance(cause.filename, str):
+        return ""
+    return ownership(cause.filename) or ownership(os.path.dirname(cause.filename))
 
 
 def read_only(path: str, _flags: int = 0) -> int:

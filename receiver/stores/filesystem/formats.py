@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
+from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
@@ -43,7 +44,7 @@ def check_mark(folder: str) -> None:
             found = _object(file.read(_LONGEST_LINE))
         version = found["format"] if found["store"] == _STORE else None
     except OSError as cause:
-        raise StoreMisplaced(f"{mark}: cannot be read: {os.strerror(cause.errno)}") from cause
+        raise StoreMisplaced(f"{mark}: cannot be read: {os.strerror(cause.errno)}{ownership(mark)}") from cause
     except (KeyError, TypeError, ValueError):
         version = None
     if type(version) is not int or version < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
+from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
 from receiver.stores.sqlite.schema import STEPS, migrations
@@ -108,15 +109,18 @@ class DatabaseFile:
         if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
             raise StoreMisplaced(f"{path}: is not a file")
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
-            raise StoreMisplaced(f"{path}: the folder {folder} is missing (is the volume mounted?)")
+            text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
+            raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
         if kind := network_type(path):
             raise StoreMisplaced(
                 f"{path}: lies on {kind}, a file system of the network, where SQLite would lose data:"
                 " use a local disk, or file:// or a database server instead"
             )
-        for needed in (path, folder):  # the write-ahead log is made beside the file
+        for needed in (folder, path, f"{path}-wal", f"{path}-shm"):  # the write-ahead log is made beside the file
             if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
-                raise StoreMisplaced(f"{needed}: must be readable and writable for this user")
+                # What root's command left beside the file is not all: the whole folder is the receiver's.
+                owned = ownership(needed) and (ownership(folder) or ownership(needed))
+                raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
 
     def _create_file(self) -> None:
         """Make the file, readable by its owner only, and its folder, but no folder above that one."""

@@ -1,0 +1,64 @@
+"""What several settings decide together: where to listen, and which stores there are."""
+
+from collections.abc import Mapping
+
+from receiver.secret import Secret
+from receiver.settings import options
+from receiver.settings.residents import Resident
+from receiver.stores import urls
+from receiver.stores.urls import Place
+
+
+class Decided:
+    """What follows from the settings below, which receiver.settings.table declares."""
+
+    database_url: Secret
+    jdbc_database_url: Secret
+    database_username: str
+    database_password: Secret
+    port: int
+    bind: str
+    region: str
+    sources: Mapping[str, str]
+    tenant_stores: Mapping[str, Resident]
+
+    @property
+    def listen(self) -> str:
+        """The address to listen on: STORAGE_BIND, else PORT on all addresses, else the default."""
+        if "port" in self.sources and "bind" not in self.sources:
+            return options.every_address(self.port)
+        return self.bind
+
+    @property
+    def listen_variable(self) -> str:
+        """The variable that ``listen`` came from, or the one that would set it."""
+        return "PORT" if "port" in self.sources and "bind" not in self.sources else "STORAGE_BIND"
+
+    @property
+    def store_url(self) -> str:
+        """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
+        return (self.jdbc_database_url if self._jdbc_decides else self.database_url).text
+
+    @property
+    def place(self) -> Place:
+        """Where states are kept: ``store_url``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
+        return urls.parse(self.store_url).with_credentials(self.database_username, self.database_password.text)
+
+    @property
+    def store_variable(self) -> str:
+        """The variable that ``store_url`` came from, or the one that would set it."""
+        return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
+
+    @property
+    def residents(self) -> dict[str | None, Resident]:
+        """All stores: that of the rest under None, then those of tenants that have one of their own."""
+        return {None: Resident(self.store_variable, self.place, self.region), **self.tenant_stores}
+
+    @property
+    def places(self) -> list[Place]:
+        """The place of each store once, though several tenants may share it."""
+        return list({resident.place.identity: resident.place for resident in self.residents.values()}.values())
+
+    @property
+    def _jdbc_decides(self) -> bool:
+        return "database_url" not in self.sources and bool(self.jdbc_database_url)
