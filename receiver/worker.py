@@ -237,8 +237,7 @@ class Worker(SignalledWorker):
 
     def _is_ending(self) -> bool:
         """Tell whether the receiver is about to end: whoever uses this connection had better make another one."""
-        life = getattr(self.app, "life", None)
-        return life is not None and life.is_ending
+        return getattr(getattr(self.app, "life", None), "is_ending", False)
 
     def handle_request(self, req, conn: Connection) -> bool:
         """Answer ``req``; what the client does not take soon is left for the poller."""

@@ -184,7 +184,7 @@ def test_the_table_on_a_terminal_is_drawn_in_place(report):
     last = text.split("\x1b[")[-40:]
     groups = len({check.group for check in registry.CHECKS.values()})
     assert told.getvalue().count(f"\x1b[{groups + 2}A") == 100  # each drawing but the first begins where the last began
-    assert any(re.search(r"http +█+.* 17 +1 +18", line) for line in last), last
+    assert any(re.search(r"http +█+.* 18 +1 +19", line) for line in last), last
     assert max(len(line) for line in text.replace("\x1b[2K", "").splitlines()) <= 80
 
 
