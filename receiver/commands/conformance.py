@@ -85,14 +85,7 @@ def conformance(
     if markdown:
         click.echo(registry.markdown_table(), nl=False)
         return
-    try:
-        checks = registry.chosen(level, only)
-    except KeyError as unknown:
-        raise click.BadParameter(
-            f"there is no check or group {unknown}; --list shows them", param_hint="--only"
-        ) from None
-    if not checks:
-        raise click.BadParameter(f"there is no such check of level {level}", param_hint="--only")
+    checks = _chosen(level, only)
     if list_:
         rows = [(check.id, check.level, check.sentence, check.source) for check in checks]
         click.echo(tabulate(rows, headers=("check", "level", "what and why", "source"), tablefmt="plain"))
@@ -106,6 +99,18 @@ def conformance(
     except OSError as cause:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
     sys.exit(0 if report.conforms else 1)
+
+
+def _chosen(level: str, only: tuple[str, ...]) -> list[registry.Check]:
+    try:
+        checks = registry.chosen(level, only)
+    except KeyError as unknown:
+        raise click.BadParameter(
+            f"there is no check or group {unknown}; --list shows them", param_hint="--only"
+        ) from None
+    if not checks:
+        raise click.BadParameter(f"there is no such check of level {level}", param_hint="--only")
+    return checks
 
 
 def _report(target: Target, checks: list[registry.Check], level: str) -> Report:
