@@ -114,7 +114,9 @@ def test_all_that_a_service_says_in_json_is_json(keys, platform_at, state, tmp_p
     assert [one["status"] for one in said if one["message"] == "save 204"] == [204]
     messages = {one["message"] for one in said}
     assert "Shutting down: Master" in messages
-    assert any(one.startswith("refused: LimitRequestHeaders: ") and one.endswith(", from 127.0.0.1") for one in messages)
+    assert any(
+        one.startswith("refused: LimitRequestHeaders: ") and one.endswith(", from 127.0.0.1") for one in messages
+    )
 
 
 def test_a_request_id_is_taken_from_a_trusted_proxy_and_from_nobody_else(ring, store):

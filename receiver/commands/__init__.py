@@ -5,7 +5,6 @@ Exit status: 0 done, 1 failed, 2 usage error, 75 an address is taken (a start ma
 
 import contextlib
 import importlib
-import io
 import os
 import sys
 
@@ -43,8 +42,6 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
     logs.configure("warning")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no such sign gets an escape
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:
