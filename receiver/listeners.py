@@ -57,9 +57,10 @@ def _listener(address: tuple | str, cfg: Config, log: Any, setting: str, base: s
                 reason = os.strerror(cause.errno) if cause.errno else type(cause).__name__
                 raise SettingsMistakes([f"{setting}: cannot listen on {_shown(address)}: {reason}{hint}"]) from None
             if time.monotonic() >= limit:
+                off = ", or off" if setting == "STORAGE_ADMIN_BIND" else ""
                 raise AddressTaken(
                     f"{setting}: {_shown(address)} is taken: {_who_holds(address, base)}. Stop that one, or give this "
-                    "receiver another address"
+                    f"receiver another address{off}"
                 ) from None
         time.sleep(_PAUSE)
 

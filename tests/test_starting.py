@@ -109,9 +109,9 @@ def test_what_is_not_ascii_in_messages_is_printed_as_it_is():
             ran = receiver(command, **{name: value})
             assert told in ran.stderr
             assert "\\u" not in ran.stderr
-    ran = receiver("doctor", DATABASE_URL="oracle://x", PYTHONIOENCODING="latin-1:strict")
-    assert r"postgresql://\u2026" in ran.stdout  # a terminal that has no such sign
-    assert ran.stderr == ""
+    ran = receiver("doctor", DATABASE_URL="oracle://x")
+    assert "postgresql://..." in ran.stdout  # all that the doctor prints is plain ASCII
+    assert "\\u" not in ran.stdout
 
 
 # Files that root left behind

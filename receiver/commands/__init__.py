@@ -5,7 +5,6 @@ Exit status: 0 done, 1 failed, 2 usage error, 75 an address is taken (a start ma
 
 import contextlib
 import importlib
-import io
 import os
 import sys
 
@@ -53,9 +52,12 @@ def main() -> None:
     """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
     standard_error.open_closed_files()
     logs.configure("warning")
+<<<<<<< HEAD
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no such sign gets an escape
     terminal.guard()
+=======
+>>>>>>> h6
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:

@@ -79,13 +79,17 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 def _lines(one: Finding, subject: str, width: int) -> list[str]:
     sign, colour = _SIGNS[one.verdict]
-    first, *more = textwrap.wrap(escape(one.seen), width - _MARGIN, break_on_hyphens=False) or [""]
+    first, *more = textwrap.wrap(_plain(one.seen), width - _MARGIN, break_on_hyphens=False) or [""]
     indent = " " * _MARGIN
     lines = [f"{click.style(f'{sign:4}', colour)}  {subject:11}  {first}", *(indent + line for line in more)]
-    lines += [f"{indent}  {escape(detail)}" for detail in one.details]
+    lines += [f"{indent}  {_plain(detail)}" for detail in one.details]
     if one.mend:  # never broken: it is to be copied
-        lines.append(f"{indent}{click.style('mend:', bold=True)} {escape(one.mend)}")
+        lines.append(f"{indent}{click.style('mend:', bold=True)} {_plain(one.mend)}")
     return lines
+
+
+def _plain(text: str) -> str:
+    return escape(text.replace("\u2026", "..."))  # of our own messages
 
 
 def _summary(findings: Sequence[Finding]) -> str:
