@@ -105,28 +105,18 @@ def test_all_that_a_service_says_in_json_is_json(keys, platform_at, state, tmp_p
         assert said[-1]["admin"] is None
         client = platform_at(url)
         assert client.save(state).status == 204
-<<<<<<< HEAD
-        assert client.call("GET", "/x", headers={"a@b": "c"}).status == 400
-=======
         assert client.call("GET", "/x", headers={f"X-{number}": "1" for number in range(101)}).status == 431
->>>>>>> h6
         process.terminate()
         out, err = process.communicate(timeout=60)
     said += [json.loads(line) for line in err.splitlines()]
     assert out == ""
     assert {"gunicorn.error", "receiver"} == {one["logger"] for one in said}
     assert [one["status"] for one in said if one["message"] == "save 204"] == [204]
-<<<<<<< HEAD
-    assert {"Shutting down: Master", "refused: InvalidHeaderName: the header a@b, from 127.0.0.1"} <= {
-        one["message"] for one in said
-    }
-=======
     messages = {one["message"] for one in said}
     assert "Shutting down: Master" in messages
     assert any(
         one.startswith("refused: LimitRequestHeaders: ") and one.endswith(", from 127.0.0.1") for one in messages
     )
->>>>>>> h6
 
 
 def test_a_request_id_is_taken_from_a_trusted_proxy_and_from_nobody_else(ring, store):

@@ -52,12 +52,7 @@ def main() -> None:
     """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
     standard_error.open_closed_files()
     logs.configure("warning")
-<<<<<<< HEAD
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no such sign gets an escape
     terminal.guard()
-=======
->>>>>>> h6
     try:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:

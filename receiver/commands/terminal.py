@@ -36,8 +36,9 @@ def guard() -> None:
         return
     # click would go around a stream in ASCII.
     encoding = "utf-8" if codecs.lookup(former.encoding).name == "ascii" else former.encoding
+    errors = "backslashreplace" if former.errors == "strict" else former.errors  # a terminal may lack a sign
     former.flush()
-    sys.stdout = _Shown(former.buffer, encoding, former.errors, line_buffering=former.line_buffering)
+    sys.stdout = _Shown(former.buffer, encoding, errors, line_buffering=former.line_buffering)
 
 
 def allow_styles() -> None:
