@@ -163,6 +163,7 @@ class Connection(TConn):
             self.caller = caller_of(self.parser.unreader.environ)
         else:
             self.outgoing = None
+        self.last_head = b""  # a connection may be idle for long, and there may be thousands
         if self.initialized:
             self.parser.unreader.let_go()
         return self.outgoing is not None

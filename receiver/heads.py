@@ -51,6 +51,11 @@ def fault_of(exc: Exception, head: bytes, most: int) -> str:
     ``most`` is the largest header allowed, in bytes with name and line end.
     """
     kind = type(exc).__name__
+    head = head.partition(b"\r\n\r\n")[0]  # a body may have come with it
+    if isinstance(exc, errors.UnsupportedTransferCoding):  # its hdr is the value
+        return f"{kind}: the header Transfer-Encoding"
+    if isinstance(exc, errors.ExpectationFailed):
+        return f"{kind}: the header Expect"
     if isinstance(exc, errors.LimitRequestHeaders):
         return f"{kind}: {_too_large(head, most) or _too_many(head)}"
     name = getattr(exc, "hdr", None)

@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,7 @@ from receiver.stores.urls import Place
 _CONNECTIONS = 10_000  # of each worker; one that is idle takes some KiB, and gunicorn's thousand are soon held
 _FILES = 65_536
 _FOLLOW_EVERY = 2.0  # seconds between two looks whether what is there is what the master took
+_FOLLOW_FOR = 60.0  # seconds of that; then the process ends, and the one in its place has what the master has
 
 
 def _allow_files() -> None:
@@ -147,7 +149,12 @@ class Server(BaseApplication):
             changes = self._take(offer)
             self.life.accept(offer.digest(self._salt))
             return changes
+        until = time.monotonic() + _FOLLOW_FOR
         while offer.digest(self._salt) != self.life.accepted:
+            if time.monotonic() >= until:
+                logs.log.warning("the files hold something else than was taken; this process is replaced by another")
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise SettingsMistakes(["what the receiver took is not in the files any more"])
             time.sleep(_FOLLOW_EVERY)
             offer = self._offer()
         return self._take(offer)

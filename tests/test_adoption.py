@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 import uuid
 
 import psycopg
@@ -183,7 +184,7 @@ def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(jav
     assert again.returncode == 1
     assert "nothing to adopt" in again.stderr
 
-    ring = Keyring(sealing=[a_key()])
+    ring = Keyring(sealing=[a_key(int(time.time()) - 1)])
     with contextlib.closing(open_store(url, 5)) as inner:
         assert reseal(Sealed(inner, ring, "read"), TENANT, lambda: None).resealed > 0
         with pytest.raises(Exception, match="states_in_the_clear"):  # its own error of each driver

@@ -64,6 +64,8 @@ def answer_to(running, *pieces, context=None) -> bytes:
             431,
             "100 are allowed, the first beyond them is X-98",
         ),
+        (b"Transfer-Encoding: " + SECRET, 501, "UnsupportedTransferCoding: the header Transfer-Encoding"),
+        (b"Expect: " + SECRET, 417, "ExpectationFailed: the header Expect"),
         (b"N" * 900 + b": " + SECRET + b"\x01", 400, "InvalidHeader: the header NNNNNNNN..."),
     ],
 )
@@ -154,3 +156,13 @@ def test_the_refusal_has_the_form_of_the_contract(plain):
     running, _ = plain
     body = answer_to(running, PROXY_1).partition(b"\r\n\r\n")[2]
     assert json.loads(body)["statusCode"] == 400
+
+
+def test_what_a_body_holds_is_no_header(plain):
+    running, line_with = plain
+    many = b"".join(b"X-Many-%d: 1\r\n" % number for number in range(120))
+    body = b'["' + SECRET * 2000 + b'"]'
+    head = HEALTH.replace(b"GET", b"POST") + many + b"Content-Length: %d\r\n\r\n" % len(body)
+    assert answer_to(running, head + body).startswith(b"HTTP/1.1 431 ")
+    (found, *_) = line_with("the first beyond them is X-Many-")
+    assert SECRET.decode() not in found

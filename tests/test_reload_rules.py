@@ -15,11 +15,11 @@ from types import SimpleNamespace
 import pytest
 
 from receiver import app
-from receiver.commands.serve import _prepare_stores
 from receiver.lifecycle import Lifecycle
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.offers import StoresDisagree
+from receiver.preparing import prepare_stores
 from receiver.probes import check_keys
 from receiver.reloading import Reloads
 from receiver.server import Server
@@ -68,8 +68,8 @@ def configured(tmp_path, monkeypatch):
 def started() -> Server:
     """Return the server of a start by all its rules; raises SettingsMistakes."""
     settings, ring = app.configure()
-    server = Server(settings, ring, lambda *_: None, _prepare_stores(settings, ring))
-    server.folder = SimpleNamespace(trial=None)
+    server = Server(settings, ring, lambda *_: None, prepare_stores(settings, ring))
+    server.folder = SimpleNamespace(trial_keys=contextlib.nullcontext)
     return server
 
 

@@ -323,3 +323,29 @@ def test_what_other_programs_are_told_disturbs_nobody():
     }  # fmt: skip
     found, mistakes = settings.read(others)
     assert (mistakes, found.warnings) == ([], ())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ['mysql://u:p@h/d"', 'postgresql://u:"p"@h/d', "postgresql://u:'p'@h/d", "file:///data/'x'", "sqlite:///a.db'"],
+)
+def test_quotes_in_a_url_are_named_as_that(url):
+    _, mistakes = settings.read({"DATABASE_URL": url})
+    assert [one for one in mistakes if one.startswith("DATABASE_URL: must not have quotes around it or its parts")]
+
+
+@pytest.mark.parametrize("url", ["file:///data/o'neil/states", "postgresql://u:it's@h/d", "postgresql://u:%22p%22@h/d"])
+def test_quotes_that_belong_to_a_url_are_left_alone(url):
+    assert settings.read({"DATABASE_URL": url})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL_FIEL", "postgresql://h/d"),
+        ("SEALING_KEY", '{"kty": "oct"}'),
+    ],
+)
+def test_a_near_miss_of_a_file_or_of_the_sealing_key_stops_the_start(name, value):
+    _, mistakes = settings.read({name: value})
+    assert [one for one in mistakes if one.startswith(f"{name}: there is no such setting")]

@@ -371,7 +371,7 @@ def test_the_timer_starts_the_purge_of_that_receiver(host, port, platform_at, st
     assert host.show(timer, "Unit") == f"receiver-purge@{port}.service"
     assert host.show(timer, "NextElapseUSecRealtime")
     host.run("systemctl", "start", f"receiver-purge@{port}.service")
-    assert log_of(host, f"receiver-purge@{port}") == "1 expired states deleted\n"
+    assert log_of(host, f"receiver-purge@{port}") == "1 expired state deleted\n"
     assert platform_at(f"http://127.0.0.1:{port}").load(state["id"]).status == 404
 
 

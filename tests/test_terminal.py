@@ -14,8 +14,8 @@ import uuid
 
 import pytest
 
+from receiver.conformance.printable import visible, visible_lines
 from receiver.mock_platform.keys import new_store
-from receiver.printable import visible, visible_lines
 from receiver.stores import open_store
 from tests.test_commands import receiver
 from tests.test_doctor import put

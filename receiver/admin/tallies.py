@@ -38,7 +38,7 @@ class Tallies:
                 counted = list(tallies(store, int(self._clock() * 1e9)))
                 self.taken = self._clock()
             except Problem as cause:
-                log.warning("the states of some tenants are not counted for now: %s", cause)
+                log.warning("the states of some tenants cannot be counted at the moment: %s", cause)
                 counted = self.found
             except Exception:
                 log.exception("a defect")

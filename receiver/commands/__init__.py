@@ -10,8 +10,9 @@ import sys
 
 import click
 
-from receiver import __version__, logs, printable, standard_error
+from receiver import __version__, logs, standard_error
 from receiver.commands import terminal
+from receiver.conformance import printable
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 

@@ -11,7 +11,7 @@ import threading
 import click
 
 from receiver import strictjson
-from receiver.printable import visible
+from receiver.conformance.printable import visible
 from receiver.running import base_of, services
 from receiver.settings import Settings, SettingsMistakes, read
 

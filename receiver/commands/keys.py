@@ -13,11 +13,11 @@ import click
 from receiver import app, files, keyring, logs, passphrase, settings
 from receiver.commands.keys_sealing import sealing
 from receiver.commands.tables import fitted
+from receiver.conformance.printable import visible
 from receiver.jose import canonical_uuid
 from receiver.keyring import KeyFault, Keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
-from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings, SettingsMistakes
 from receiver.uses import Uses

@@ -109,6 +109,6 @@ def _try_next(url: str) -> list[str]:
 def _not_ready(waiting: Sequence[Resident]) -> list[str]:
     return [
         *(f"  The store of {one.variable} does not answer: {one.place}." for one in waiting),
-        "  Its calls get 503 until it does; no restart is needed then. What is wrong with it:",
+        "  Its calls get 503 until it does; no restart is needed then. To see what is wrong:",
         "    receiver doctor",
     ]

@@ -17,8 +17,8 @@ from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.commands.store_reseal import reseal
 from receiver.commands.tables import columns, counted, fitted
+from receiver.conformance.printable import visible
 from receiver.keyring import Keyring
-from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.states import Instant, Summary, metadata_of
@@ -127,7 +127,7 @@ def _print_lines(found: Iterable[Summary]) -> None:
             click.echo(_WIDE.format(id, updated, expires or "-", *("-" if n is None else f"{n:,}" for n in sizes)))
         else:
             expires = _utc(one.expires_at)[:10] if one.expires_at else "-"
-            click.echo(_NARROW.format(one.id, _utc(one.updated_at), expires, f"{one.size:,}"))
+            click.echo(_NARROW.format(visible(one.id), _utc(one.updated_at), expires, f"{one.size:,}"))
     if first:
         click.echo(_NOTHING)
 

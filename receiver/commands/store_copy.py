@@ -11,7 +11,7 @@ import click
 from receiver import app, files
 from receiver.commands.progress import progress
 from receiver.commands.tables import fitted
-from receiver.printable import visible
+from receiver.conformance.printable import visible
 from receiver.stores import OnDamage, Store, transfer
 from receiver.stores.urls import Place, parse
 

@@ -13,8 +13,8 @@ from receiver import app
 from receiver.commands.keys_sealing import moment
 from receiver.commands.progress import progress
 from receiver.commands.tables import counted
+from receiver.conformance.printable import visible
 from receiver.keyring import Keyring
-from receiver.printable import visible
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import resealing

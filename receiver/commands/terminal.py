@@ -10,7 +10,7 @@ import io
 import re
 import sys
 
-from receiver.printable import visible_lines
+from receiver.conformance.printable import visible_lines
 
 # What click.style, and the table of receiver conformance, write themselves.
 _OWN = re.compile(r"(\x1b\[(?:\d{1,2}m|\d{1,3}A|2K))")

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
+from receiver.conformance.printable import visible_lines
 from receiver.mock_platform.client import Answer
-from receiver.printable import visible_lines
 
 _MOST_TEXT = 500  # characters of a body in a report
 _FIRST, _LAST = 2, 6  # exchanges of one check that are kept

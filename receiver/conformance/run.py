@@ -12,10 +12,10 @@ from receiver.conformance import clock, peer
 from receiver.conformance.cleaning import Left, clean
 from receiver.conformance.clock import Clock
 from receiver.conformance.exchanges import Record, masked
+from receiver.conformance.printable import visible
 from receiver.conformance.registry import Check
 from receiver.conformance.target import Target
 from receiver.conformance.trial import Failed, Trial, Undecided
-from receiver.printable import visible
 
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
 

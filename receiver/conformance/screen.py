@@ -92,6 +92,10 @@ def _warning(report: Report) -> list[str]:
     return [click.style(report.warning, fg="yellow", bold=True), ""] if report.warning else []
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def summary(report: Report) -> str:
     """Return what is said at the end: the failures with what was expected and what came, then the verdict."""
     lines = ["", *_warning(report)]
@@ -103,7 +107,8 @@ def summary(report: Report) -> str:
             lines += [f"  {'because ' if result.verdict == UNDECIDED else 'but '}{result.came}"]
             lines += [f"  ({peer.remark(result.peer)})", ""] if result.peer else [""]
     counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in _COLOURS)
-    lines.append(f"{len(report.results)} checks in {report.seconds:.1f} s with {report.requests()} requests: {counts}.")
+    checks, requests = _counted(len(report.results), "check"), _counted(report.requests(), "request")
+    lines.append(f"{checks} in {report.seconds:.1f} s with {requests}: {counts}.")
     if known := report.like_the_peer():
         lines.append(f"{known} of the {report.count(FAIL)} that fail do so as with the Java service.")
     if left := report.left.told():

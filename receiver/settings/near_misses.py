@@ -31,6 +31,7 @@ _OTHER_WORDS = {
     "DATABASE_URL": "DB_URL DB_URI DATABASE_DSN DB_DSN DATABASE STORE_URL DATABASE_CONNECTION_STRING",
     "JDBC_DATABASE_URL": "JDBC_URL JDBC_URI JDBC_DB_URL",
     "DATABASE_USERNAME": "DATABASE_USER DATABASE_LOGIN DB_USERNAME DB_USER",
+    "STORAGE_SEALING_KEY": "SEALING_KEY",
     "DATABASE_PASSWORD": "DATABASE_PASS DATABASE_PASSWD DATABASE_PWD DB_PASSWORD DB_PASS",
 }
 _SHARED = re.compile(r"DB_(?:USER|USERNAME|PASSWORD|PASS)")  # too common to stop a start that needs none
@@ -103,7 +104,8 @@ def _near_misses(environ: Mapping[str, str]) -> Iterator[NearMiss]:
         cleaned, because = _cleaned(variable)
         name, is_file = _nearest(cleaned, targets)
         if name:
-            yield NearMiss(variable, name, _content(value) if is_file else value, because, is_file)
+            is_path = is_file and not _STORE_URL.match(value)
+            yield NearMiss(variable, name, _content(value) if is_path else value, because, is_file)
 
 
 @cache

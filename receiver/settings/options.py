@@ -13,6 +13,7 @@ from receiver.keytexts import quoted
 from receiver.stores import urls
 
 _SIZE = re.compile(r"(\d{1,12})\s*(B|KiB|MiB|GiB)?", re.IGNORECASE | re.ASCII)
+_QUOTED_PART = re.compile(r"""["]|(?<=[:/@=])'[^/@?]*'(?=[@/?:&]|$)|'$""")  # of a URL, where a " is never legal
 _UNITS = {"b": 0, "kib": 10, "mib": 20, "gib": 30}
 _BIND = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[\w.-]*)):(?P<port>\d{1,5})|unix:(?P<socket>/[^/].*)", re.ASCII
@@ -65,9 +66,13 @@ def size(least: int, most: int) -> Callable[[str], int]:
             number = int(match.group(1)) << _UNITS[(match.group(2) or "B").lower()]
             if least <= number <= most:
                 return number
-        raise ValueError(f"must be bytes from {least} to {most}, such as 33554432 or 32MiB")
+        raise ValueError(f"must be bytes from {least} to {most}, such as {_example(most)}")
 
     return parse
+
+
+def _example(most: int) -> str:
+    return "33554432 or 32MiB" if most >= 32 << 20 else "16384 or 16KiB"
 
 
 def compression(value: str) -> str | int:
@@ -76,8 +81,8 @@ def compression(value: str) -> str | int:
         return value
     try:
         return size(1, 1 << 30)(value)
-    except ValueError as cause:
-        raise ValueError(f"must be always or never, or a largest content: {cause}") from None
+    except ValueError:
+        raise ValueError("must be always, never, or bytes from 1 to 1073741824, such as 102400 or 100KiB") from None
 
 
 def choice(*names: str) -> Callable[[str], str]:
@@ -169,8 +174,11 @@ def addresses(value: str) -> tuple[str, ...]:
 
 def database_url(value: str) -> str:
     """Return ``value`` as a URL of a store that this version has."""
-    urls.parse(value.strip())
-    return value.strip()
+    found = value.strip()
+    urls.parse(found)
+    if not found.startswith("jdbc:") and _QUOTED_PART.search(found):
+        raise ValueError("must not have quotes around it or its parts; if they belong there, write %22 or %27")
+    return found
 
 
 def uuids(value: str) -> frozenset[str]:

@@ -56,7 +56,7 @@ class Settings(Decided):
         "PORT",
         0,
         options.whole(0, 65535),
-        "Listen on this port of all addresses, IPv6 and IPv4, as the Java service does; `STORAGE_BIND` goes before it.",
+        "Listen on this port of all addresses, IPv6 and IPv4, as the Java service does. `STORAGE_BIND` wins over it.",
     )
     bind: str = _setting(
         "STORAGE_BIND",
