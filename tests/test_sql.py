@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import signal
 import socket
@@ -287,8 +288,10 @@ def test_a_wrong_login_or_database_stops_the_start_with_one_line(server, tmp_pat
     for url, told in wrong.items():
         ran = receiver("serve", cwd=tmp_path, DATABASE_URL=url)
         assert (ran.returncode, ran.stdout) == (78, ""), ran.stderr
-        lines = ran.stderr.splitlines()
+        lines = [line for line in ran.stderr.splitlines() if not line.startswith("{")]
         assert len(lines) == 2, lines
+        logged = [json.loads(line)["message"] for line in ran.stderr.splitlines() if line.startswith("{")]
+        assert all(line.startswith(("runs as root", "waiting for the store")) for line in logged), logged
         assert "(check user and password" in lines[1] or "(make the database" in lines[1]
         assert lines[1].startswith("  DATABASE_URL: ")
         assert told in lines[1]
