@@ -181,11 +181,12 @@ def test_what_stands_in_a_strange_folder_is_nothing_and_holds_nobody(tmp_path, n
     assert len(services(str(tmp_path))) == 1
     (here.path / "service.json").unlink()
     STRANGE[name](here.path / "service.json")
-    environ = {"PATH": os.environ["PATH"], "STORAGE_RUN_DIR": str(tmp_path), "STORAGE_ADMIN_BIND": "127.0.0.1:0"}
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd()}
+    environ |= {"STORAGE_RUN_DIR": str(tmp_path), "STORAGE_ADMIN_BIND": "127.0.0.1:0"}
+    outside = {"env": environ, "cwd": tmp_path, "capture_output": True, "text": True}  # of the keys of make run
     began = time.monotonic()
     for words in (("health",), ("doctor", "--json")):
-        command = [sys.executable, "-m", "receiver", *words]
-        ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
+        ran = subprocess.run([sys.executable, "-m", "receiver", *words], **outside, timeout=20, check=False)
         assert ran.returncode == 1 and "Traceback" not in ran.stderr and "defect" not in ran.stdout
     assert time.monotonic() - began < 15
     assert services(str(tmp_path)) == []
