@@ -5,6 +5,7 @@ A bound per address would not do: the platform comes from few addresses, and who
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 SHARES = {"signature": 4, "tenant": 2}  # a signature may hold a fourth of what a worker has, a tenant half
@@ -13,7 +14,7 @@ _LOOK = 0.25  # seconds until one that waits for a permit looks whether it was d
 _REPLIES = 1024  # that wait at once; where there is no room for one it takes a look at all of its tenant's
 
 
-class Waiter:
+class Waiter(ABC):
     """Something that waits for its client: a reply to be taken, or a body to arrive.
 
     ``tenant`` and ``signature`` (the signed text of it) are None and empty where nobody is proven. ``held`` counts the
@@ -31,9 +32,9 @@ class Waiter:
         seconds = time.monotonic() - self.began
         return self.is_whole or seconds < _NEW, self.moved / max(seconds, 0.001)
 
+    @abstractmethod
     def drop(self) -> None:
         """End the wait: there is no room for it. Called without a lock, in the thread that needs the room."""
-        raise NotImplementedError
 
 
 class _Group:
