@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import as_ascii, canonical_uuid, told
-from receiver.jwe import decrypt, encrypt
-from receiver.jws import sign_jws, verify_jws
-from receiver.keyring import Key, Keyring
+from receiver.jose.compact import as_ascii, canonical_uuid, told
+from receiver.jose.jwe import decrypt, encrypt
+from receiver.jose.jws import sign_jws, verify_jws
+from receiver.keys.keyring import Key, Keyring
 from receiver.problems import BadRequest, TooLarge
 from receiver.schemas import fault_of, state_claims
 from receiver.signature import ISSUER, is_for_tenant, time_fault

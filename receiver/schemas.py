@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
-from receiver.jose import canonical_uuid
+from receiver.jose.compact import canonical_uuid
 from receiver.states import Instant
 
 Value = TypeVar("Value")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import as_ascii, canonical_uuid, told
-from receiver.jws import verify_jws
-from receiver.keyring import Finder, Key, Keyring
+from receiver.jose.compact import as_ascii, canonical_uuid, told
+from receiver.jose.jws import verify_jws
+from receiver.keys.keyring import Finder, Key, Keyring
 from receiver.problems import BadRequest, SignatureRefused
 from receiver.schemas import fault_of, request_claims
 

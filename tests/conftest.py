@@ -12,7 +12,7 @@ import pytest
 from sqlite_utils.utils import sqlite3
 
 from receiver.app import create_app
-from receiver.keyring import Keyring, parse_key
+from receiver.keys.keyring import Keyring, parse_key
 from receiver.mock_platform.client import Answer, Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store

@@ -21,29 +21,17 @@ from types import SimpleNamespace
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwa import JWA
 from jwcrypto.jwk import JWK
+from receiver.idempotency import Effect, Receipt
 
-from receiver import (
-    body,
-    commands,
-    curve,
-    envelope,
-    jose,
-    jwe,
-    jws,
-    problems,
-    routes,
-    schemas,
-    server,
-    signature,
-    states,
-    strictjson,
-)
-from receiver.keyring import Keyring
+from receiver import body, commands, envelope, problems, routes, schemas, signature, states, strictjson
+from receiver.jose import compact, jwe, jws, p384
+from receiver.keys.keyring import Keyring
 from receiver.problems import BadRequest, NotFound, SignatureRefused
+from receiver.server import application
 from receiver.states import Content
-from receiver.stores import Effect, Receipt, sqlite
+from receiver.stores import sqlite
 from receiver.stores.sqlite import SqliteStore
-from receiver.turns import waiting
+from receiver.threadpool import waiting
 
 
 @dataclass(frozen=True)
@@ -112,8 +100,8 @@ def accepts_an_hmac_with_the_public_key():
     def accepts(token, find):
         header, payload = _parts(token)
         signed, _, mac = token.rpartition(b".")
-        x, _ = curve.point_of(find(header["kid"]))
-        public = JWK(kty="oct", k=jose.encode_base64url(x).decode())
+        x, _ = p384.point_of(find(header["kid"]))
+        public = JWK(kty="oct", k=compact.encode_base64url(x).decode())
         JWA.signing_alg(header["alg"]).verify(public, signed, _raw(mac))
         return payload if header["alg"].startswith("HS") else None
 
@@ -136,7 +124,7 @@ def does_not_verify_request_signatures():
     def verify(token, find_key):
         header, payload = _parts(token)
         if header["alg"] != "ES384" or find_key(header["kid"]) is None:
-            raise jose.TokenFault("")
+            raise compact.TokenFault("")
         return payload
 
     signature.verify_jws = verify
@@ -149,7 +137,7 @@ def accepts_base64_padding():
             return None
         header, payload = _parts(token)
         signed, _, mac = token.rpartition(b".")
-        x, y = (jose.encode_base64url(number).decode() for number in curve.point_of(find_key(header["kid"])))
+        x, y = (compact.encode_base64url(number).decode() for number in p384.point_of(find_key(header["kid"])))
         public = JWK(kty="EC", crv="P-384", x=x, y=y)
         JWA.signing_alg("ES384").verify(public, signed, _raw(mac.rstrip(b"=")))
         return payload if header["alg"] == "ES384" else None
@@ -164,17 +152,17 @@ def ignores_what_follows_the_third_part():
 
 @fault("signature.critical")
 def ignores_crit():
-    jose._FORBIDDEN -= {"crit", "b64"}
+    compact._FORBIDDEN -= {"crit", "b64"}
 
 
 @fault("signature.header-unknown", "tokens.header-unknown")
 def refuses_header_members_that_it_does_not_know():
-    jose._FORBIDDEN |= {"x5t", "ver"}
+    compact._FORBIDDEN |= {"x5t", "ver"}
 
 
 @fault("tokens.header-refused")
 def takes_what_points_to_a_key():
-    jose._FORBIDDEN = frozenset()
+    compact._FORBIDDEN = frozenset()
 
 
 @fault("tokens.epk-members")
@@ -524,9 +512,9 @@ def needs_expiresAt():
 
 @fault("times.clock")
 def has_a_clock_that_is_95_seconds_slow():
-    right, whole = time.time, server.create_app
+    right, whole = time.time, application.create_app
     time.time = lambda: right() - 95
-    server.create_app = lambda *what: whole(*what, clock=time.time)
+    application.create_app = lambda *what: whole(*what, clock=time.time)
 
 
 @fault("delete.no-body")
@@ -554,8 +542,10 @@ def hides_expired_states():
 
 @fault("load.id-case", "claims.path-upper-case", "save.id-case", "delete.id-case")
 def compares_ids_by_letter_case():
-    routes._uuid = lambda text: text if jose.canonical_uuid(text) else routes.canonical_uuid(text)
-    schemas.UniqueId._deserialize = lambda self, value, *_a, **_k: str(value) if jose.canonical_uuid(value) else 1 / 0
+    routes._uuid = lambda text: text if compact.canonical_uuid(text) else routes.canonical_uuid(text)
+    schemas.UniqueId._deserialize = lambda self, value, *_a, **_k: (
+        str(value) if compact.canonical_uuid(value) else 1 / 0
+    )
 
 
 # Content
@@ -715,7 +705,7 @@ def ignores_aud_of_a_token():
 @fault("tokens.other-key-management")
 def unwraps_by_whatever_the_header_says():
     jwe._WRAPS["ECDH-ES+A128KW"] = 16
-    jwe._RULES["alg"] = jose.one_of(*jwe._WRAPS)
+    jwe._RULES["alg"] = compact.one_of(*jwe._WRAPS)
 
 
 @fault("tokens.uncompressed", "content.500k-plain")
@@ -724,7 +714,7 @@ def needs_compression():
 
     def decrypt(token, find_key, left):
         if b'"zip"' not in _raw(token.partition(b".")[0]):
-            raise jose.TokenFault("no zip")
+            raise compact.TokenFault("no zip")
         return whole(token, find_key, left)
 
     envelope.decrypt = decrypt
@@ -788,7 +778,7 @@ def uses_a_jti_up_with_a_refused_request():
 
 def _middleware(before=None, after=None):
     """Answer what ``before`` (environ) returns, or let ``after`` (environ, status, headers, body) change the answer."""
-    whole = server.create_app
+    whole = application.create_app
 
     def create(*what):
         app = whole(*what)
@@ -808,7 +798,7 @@ def _middleware(before=None, after=None):
 
         return called
 
-    server.create_app = create
+    application.create_app = create
 
 
 @fault("signature.key-ids-missing", "tokens.names-item")

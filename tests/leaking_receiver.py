@@ -10,7 +10,7 @@ import threading
 import warnings
 
 from receiver import commands, envelope
-from receiver.logs import log
+from receiver.telemetry.logs import log
 
 
 class Unraisable:

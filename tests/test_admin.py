@@ -24,18 +24,20 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver import keyring, metrics, probes
+from receiver.admin import readiness
+from receiver.admin.readiness import Check, Prober
 from receiver.commands.demo import running_receiver
 from receiver.commands.health import ask, fetch
-from receiver.lifecycle import Lifecycle
-from receiver.master import Master
+from receiver.keys import keyring
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
-from receiver.probes import Check, Prober
 from receiver.problems import REASONS, StoreUnavailable
-from receiver.running import RunFolder, services
+from receiver.process.lifecycle import Lifecycle
+from receiver.process.running import RunFolder, services
 from receiver.secret import Secret
+from receiver.server.arbiter import Master
 from receiver.settings import Settings
+from receiver.telemetry import metrics
 from tests.conftest import ring_of, until
 from tests.test_commands import receiver
 from tests.test_serving import children_of, environment_of
@@ -49,7 +51,7 @@ def serving(keys, folder, **environment):
         yield running
 
 
-def readiness(running) -> tuple[int, dict]:
+def readyz(running) -> tuple[int, dict]:
     return ask(running.admin, "/readyz")
 
 
@@ -78,9 +80,9 @@ def admin_of(running) -> int:
 def test_a_receiver_that_is_well_says_so_check_by_check(keys, tmp_path):
     with serving(keys, tmp_path) as running:
         assert ask(running.admin, "/livez") == (200, {"status": "alive"})
-        status, found = until(lambda: (answer := readiness(running))[0] == 200 and answer)
+        status, found = until(lambda: (answer := readyz(running))[0] == 200 and answer)
         assert (status, found["status"]) == (200, "ready")
-        assert set(found["checks"]) == set(probes.NAMES)
+        assert set(found["checks"]) == set(readiness.NAMES)
         assert {check["verdict"] for check in found["checks"].values()} == {"ok"}
         assert "1 platform, 1 receiver" in found["checks"]["keys"]["told"]
         assert found["checks"]["workers"]["told"] == "2 of 2 run"
@@ -127,9 +129,9 @@ def test_what_is_exported_has_only_names_that_are_declared(admin):
 
 def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_back(keys, tmp_path):
     with serving(keys, tmp_path) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         (tmp_path / "states.db").rename(tmp_path / "aside")
-        _, found = until(lambda: (answer := readiness(running))[0] == 503 and answer)
+        _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert found["status"] == "not ready"
         assert found["checks"]["store"]["verdict"] == "fail"
         assert ask(running.admin, "/livez")[0] == 200
@@ -137,7 +139,7 @@ def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_
         assert value(counted(running), "receiver_check", check="store") == 0
         assert value(counted(running), "receiver_check", check="keys") == 1
         (tmp_path / "aside").rename(tmp_path / "states.db")
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
 
 
 def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
@@ -145,8 +147,8 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
         url = f"postgresql://u:secret@127.0.0.1:{silent.getsockname()[1]}/d"
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="1") as running:
             began = time.monotonic()
-            status, found = readiness(running)
-            assert time.monotonic() - began < probes.PATIENCE + 1.5
+            status, found = readyz(running)
+            assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
             assert ask(running.admin, "/livez")[0] == 200
             assert "secret" not in json.dumps(found)
@@ -156,9 +158,9 @@ def test_a_tenants_own_store_that_is_down_is_warned_about_and_takes_nobody_else_
     own = tmp_path / "own"
     own.mkdir()
     with serving(keys, tmp_path, **{f"STORAGE_TENANT_{tenant.replace('-', '_')}": f"sqlite:///{own}/x.db"}) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         (own / "x.db").rename(own / "aside")
-        found = until(lambda: (answer := readiness(running)[1])["checks"]["store"]["verdict"] == "warn" and answer)
+        found = until(lambda: (answer := readyz(running)[1])["checks"]["store"]["verdict"] == "warn" and answer)
         assert found["status"] == "ready"
         assert tenant in found["checks"]["store"]["told"]
 
@@ -169,7 +171,7 @@ def test_a_tenants_own_store_that_hangs_takes_nobody_else_down_either(keys, tena
         own = {f"STORAGE_TENANT_{tenant.replace('-', '_')}": url, "STORAGE_STORE_TIMEOUT": "1"}
         with serving(keys, tmp_path, **own) as running:
             for _ in range(3):
-                status, found = readiness(running)
+                status, found = readyz(running)
                 assert (status, found["checks"]["store"]["verdict"]) == (200, "warn")
                 assert tenant in found["checks"]["store"]["told"]
 
@@ -195,7 +197,7 @@ def test_many_who_ask_for_a_store_that_hangs_do_not_hold_up_the_question_whether
 def test_a_disk_without_the_room_that_is_asked_for_is_not_ready_unless_nobody_asks(keys, tmp_path):
     for least, status in (("1000000GiB", 503), ("0", 200)):
         with serving(keys, tmp_path, STORAGE_MIN_FREE=least) as running:
-            answer = until(lambda running=running, status=status: (got := readiness(running))[0] == status and got)
+            answer = until(lambda running=running, status=status: (got := readyz(running))[0] == status and got)
             assert "MiB are free" in answer[1]["checks"]["disk"]["told"]
 
 
@@ -203,14 +205,14 @@ def test_a_schema_that_a_newer_version_has_changed_meanwhile_is_told(keys, tmp_p
     from receiver.stores.sqlite.file import sqlite3
 
     with serving(keys, tmp_path) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         connection = sqlite3.connect(tmp_path / "states.db")
         connection.execute(
             "insert into _sqlite_migrations (migration_set, name, applied_at) values ('receiver', '0099_later', '')"
         )
         connection.commit()
         connection.close()
-        _, found = until(lambda: (answer := readiness(running))[0] == 503 and answer)
+        _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert "newer than this program knows" in found["checks"]["migrations"]["told"]
         assert found["checks"]["store"]["verdict"] == "ok"
 
@@ -303,8 +305,8 @@ def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog)
     def full(_folder, _slot):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("receiver.metrics.make_room", full)
-    monkeypatch.setattr("receiver.metrics.start", lambda *_: pytest.fail("it counts"))
+    monkeypatch.setattr("receiver.telemetry.metrics.make_room", full)
+    monkeypatch.setattr("receiver.telemetry.metrics.start", lambda *_: pytest.fail("it counts"))
     master, worker = object.__new__(Master), SimpleNamespace()
     folder = SimpleNamespace(path="x", opened_metrics=lambda: contextlib.nullcontext("x/metrics"))
     master.app = SimpleNamespace(admin=object(), folder=folder)
@@ -386,7 +388,7 @@ def test_an_admin_listener_that_is_killed_comes_again_and_no_call_notices(keys, 
 
         def is_back():
             with contextlib.suppress(OSError):
-                return readiness(running)[0] == 200
+                return readyz(running)[0] == 200
 
         until(is_back)
         assert admin_of(running) != first
@@ -432,12 +434,12 @@ def test_a_unix_socket_will_do_and_none_at_all(keys, platform_at, tmp_path):
 def test_receiver_health_tells_by_its_exit_status(keys, tmp_path):
     with serving(keys, tmp_path) as running:
         address = running.admin.removeprefix("http://")
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         assert receiver("health", "--live", cwd=tmp_path, STORAGE_ADMIN_BIND=address).stdout == "alive\n"
         asked = receiver("health", "--json", cwd=tmp_path, STORAGE_ADMIN_BIND=address)
         assert (asked.returncode, json.loads(asked.stdout)["status"]) == (0, "ready")
         (tmp_path / "states.db").rename(tmp_path / "aside")
-        until(lambda: readiness(running)[0] == 503)
+        until(lambda: readyz(running)[0] == 503)
         asked = receiver("health", cwd=tmp_path, STORAGE_ADMIN_BIND=address)
         assert asked.returncode == 1
         assert asked.stdout.startswith("not ready\n  store: fail, ")
@@ -448,12 +450,12 @@ def test_receiver_health_tells_by_its_exit_status(keys, tmp_path):
 
 def test_sigterm_fails_readiness_first_and_answers_until_the_listener_closes(keys, platform_at, tmp_path):
     with serving(keys, tmp_path, STORAGE_DRAIN="2") as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         kept = platform_at(running.url)
         assert kept.health().headers.get("connection") != "close"
         running.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        _, found = until(lambda: (answer := readiness(running))[0] == 503 and answer)
+        _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert (found["status"], ask(running.admin, "/livez")[0]) == ("draining", 200)
         assert value(counted(running), "receiver_draining") == 1
         answers = []
@@ -470,7 +472,7 @@ def test_sigterm_fails_readiness_first_and_answers_until_the_listener_closes(key
 def test_a_second_sigterm_ends_the_drain(keys, tmp_path):
     with serving(keys, tmp_path, STORAGE_DRAIN="600") as running:
         running.process.send_signal(signal.SIGTERM)
-        until(lambda: readiness(running)[0] == 503)
+        until(lambda: readyz(running)[0] == 503)
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
 
@@ -515,19 +517,19 @@ def test_many_probes_ask_the_store_once_a_second():
 
 def test_keys_of_one_role_only_are_no_service(keys):
     ring = ring_of(keys)
-    assert probes.check_keys(ring).verdict == "ok"
+    assert readiness.check_keys(ring).verdict == "ok"
     ring._keys = {name: key for name, key in ring._keys.items() if name[0] == "platform"}
-    assert probes.check_keys(ring) == Check("fail", "there is no receiver key")
+    assert readiness.check_keys(ring) == Check("fail", "there is no receiver key")
     ring = ring_of(keys)
     ring.exposed = ("a file is open",)
-    assert probes.check_keys(ring) == Check("warn", "a file is open")
+    assert readiness.check_keys(ring) == Check("warn", "a file is open")
 
 
 def test_workers_are_missed():
     life, settings = Lifecycle(), Settings(workers=2)
     for running, verdict in ((2, "ok"), (1, "warn"), (0, "fail")):
         life.beat(running)
-        assert probes.check_workers(settings, life).verdict == verdict
+        assert readiness.check_workers(settings, life).verdict == verdict
     assert life.is_well and not life.is_ending
     life.drain()
     assert life.is_ending and life.is_well
@@ -539,9 +541,9 @@ def test_a_master_that_is_silent_is_not_alive(monkeypatch):
     life = Lifecycle()
     life.beat(2)
     now = time.monotonic()
-    monkeypatch.setattr("receiver.lifecycle.time.monotonic", lambda: now + 61)
+    monkeypatch.setattr("receiver.process.lifecycle.time.monotonic", lambda: now + 61)
     assert not life.is_well
-    assert probes.check_workers(Settings(workers=2), life).verdict == "fail"
+    assert readiness.check_workers(Settings(workers=2), life).verdict == "fail"
 
 
 def test_folders_of_receivers_that_run_are_left_alone_and_others_go(tmp_path):
@@ -567,7 +569,7 @@ def test_folders_of_receivers_that_run_are_left_alone_and_others_go(tmp_path):
 
 def test_a_folder_that_is_taken_away_is_made_anew_and_nothing_ends(keys, platform_at, tmp_path):
     with serving(keys, tmp_path) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         (former,) = tmp_path.glob("receiver-*")
         shutil.rmtree(former)
         until(lambda: list(tmp_path.glob("receiver-*/service.json")))
@@ -632,7 +634,7 @@ def test_keys_of_a_trial_never_stand_for_others_nor_in_the_way_of_others_and_end
     assert ring.find("platform", keys.platform.kid, str(uuid.uuid4())).source == "PLATFORM_KEY"
     assert len(list(ring)) == 4
     now = time.monotonic()
-    monkeypatch.setattr("receiver.keyring.time.monotonic", lambda: now + 121)
+    monkeypatch.setattr("receiver.keys.keyring.time.monotonic", lambda: now + 121)
     assert ring.find("platform", foreign_keys.platform.kid, tenant) is None
     assert ring.find("platform", keys.platform.kid, tenant)
 

@@ -11,7 +11,7 @@ import pymysql
 import pytest
 
 from receiver.app import create_app
-from receiver.keyring import Keyring
+from receiver.keys.keyring import Keyring
 from receiver.settings import Settings
 from receiver.stores import open_store
 from receiver.stores.resealing import reseal

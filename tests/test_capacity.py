@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from receiver import capacity
-from receiver.capacity import Ledger, Permits, Waiter
+from receiver.server import capacity
+from receiver.server.capacity import Ledger, Permits, Waiter
 from tests.conftest import until
 
 

@@ -7,9 +7,9 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn
 
-from receiver import connection
-from receiver.capacity import Capacity
-from receiver.connection import Connection
+from receiver.server import connection
+from receiver.server.capacity import Capacity
+from receiver.server.connection import Connection
 
 
 class Records(ssl.SSLSocket):

@@ -27,21 +27,22 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from receiver import keyring
 from receiver.commands import cli
 from receiver.commands.demo import running_receiver
 from receiver.doctor import case, certificates, clock, configuration, eyes, findings, keys, machine, service, stores
 from receiver.doctor.case import Case
 from receiver.doctor.clock import Offset
 from receiver.doctor.findings import Finding
+from receiver.keys import keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
-from receiver.running import RunFolder, base_of, services
+from receiver.process.running import RunFolder, base_of, services
 from receiver.sealing import generate
-from receiver.settings import Settings, options, read
-from receiver.stores import open_store, urls
+from receiver.settings import Settings, parsers, read
+from receiver.stores import open_store
+from receiver.stores.urls import store_url
 from tests import certificates as authority
 from tests import conftest
 from tests.test_commands import receiver
@@ -545,7 +546,7 @@ def test_a_database_over_the_network_has_to_prove_who_it_is(url, proven):
     from receiver.doctor import servers
     from receiver.stores.sql.inspection import Said
 
-    found = list(servers.judged(Said("0002", False, {}), urls.parse(url), Settings(), ""))
+    found = list(servers.judged(Said("0002", False, {}), store_url.parse(url), Settings(), ""))
     assert bool(found) == (not proven)
     assert proven or "to the URL" in found[0].mend
 
@@ -731,7 +732,7 @@ def test_a_folder_that_is_not_its_process_owners_is_not_believed(tmp_path, monke
     here.introduce(["http://127.0.0.1:8080"], None)
     settings, _ = read({"STORAGE_RUN_DIR": str(tmp_path)})
     assert len(services(base_of(settings))) == 1
-    monkeypatch.setattr("receiver.running.is_run_by", lambda _pid, _owner: False)
+    monkeypatch.setattr("receiver.process.running.is_run_by", lambda _pid, _owner: False)
     assert services(base_of(settings)) == []
     here.remove()
 
@@ -888,7 +889,7 @@ def python_for(user):
     path = f"{os.getcwd()}:{sysconfig.get_paths()['platlib']}"
     for name in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(OSError):
-            command = [name, "-c", "import receiver.server, receiver.commands.doctor"]
+            command = [name, "-c", "import receiver.server.application, receiver.commands.doctor"]
             if (
                 subprocess.run(
                     command, user=user, env={"PYTHONPATH": path}, capture_output=True, check=False
@@ -954,7 +955,7 @@ def test_under_systemd_it_looks_as_the_unit_does(host, port):  # noqa: F811
         report = Report(ran.returncode, ran.stdout)
         assert [one.seen for one in report.worse_than_ok() if "no sealing key" not in one.seen] == []
         assert "as receiver: " in report.one("permissions", "ok").seen
-        assert f"process {pid} at http://{options.every_address(port)}, " in report.one("service", "ok", "ready").seen
+        assert f"process {pid} at http://{parsers.every_address(port)}, " in report.one("service", "ok", "ready").seen
         report.one("roundtrip", "ok")
         assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").seen
     known = f"RUNTIME_DIRECTORY=/run/receiver/{port} PORT={port} STORAGE_KEYS=/etc/receiver/keys"

@@ -24,10 +24,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import Problem, ReplayRefused, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import NANOSECONDS, Instant
-from receiver.stores import Effect, open_store
+from receiver.stores import open_store
 from receiver.stores.filesystem import FilesystemStore, durable, formats
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.planning import deleting, saving

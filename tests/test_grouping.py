@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 
 from receiver.problems import StoreUnavailable
-from receiver.stores.grouping import GroupCommit
+from receiver.stores.group_commit import GroupCommit
 
 
-class Gate:
+class AccessPolicy:
     """A ``commit`` that waits before its first group until it is opened, and answers each change with ("done", it)."""
 
     def __init__(self):
@@ -60,7 +60,7 @@ def queued(group, change, count, timeout=10.0) -> Caller:
 
 @pytest.fixture
 def gate():
-    return Gate()
+    return AccessPolicy()
 
 
 @pytest.fixture

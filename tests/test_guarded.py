@@ -17,7 +17,7 @@ from receiver.stores import open_store
 from receiver.stores.breaker import FAILURES, PROBE_EVERY, Breaker
 from receiver.stores.filesystem.durable import locked
 from receiver.stores.guarded import Guarded, Slots, slots_for
-from receiver.turns import Pool
+from receiver.threadpool import Pool
 from tests.bench.hung_store import silent_server
 from tests.conftest import assert_problem, loaded, needed, until
 from tests.test_serving import serving

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from receiver.commands.demo import running_receiver
-from receiver.heads import foreign
 from receiver.mock_platform.client import BASE, Client
+from receiver.server.heads import foreign
 from tests import certificates
 from tests.conftest import until
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from sqlite_utils.utils import sqlite3
 
-from receiver import passphrase
+from receiver.keys import passphrase
 from receiver.mock_platform import forging, tokens
 from receiver.mock_platform.forging import unb64
 from tests.conftest import needed

@@ -13,15 +13,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from receiver import listeners
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client
-from receiver.server import Server
-from receiver.settings import Settings, SettingsMistakes, options, read
+from receiver.network import listeners
+from receiver.server.application import Server
+from receiver.settings import Settings, SettingsMistakes, parsers, read
 from tests.conftest import until
 from tests.test_serving import environment_of, serving
 
-HAS_IPV6 = options.every_address(0).startswith("[::]")
+HAS_IPV6 = parsers.every_address(0).startswith("[::]")
 
 
 def free_port() -> int:
@@ -69,7 +69,7 @@ def test_a_kernel_without_ipv6_gets_ipv4(monkeypatch):
         return real(family, *arguments, **options)
 
     monkeypatch.setattr(socket, "socket", without_ipv6)
-    assert options.every_address(8080) == "0.0.0.0:8080"
+    assert parsers.every_address(8080) == "0.0.0.0:8080"
 
 
 def second_start(keys, folder, **settings) -> tuple[subprocess.CompletedProcess, float]:

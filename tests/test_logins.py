@@ -13,7 +13,7 @@ from receiver.problems import LoginRefused
 from receiver.secret import Secret
 from receiver.stores import open_store
 from receiver.stores.logins import Logins
-from receiver.stores.urls import parse
+from receiver.stores.urls.store_url import parse
 from tests import servers
 from tests.conftest import needed, until
 from tests.test_reloading import hang_up, log_of

@@ -20,14 +20,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver import metrics, probes, problems
+from receiver import problems
+from receiver.admin import readiness
 from receiver.commands import cli
-from receiver.keyring import ROLES
+from receiver.keys.keyring import ROLES
 from receiver.mock_platform import keyfiles, tokens
 from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.settings import declared
+from receiver.telemetry import metrics
 from tests import certificates, servers
 from tests.conftest import needed
 from tests.test_serving import serving
@@ -58,7 +60,7 @@ VALUES = {
     "outcome": set(metrics.SAVED),
     "reason": set(problems.REASONS),
     "status": STATUSES,
-    "check": set(probes.NAMES),
+    "check": set(readiness.NAMES),
     "state": {*metrics.CONNECTIONS, "configured", "running"},
     "role": set(ROLES),
     "waiting": set(metrics.DROPPED),

@@ -14,13 +14,13 @@ import time
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from receiver.keyring import Keyring
-from receiver.master import Master
+from receiver.keys.keyring import Keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
-from receiver.reloading import Watch, changes_of_keys, changes_of_settings
 from receiver.secret import Secret
+from receiver.server.arbiter import Master
+from receiver.server.reload import Watch, changes_of_keys, changes_of_settings
 from receiver.settings import Settings
 from tests import certificates
 from tests.conftest import ring_of, until

@@ -21,7 +21,7 @@ import pytest
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun, ticks
-from receiver.settings import options
+from receiver.settings import parsers
 from tests.conftest import assert_problem, loaded, rows_of
 
 SECONDS = 10
@@ -474,7 +474,7 @@ def environment_of(keys, folder, **more):
     }
 
 
-@pytest.mark.parametrize("worker_class", [None, "gthread", "receiver.worker.Worker"])
+@pytest.mark.parametrize("worker_class", [None, "gthread", "receiver.server.worker.Worker"])
 def test_gunicorn_can_run_the_application_itself(keys, platform_at, state, tmp_path, worker_class):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -542,7 +542,7 @@ def test_where_the_port_is_given_as_the_java_service_has_it_all_addresses_listen
         text=True,
     )
     try:
-        assert any(f"http://{options.every_address(port)}" in line for line in process.stdout)
+        assert any(f"http://{parsers.every_address(port)}" in line for line in process.stdout)
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -17,7 +17,7 @@ from signal import SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGUSR1, 
 import pytest
 
 from receiver.commands.interrupting import Interruption
-from receiver.turns import Pool
+from receiver.threadpool import Pool
 from tests.conftest import until
 from tests.test_serving import children_of, environment_of
 

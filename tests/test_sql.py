@@ -14,12 +14,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from receiver.idempotency import Effect
 
 from receiver.problems import StoreFull, StoreMisplaced, StoreUnavailable, TooLarge
-from receiver.stores import Effect, open_store
+from receiver.stores import open_store
 from receiver.stores.sql import _RECEIPTS_KEPT, upgrade
 from receiver.stores.sql.schema import VERSION_TABLE, metadata
-from receiver.stores.urls import parse
+from receiver.stores.urls.store_url import parse
 from tests import servers
 from tests.conftest import needed
 from tests.test_commands import receiver

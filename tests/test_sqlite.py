@@ -14,7 +14,7 @@ from sqlite_utils.utils import sqlite3
 
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores import open_store
-from receiver.stores.urls import parse
+from receiver.stores.urls.store_url import parse
 from tests.conftest import assert_problem, loaded
 from tests.test_stores import TENANT, a_receipt, a_state, uid
 

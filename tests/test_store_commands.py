@@ -14,13 +14,14 @@ from http.client import HTTPException
 
 import pytest
 
-from receiver.app import create_app, open_configured
-from receiver.keyring import Keyring
+from receiver.app import create_app
+from receiver.bootstrap import open_configured
+from receiver.keys.keyring import Keyring
 from receiver.mock_platform.client import Client
 from receiver.problems import StoreUnavailable
 from receiver.settings import Settings, read
 from receiver.states import Instant
-from receiver.stores import open_store, transfer
+from receiver.stores import copying, open_store
 from tests.conftest import InProcess, assert_problem, loaded, ring_of
 from tests.test_commands import receiver
 from tests.test_serving import children_of, serving
@@ -181,7 +182,7 @@ def test_a_copy_that_did_not_arrive_is_not_called_complete(new_url):
         filled(new_url("sqlite"), a_state(1)) as target,
     ):
         target.save(TENANT, [a_state(2, content="another")], None)
-        (verdict,) = transfer.compare(source, target, None, lambda: None)
+        (verdict,) = copying.compare(source, target, None, lambda: None)
         assert (verdict.equal, verdict.differing, verdict.behind, verdict.is_complete) == (1, 1, 1, False)
         assert verdict.source.digest() != verdict.target.digest()
 

@@ -10,10 +10,11 @@ import threading
 import uuid
 
 import pytest
+from receiver.idempotency import Effect, Receipt
 
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS, Content, Instant, State
-from receiver.stores import Effect, Receipt, open_store
+from receiver.stores import open_store
 from receiver.stores.tally import tallies
 
 NOW = 1_800_000_000

@@ -15,9 +15,9 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from receiver import tls
-from receiver.app import configure
+from receiver.bootstrap import configure
 from receiver.mock_platform.client import BASE
+from receiver.network import tls
 from receiver.secret import Secret
 from receiver.settings import Settings, SettingsMistakes
 from tests import certificates

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from receiver.turns import Pool, share_of, waiting
+from receiver.threadpool import Pool, share_of, waiting
 
 PATIENCE = 10  # seconds
 

@@ -5,8 +5,9 @@ import json
 import click
 from tabulate import tabulate
 
-from receiver import app, logs, settings
-from receiver.settings.showing import shown_as, shown_rows
+from receiver import bootstrap, settings
+from receiver.settings.display import shown_as, shown_rows
+from receiver.telemetry import logs
 
 
 @click.command()
@@ -17,7 +18,7 @@ def config(markdown: bool, as_json: bool) -> None:
     if markdown:
         click.echo(markdown_table())
         return
-    in_force, _ = app.configure()
+    in_force, _ = bootstrap.configure()
     logs.warn(in_force.warnings)
     rows, headers = shown_rows(in_force), ("setting", "value", "from")
     if as_json:

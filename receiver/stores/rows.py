@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS, Content, Instant, State, Summary
-from receiver.stores import OnDamage
+from receiver.stores.contract import OnDamage
 
 Made = TypeVar("Made", State, Summary)
 FIELDS = (
