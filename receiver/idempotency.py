@@ -7,7 +7,7 @@ from receiver.problems import ReplayRefused, StoreDamaged
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What binds a change to the request that made it (PROTOCOL, "The signature covers neither …").
+    """What binds a change to the request that made it (protocol, section 3.4).
 
     ``jti`` is the request's unique id, ``method`` its HTTP method, ``digest`` the SHA-256 of its body (32
     bytes). ``now`` and ``expires`` are seconds since the epoch: when it came, and until when it is kept.

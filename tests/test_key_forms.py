@@ -1,4 +1,4 @@
-"""Keys and settings as people have them: numbers of other lengths, other wrappings, other formats. Row B22 of the cases."""
+"""Keys and settings as people have them: numbers of other lengths, other wrappings, other formats. Case B22."""
 
 import base64
 import codecs

@@ -1,4 +1,4 @@
-"""Keys: loaded from everywhere, checked once, found by kid for a tenant. Row H01 of the cases."""
+"""Keys: loaded from everywhere, checked once, found by kid for a tenant. Case H01."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Promise 7, tried on the whole service at its most talkative: whoever reads what it prints finds nothing of it."""
+"""Protocol, section 10.7, on the whole service at its most talkative: whoever reads what it prints finds nothing of it."""
 
 import base64
 import contextlib

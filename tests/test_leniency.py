@@ -1,4 +1,4 @@
-"""Lenient where nothing is lost: what other libraries write, or a platform may add, and means the same. Rows A14, B07, B21, B22."""
+"""Lenient where nothing is lost: what other libraries write, or a platform may add, and means the same. Cases A14, B07, B21 and B22."""
 
 import json
 import time

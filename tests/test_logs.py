@@ -200,9 +200,7 @@ def test_a_defect_is_logged_with_the_id_that_the_caller_got(platform, state, mon
 
 @pytest.mark.parametrize("level", ["debug", "error"])
 def test_what_nobody_catches_is_told_by_kind_and_place_only(level):
-    program = (
-        f"from receiver.telemetry import logs; logs.configure({level!r})\nraise ValueError('private matters') from OSError('x')"
-    )
+    program = f"from receiver.telemetry import logs; logs.configure({level!r})\nraise ValueError('private matters') from OSError('x')"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     event, *trace = ran.stderr.splitlines()
     assert (ran.returncode, ran.stdout) == (1, "")

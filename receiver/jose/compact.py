@@ -125,7 +125,7 @@ def one_of(*allowed: str) -> Rule:
 
 
 def is_kid(value: object) -> bool:
-    """Tell whether ``value`` is a key id: PROTOCOL, "Who holds what", a UUID."""
+    """Tell whether ``value`` is a key id: protocol, section 1.1, a UUID."""
     return canonical_uuid(value) is not None
 
 

@@ -191,7 +191,7 @@ def _inflate(data: memoryview, limit: int) -> bytes:
 def encrypt(plain: Iterable[bytes], key: p384.PublicKey, kid: str, compressed: bool = True) -> bytes:
     """Return the pieces ``plain``, a JWS, encrypted to ``key`` as a compact JWE, ``kid`` in its header.
 
-    PROTOCOL, "A state on its way out": ECDH-ES+A192KW, A192CBC-HS384, and DEF if ``compressed``.
+    Protocol, section 6.2: ECDH-ES+A192KW, A192CBC-HS384, and DEF if ``compressed``.
     """
     x, y, secret = p384.agree_once(key)
     header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "kid": kid, "cty": "JWT"}

@@ -1,4 +1,4 @@
-"""The platform and receiver keys: loaded, checked and parsed once, found by kid (PROTOCOL, "Who holds what")."""
+"""The platform and receiver keys: loaded, checked and parsed once, found by kid (protocol, section 1)."""
 
 import contextlib
 import time
@@ -128,7 +128,7 @@ class Keyring:
 def parse_key(text: str, role: str, source: str, tenant: str | None = None) -> Key:
     """Return the Key in ``text``, one JWK or a set of one, for ``role``; ``source`` is the variable or file it is from.
 
-    A kid in ``source``'s name must be the key's own. Raises KeyFault. Rules: PROTOCOL "Who holds what",
+    A kid in ``source``'s name must be the key's own. Raises KeyFault. Rules: protocol, section 1.3,
     RFC 7517 section 4, RFC 7518 section 6.2.
     """
     members = _one_jwk(text)

@@ -65,7 +65,7 @@ def status_of(exc: Exception) -> int:
 
 
 def reply(status: int, uri: str) -> bytes:
-    """Return the whole reply, PROTOCOL's error with ``status`` for the path ``uri``; the connection ends with it."""
+    """Return the whole error reply (protocol, section 8.1) with ``status`` for the path ``uri``."""
     body, _, headers = problems.reply(status, problems.message_of(status), uri)
     payload = json.dumps(body).encode("ascii")
     lines = [f"HTTP/1.1 {status} {problems.phrase_of(status)}", "Connection: close"]

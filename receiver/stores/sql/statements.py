@@ -42,7 +42,7 @@ def _newer(new) -> ColumnElement:
     )
 
 
-# "Newer wins" (PROTOCOL): equal or later than what is stored.
+# "Newer wins" (protocol, section 5.7): equal or later than what is stored.
 _STATE = Upsert(
     states,
     REPLACED,
