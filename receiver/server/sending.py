@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from receiver.body import ADMIT, BODY_READ, CONTINUE
 from receiver.threadpool import waiting
+from receiver.wsgi import ADMIT, BODY_READ, CONTINUE
 
 _JOINED = 64 << 10  # bytes of a body that is copied to be sent with its head
 _TLS_PIECE = 64 << 10  # bytes

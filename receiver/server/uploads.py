@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 
-from receiver.body import TENANT
 from receiver.problems import Busy
 from receiver.server.capacity import Capacity, Waiter
 from receiver.server.pace import Pace
 from receiver.threadpool import waiting
+from receiver.wsgi import TENANT
 
 LARGE = 256 << 10  # bytes of a body of which as many are worked on at once as there are threads
 _BRIEF = 0.05  # seconds of a request in which its thread waits for the client as for anything else

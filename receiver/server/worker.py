@@ -23,7 +23,6 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn
 
 from receiver import threadpool
 from receiver.network.addresses import AccessPolicy, unmapped
-from receiver.routes import public_path
 from receiver.server import memory, reload
 from receiver.server.capacity import Capacity
 from receiver.server.connection import Connection, HandshakeFailed
@@ -33,6 +32,7 @@ from receiver.server.replies import Replies
 from receiver.server.sending import bounded, send_at_once
 from receiver.server.signals import SignalledWorker
 from receiver.telemetry import metrics
+from receiver.wsgi import public_path
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server.application replaces it by STORAGE_READ_TIMEOUT
 _LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections

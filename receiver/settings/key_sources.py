@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver import files
-from receiver.jose.compact import canonical_uuid
+from receiver.encoding import canonical_uuid
 from receiver.secret import Secret
 
 ROLES = ("platform", "receiver")  # those of the contract; the third one's keys seal contents

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from receiver.encoding import canonical_uuid
 from receiver.files import ownership
-from receiver.jose.compact import canonical_uuid
 from receiver.jose.key_texts import quoted
 from receiver.stores.urls import store_url
 
