@@ -103,7 +103,7 @@ class _Receiver(Flask):
             if not self.access.admits(peer, forwarded, request.endpoint == _HEALTH):
                 raise AddressRefused("the address is not one of STORAGE_ALLOW_FROM")
             answer = self.make_response(self.dispatch_request())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - Flask's handlers make a reply of every one
             answer = self.make_response(self.handle_user_exception(error))
         answer.headers["X-Request-ID"] = trace.request_id
         metrics.answered(trace, answer.status_code, answer.content_length or 0)

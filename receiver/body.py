@@ -31,7 +31,7 @@ def read(environ: wsgi.Environ, limit: int) -> bytes:
         body: bytes = environ["wsgi.input"].read(limit + 1 if declared is None else declared)
     except (MemoryError, Busy):
         raise
-    except Exception as cause:
+    except Exception as cause:  # noqa: BLE001 - each server raises its own; the sender causes them
         raise BadRequest(f"body: {type(cause).__name__}", "The body ended early or is malformed.") from None
     if len(body) > limit:
         raise TooLarge("the chunked body is over STORAGE_MAX_BODY")

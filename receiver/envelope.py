@@ -60,7 +60,7 @@ def open_states(
             return states
         except TooLarge:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever fails in there makes the one refusal
             raise BadRequest(f"{item}: {cause_of(error)}", f"{item}: {_NOT_OPENED}", "token") from None
         keyring.note(now, receiver_key, platform_key)
         states.append(_state_of(claims, item, tenant, now, skew))

@@ -1,4 +1,4 @@
-"""Reading and replacing the small files that configure a receiver: keys and settings."""
+"""Reads and replaces the small files that configure a receiver: keys and settings."""
 
 import codecs
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 _MOST = 64 << 10  # bytes; a JWK has some 300
 _OTHERS = stat.S_IRWXO  # what everybody on the machine may do with a file
 _NOT_OTHERS = 0o660
-# Folders that belong to the system whoever may write to them: no receiver should own one.
+# Folders of the system, which no receiver should own even if it can write to them.
 _OF_THE_SYSTEM = re.compile(
     r"/|/(?:bin|boot|dev|etc|home|lib|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)|/dev/shm"
     r"|/var/(?:cache|lib|log|run|tmp)"
@@ -20,11 +20,11 @@ _OF_THE_SYSTEM = re.compile(
 PRIVATE = 0o600
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of the file at ``path``, a regular file of at most 64 KiB in UTF-8; a byte order mark is skipped.
 
-    Raises ValueError that says what is wrong with it and repeats nothing of it. Never waits: opening a pipe
-    nobody writes to would hold the start for ever.
+    Raises ValueError that says what is wrong and repeats nothing of the text. Never blocks: opening a pipe without a
+    writer would hang the start.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -32,7 +32,7 @@ def read_text(path: str | os.PathLike) -> str:
                 raise ValueError("is not a regular file")
             data = file.read(_MOST + 1)
     except OSError as cause:
-        raise ValueError(f"cannot be read ({os.strerror(cause.errno)}){ownership(path)}") from None
+        raise ValueError(f"cannot be read ({cause.strerror}){ownership(path)}") from None
     if len(data) > _MOST:
         raise ValueError(f"is larger than {_MOST >> 10} KiB")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -43,10 +43,10 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError("is not text in UTF-8") from None
 
 
-def check_private(path: str | os.PathLike) -> str | None:
-    """Return what is wrong when everybody on the machine may use the file at ``path``, and what mends it; else None.
+def check_private(path: str | os.PathLike[str]) -> str | None:
+    """Return a message with its fix if everybody on the machine may use the file at ``path``, else None.
 
-    The file itself counts, not the symbolic links that lead to it. One that cannot be looked at is not judged here.
+    Judges the file itself, not the symbolic links to it; returns None for a file that it cannot look at.
     """
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -60,15 +60,15 @@ def check_private(path: str | os.PathLike) -> str | None:
     )
 
 
-def replace_text(path: str | os.PathLike, text: str) -> None:
-    """Put ``text`` in the place of what the file at ``path`` holds: whole or not at all, also after a power cut.
+def replace_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace the content of the file at ``path`` by ``text``: whole or not at all, even after a power cut.
 
-    Owner, group and what they may do stay; everybody else may do nothing. Nothing else is left behind, not even what
-    a kill left behind the last time; raises OSError.
+    Keeps owner, group and their permissions, and takes all permissions from everybody else. Leaves no other file
+    behind, and removes one that a kill left behind the last time. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     former = target.stat()
-    beside = target.with_name(f".{target.name}.new")  # hidden: nobody takes it for a key
+    beside = target.with_name(f".{target.name}.new")  # hidden, so that it is not taken for a key
     beside.unlink(missing_ok=True)
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="utf-8") as file:
@@ -89,21 +89,21 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
 
 
 def _let_use(file: int, former: os.stat_result) -> None:
-    """Let those use the open ``file`` who may use the ``former`` one, except everybody."""
+    """Give the open ``file`` the group and the permissions of the ``former`` one, but none for everybody."""
     mode = stat.S_IMODE(former.st_mode) & _NOT_OTHERS
     try:
         os.fchown(file, former.st_uid if os.geteuid() == 0 else -1, former.st_gid)
     except PermissionError:
         if os.geteuid() == 0:
             raise
-        mode &= PRIVATE  # the group is one that is not ours to give, and ours is another
+        mode &= PRIVATE  # we may not give it that group, and our own is another
     os.fchmod(file, mode)
 
 
-def ownership(path: str | os.PathLike) -> str:
-    """Return the command by which root gives ``path`` to this user, for the end of a message; empty if it is no help.
+def ownership(path: str | os.PathLike[str]) -> str:
+    """Return the command by which root gives ``path`` to this user, to append to a message; empty if it is no help.
 
-    A start as root, or a backup that root has brought back, leaves files that the receiver's own user may not use.
+    After a start as root, or a restore by root, the receiver's own user may be unable to use its files.
     """
     found = os.path.abspath(path)
     try:

@@ -21,7 +21,7 @@ Data = Mapping[str, Any] | None  # what a field's value is a member of
 class _Exact(fields.Field[Value]):
     """A field that ``_deserialize`` says all about: no validators, and null only where that is allowed."""
 
-    def deserialize(self, value: object, attr: str | None = None, data: Data = None, **kwargs: object) -> Any:
+    def deserialize(self, value: object, attr: str | None = None, data: Data = None, **kwargs: object) -> Any:  # noqa: ANN401 - Value, and None only where the field allows it
         """Return the value that ``value``, of JSON, stands for; raises ValidationError."""
         if value is None or value is missing:
             return super().deserialize(value, attr, data, **kwargs)
@@ -75,7 +75,7 @@ class NumericDate(_Exact[float]):
 class Text(_Exact[str]):
     """A text that every store can keep: well-formed Unicode without U+0000, of ``least`` to ``most`` characters."""
 
-    def __init__(self, least: int = 0, most: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, least: int = 0, most: int | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - the base's
         super().__init__(**kwargs)
         self.least, self.most = least, most
 

@@ -31,7 +31,7 @@ from receiver.server import application
 from receiver.states import Content
 from receiver.stores import sqlite
 from receiver.stores.sqlite import SqliteStore
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 
 @dataclass(frozen=True)
@@ -352,7 +352,7 @@ def reads_before_it_writes_without_a_lock():
 
     def save(self, tenant, found, receipt):
         kept = [find(self, tenant, state.id) for state in found]
-        with waiting():
+        with blocking():
             time.sleep(0.03)
         late = [
             s for s, k in zip(found, kept, strict=True) if k and k.updated_at.nanoseconds > s.updated_at.nanoseconds

@@ -88,7 +88,7 @@ class _Counts:
             for value in one.known:  # a series that exists before its first event can have an alert
                 self.of(name, *([value] if isinstance(value, str) else value))
 
-    def of(self, name: str, *labels: str) -> Any:
+    def of(self, name: str, *labels: str) -> Any:  # noqa: ANN401 - of which class depends on the name
         """Return the metric ``name`` for ``labels``; remembers it, because the library's own lookup is slow."""
         key = (name, *labels)
         child = self._children.get(key)

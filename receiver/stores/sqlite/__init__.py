@@ -23,7 +23,7 @@ from receiver.stores.group_commit import GroupCommit
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sqlite.file import DatabaseFile, begin, driver_errors
 from receiver.stores.sqlite.rows import COLUMNS, EXCHANGE, NOTE_KEY_USE, SUMMARY, UPSERT, bind, forget, jti_was
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _PAGE = 500
 _LARGE = 1 << 20  # characters of a content that no connection shall keep: one remembers what it was given last
@@ -199,7 +199,7 @@ class SqliteStore(Store):
         begin(connection, group[0].deadline)
         try:
             outcomes = [_outcome(change, connection) for change in group]
-            with waiting():
+            with blocking():
                 connection.execute("commit")
         except BaseException:
             with suppress(sqlite3.Error):
