@@ -20,7 +20,7 @@ _OF_THE_SYSTEM = re.compile(
 PRIVATE = 0o600
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of the file at ``path``, a regular file of at most 64 KiB in UTF-8; a byte order mark is skipped.
 
     Raises ValueError that says what is wrong with it and repeats nothing of it. Never waits: opening a pipe
@@ -32,7 +32,7 @@ def read_text(path: str | os.PathLike) -> str:
                 raise ValueError("is not a regular file")
             data = file.read(_MOST + 1)
     except OSError as cause:
-        raise ValueError(f"cannot be read ({os.strerror(cause.errno)}){ownership(path)}") from None
+        raise ValueError(f"cannot be read ({cause.strerror}){ownership(path)}") from None
     if len(data) > _MOST:
         raise ValueError(f"is larger than {_MOST >> 10} KiB")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -43,7 +43,7 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError("is not text in UTF-8") from None
 
 
-def check_private(path: str | os.PathLike) -> str | None:
+def check_private(path: str | os.PathLike[str]) -> str | None:
     """Return what is wrong when everybody on the machine may use the file at ``path``, and what mends it; else None.
 
     The file itself counts, not the symbolic links that lead to it. One that cannot be looked at is not judged here.
@@ -60,7 +60,7 @@ def check_private(path: str | os.PathLike) -> str | None:
     )
 
 
-def replace_text(path: str | os.PathLike, text: str) -> None:
+def replace_text(path: str | os.PathLike[str], text: str) -> None:
     """Put ``text`` in the place of what the file at ``path`` holds: whole or not at all, also after a power cut.
 
     Owner, group and what they may do stay; everybody else may do nothing. Nothing else is left behind, not even what
@@ -100,7 +100,7 @@ def _let_use(file: int, former: os.stat_result) -> None:
     os.fchmod(file, mode)
 
 
-def ownership(path: str | os.PathLike) -> str:
+def ownership(path: str | os.PathLike[str]) -> str:
     """Return the command by which root gives ``path`` to this user, for the end of a message; empty if it is no help.
 
     A start as root, or a backup that root has brought back, leaves files that the receiver's own user may not use.

@@ -5,17 +5,20 @@ A tenant's calls reach its own store and no other, so that store's outage is tha
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem
 from receiver.states import State, Summary, key_of
 from receiver.stores.contract import OnDamage, Store, raised
 
+Result = TypeVar("Result")
+
 
 class ByTenantStore(Store):
     """``own`` holds the stores of the tenants (UUIDs in lower case) that have one; ``others`` is for the rest."""
 
-    def __init__(self, others: Store, own: Mapping[str, Store]):
+    def __init__(self, others: Store, own: Mapping[str, Store]) -> None:
         self.others = others
         self.own = own
         self._stores = list(dict.fromkeys([others, *own.values()]))
@@ -84,7 +87,7 @@ class ByTenantStore(Store):
             return self.of(tenant).scan(tenant, wanted, on_damage)
         return heapq.merge(*(self._scan_home(store, wanted, on_damage) for store in self._stores), key=key_of)
 
-    def _each(self, do: Callable[[Store], object]) -> list:
+    def _each(self, do: Callable[[Store], Result]) -> list[Result]:
         """Return what ``do`` makes of every store, whatever becomes of the others; raises the first problem met."""
         done, problems = [], []
         for store in self._stores:

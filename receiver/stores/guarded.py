@@ -50,7 +50,7 @@ class Guarded(Store):
     def __init__(
         self, inner: Store, name: str, timeout: float, slots: Slots | None = None, blocks: bool = False,
         breaker: Breaker | None = None,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         self.inner = inner
         self.name = name
         self._timeout = timeout
@@ -181,7 +181,8 @@ class Guarded(Store):
         self._note(was_open)
         if number is None:
             raise StoreHangs(f"{self.name} hangs")
-        return number, bool(self._slots) and breaker.held > self._slots.share, breaker.is_probe(number)
+        lends = self._slots is not None and breaker.held > self._slots.share
+        return number, lends, breaker.is_probe(number)
 
     def _leave(self, number: int, note: Callable[[], None], cause: Problem | None = None) -> None:
         with self._changed:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from receiver.secret import Secret
-from receiver.stores.urls.store_url import StoreURL
+from receiver.stores.urls.store_url import Identity, StoreURL
 
 
 class Login(NamedTuple):
@@ -25,15 +25,15 @@ class Logins:
     ``are_watched`` tells that nobody waits for the outcome of a single login, so that the log has to say it.
     """
 
-    def __init__(self, places: Iterable[StoreURL] = (), are_watched: bool = False):
+    def __init__(self, places: Iterable[StoreURL] = (), are_watched: bool = False) -> None:
         self.are_watched = are_watched
-        self._known: dict[tuple, Login] = {}
+        self._known: dict[Identity, Login] = {}
         self.version = 0  # another one after each ``replace``
         self.replace(places)
 
     def replace(self, places: Iterable[StoreURL]) -> None:
         """Hold the logins of ``places`` instead, at once."""
-        known: dict[tuple, Login] = {}
+        known: dict[Identity, Login] = {}
         for place in places:
             known.setdefault(place.identity, login_of(place))
         self._known = known

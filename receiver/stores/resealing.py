@@ -47,8 +47,8 @@ def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], stil
     store.note_key_uses({(ROLE, done.key): int(began)})
     for walk in range(_WALKS):
         before = done.resealed
-        others = _others(store, tenant, done, on_state if walk == 0 else lambda: None)
-        for batch in batches(others, lambda one: one.size, _AT_ONCE, _BYTES_AT_ONCE):
+        found = _others(store, tenant, done, on_state if walk == 0 else lambda: None)
+        for batch in batches(found, lambda one: one.size, _AT_ONCE, _BYTES_AT_ONCE):
             _reseal(store, keys, batch, done)
         if done.resealed == before:
             break

@@ -37,7 +37,7 @@ class Sealed(Store):
         clear_states: str,
         clock: Callable[[], float] = time.time,
         strict: bool = True,
-    ):
+    ) -> None:
         self.inner = inner
         self.ring = ring
         self.clear_states = clear_states

@@ -24,6 +24,7 @@ from receiver.stores.filesystem import durable, formats, key_uses
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
+from receiver.stores.filesystem.key_uses import Uses
 from receiver.stores.filesystem.planning import Change, deleting, exchanging, has_expired, purging, saving, stored
 from receiver.stores.filesystem.shapes import UUID, is_uuid
 
@@ -38,7 +39,7 @@ _SHARD = re.compile("[0-9a-f]{2}")
 class FilesystemStore(Store):
     """States in the folder ``path``; ``timeout`` in seconds bounds every wait for the lock of a tenant."""
 
-    def __init__(self, path: str, timeout: float, create: bool = True):
+    def __init__(self, path: str, timeout: float, create: bool = True) -> None:
         self.path = Path(os.path.abspath(path))
         self.timeout = timeout
         self.create = create
@@ -132,7 +133,7 @@ class FilesystemStore(Store):
     def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
         for old, _ in pairs:
             _check(old.id)
-        return self._changed(tenant, exchanging(pairs))
+        return self._changed(tenant, exchanging(pairs)).stored
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         def note(known: dict[tuple[str, str], int]) -> None:
@@ -148,7 +149,7 @@ class FilesystemStore(Store):
     def forget_key(self, role: str, kid: str) -> None:
         self._change_key_uses(lambda known: known.pop((role, kid), None))
 
-    def _change_key_uses(self, edit: Callable[[dict], object]) -> None:
+    def _change_key_uses(self, edit: Callable[[Uses], object]) -> None:
         with file_errors(full=StoreFull):
             self._ready()
             key_uses.change(str(self.path), edit, self.timeout)
@@ -160,7 +161,7 @@ class FilesystemStore(Store):
             for tenant in self._names(str(self.path), UUID):
                 try:
                     for ids in self._expired(tenant, before):
-                        purged += self._changed(tenant, purging(ids, before))
+                        purged += self._changed(tenant, purging(ids, before)).stored
                 except StoreDamaged as damage:  # the other tenants' go all the same
                     _log.error("nothing of tenant %s is purged: %s", tenant, damage.cause)
         return purged
@@ -207,7 +208,7 @@ class FilesystemStore(Store):
             self._ready()
             return missing
 
-    def _changed(self, tenant: str, change: Change) -> Effect | int:
+    def _changed(self, tenant: str, change: Change) -> Effect:
         """Return what ``change`` of ``tenant`` answers, when it lasts."""
         folder = self._folder(tenant)
         with file_errors(full=StoreFull):
@@ -245,7 +246,7 @@ class FilesystemStore(Store):
                 if name.startswith(shard):
                     yield name.removesuffix(".state")
 
-    def _names(self, path: str, pattern: re.Pattern) -> list[str]:
+    def _names(self, path: str, pattern: re.Pattern[str]) -> list[str]:
         """Return the names in the folder ``path`` that are ``pattern``, in order; what else lies there is not ours."""
         try:
             return sorted(filter(pattern.fullmatch, os.listdir(path)))

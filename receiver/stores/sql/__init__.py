@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Select, and_, delete, func, select
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +28,7 @@ from receiver.stores.deadline import bounded, left
 from receiver.stores.logins import Logins
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import TRANSACTIONAL, begin, driver_of, make_engine
+from receiver.stores.sql.engine import TRANSACTIONAL, begin, check_driver, make_engine
 from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
 from receiver.stores.sql.schema import key_uses, receipts, states
@@ -43,6 +44,7 @@ _RECEIPTS_KEPT = 256  # changes between two deletions of those whose time has pa
 _RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as were added meanwhile
 _LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
 Result = TypeVar("Result")
+_Ask = Callable[[Select[Any]], Sequence[Any]]
 
 
 class SqlStore(Store):
@@ -54,8 +56,8 @@ class SqlStore(Store):
 
     def __init__(
         self, place: StoreURL, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
-    ):
-        driver_of(place)
+    ) -> None:
+        check_driver(place)
         self.place = place
         self.timeout = timeout
         self.create = create
@@ -151,12 +153,12 @@ class SqlStore(Store):
             for tenant in {row.tenant_id for row in found}:
                 ids = sorted(row.id for row in found if row.tenant_id == tenant)
                 # Asked again under the row's lock: it may have been saved with a later expiry meanwhile.
-                count += self._change(lambda one, own=(tenant, ids): delete_states(one, *own, expired), None)
+                count += self._change(partial(delete_states, tenant=tenant, ids=ids, condition=expired), None)
             total += count
         return total
 
     def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
-        def ask(query: Select) -> Sequence:
+        def ask(query: Select[Any]) -> Sequence[Any]:
             return self._read(lambda connection: connection.execute(query).all())
 
         yield from self._walk(ask, tenant, on_damage)
@@ -204,8 +206,8 @@ class SqlStore(Store):
             raise StoreUnavailable("the schema was not looked at in time")
         try:
             if self._prepared:
-                return
-            if self._failed is not before:  # what another call has waited for in vain is not waited for again
+                return  # type: ignore[unreachable]  # another thread may have prepared it meanwhile
+            if self._failed and self._failed is not before:  # another call waited in vain: this one does not wait again
                 raise type(self._failed)(self._failed.cause)
             self.prepare()
         except Problem as problem:
@@ -214,7 +216,7 @@ class SqlStore(Store):
         finally:
             self._preparing.release()
 
-    def _walk(self, ask: Callable[[Select], Sequence], only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
+    def _walk(self, ask: _Ask, only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
         """Yield the summaries that ``ask`` answers to queries of a page each, tenant by tenant: all by index."""
         tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
         tenant = only or next(iter(ask(tenants)), [None])[0]
@@ -269,8 +271,8 @@ class SqlStore(Store):
         """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting"."""
         if receipt is None:
             return "new"
-        values = {"tenant": tenant, "jti": receipt.jti.encode(), "method": receipt.method, "digest": receipt.digest}
-        values |= {"expires": receipt.expires, "now": receipt.now}
+        values: dict[str, object] = {"tenant": tenant, "jti": receipt.jti.encode(), "method": receipt.method}
+        values |= {"digest": receipt.digest, "expires": receipt.expires, "now": receipt.now}
         added = connection.execute(self._upsert_receipt, values).rowcount > 0
         return "new" if added else was(connection, tenant, receipt)
 

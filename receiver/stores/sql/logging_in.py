@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from receiver.stores.logins import Logins
 from receiver.stores.sql.errors import is_refused_login
@@ -14,11 +15,11 @@ from receiver.stores.urls.store_url import StoreURL
 _TOLD_AGAIN = 60.0  # seconds between two lines that say that a login is refused
 
 
-def telling(connect: Callable[[], Any], place: StoreURL, logins: Logins) -> Callable[[], Any]:
+def telling(connect: Callable[[], DBAPIConnection], place: StoreURL, logins: Logins) -> Callable[[], DBAPIConnection]:
     """Return ``connect``, which then also logs that a login is refused: now and then, as long as that goes on."""
     told_at = -_TOLD_AGAIN
 
-    def connect_and_tell() -> Any:
+    def connect_and_tell() -> DBAPIConnection:
         nonlocal told_at
         try:
             return connect()
@@ -36,12 +37,18 @@ def telling(connect: Callable[[], Any], place: StoreURL, logins: Logins) -> Call
     return connect_and_tell
 
 
-def note_login(logins: Logins, place: StoreURL, _connection, record) -> None:
+def note_login(logins: Logins, place: StoreURL, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep with a new connection which login it was made with."""
     record.info["logins"], record.info["login"] = logins.version, logins.of(place)
 
 
-def check_login(logins: Logins, place: StoreURL, _connection, record, _proxy) -> None:
+def check_login(
+    logins: Logins,
+    place: StoreURL,
+    _connection: DBAPIConnection,
+    record: ConnectionPoolEntry,
+    _proxy: PoolProxiedConnection,
+) -> None:
     """Have a connection replaced whose user or password is no longer in force."""
     if record.info["logins"] == logins.version:
         return

@@ -1,8 +1,9 @@
 """What a database server is asked in one dialect for all, and what is told from its answers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
 
 from receiver.idempotency import Receipt
 from receiver.problems import TooLarge
@@ -49,7 +50,7 @@ def exchange(connection: Connection, row: Mapping[str, object]) -> int:
     return connection.execute(_EXCHANGE, values).rowcount
 
 
-def check_size(connection: Connection, rows: Sequence[Mapping]) -> None:
+def check_size(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise TooLarge for a content that MariaDB or MySQL would not take: it ends the connection without a word."""
     largest = connection.info.get("largest_statement")
     for row in rows if largest else ():
@@ -69,8 +70,9 @@ def was(connection: Connection, tenant: str, receipt: Receipt) -> str:
     return receipt.compare(connection.execute(_RECEIPT, key).one_or_none())
 
 
-def delete_states(connection: Connection, tenant: str, ids: Sequence[str], *conditions) -> int:
-    """Delete the states ``ids`` of ``tenant`` that meet ``conditions``; return how many there were."""
-    return connection.execute(
-        delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids), *conditions)
-    ).rowcount
+def delete_states(
+    connection: Connection, tenant: str, ids: Sequence[str], condition: ColumnElement[bool] | None = None
+) -> int:
+    """Delete the states ``ids`` of ``tenant`` that meet the ``condition``; return how many there were."""
+    statement = delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids))
+    return connection.execute(statement if condition is None else statement.where(condition)).rowcount

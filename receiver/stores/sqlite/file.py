@@ -8,11 +8,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
 from receiver.files import ownership
-from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
+from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.threadpool import waiting
 
@@ -20,43 +20,17 @@ _POLL = 0.001  # seconds; another process rarely holds the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
-
-
-def _code_of(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code; None when the driver itself raised ``error``."""
-    extended = getattr(error, "sqlite_errorcode", None)
-    return None if extended is None else extended & 0xFF
-
-
-@contextmanager
-def driver_errors() -> Iterator[None]:
-    """Turn what the driver raises into the contract's errors: the one place that knows them."""
-    try:
-        yield
-    except sqlite3.Error as cause:
-        code = _code_of(cause)
-        if code is None:  # raised by the driver, which could not make text of what SQLite holds
-            raise StoreDamaged(f"SQLite: {type(cause).__name__}") from cause
-        text = f"SQLite: {cause.sqlite_errorname}: {cause}"
-        if code == sqlite3.SQLITE_FULL:
-            raise StoreFull(text) from cause
-        if code in _DAMAGED:
-            raise StoreDamaged(text) from cause
-        raise StoreUnavailable(text) from cause
-    except OSError as cause:
-        raise StoreUnavailable(f"SQLite's file {cause.filename}: {cause.strerror}") from cause
 
 
 class DatabaseFile:
     """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. One serves all threads."""
 
-    def __init__(self, path: Path, timeout: float, create: bool):
+    def __init__(self, path: Path, timeout: float, create: bool) -> None:
         self.path = path
         self.timeout = timeout
         self.create = create
         self._mine = threading.local()
-        self._writer: tuple[sqlite3.Connection, tuple] | None = None
+        self._writer: tuple[sqlite3.Connection, tuple[int, tuple[int, int]]] | None = None
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
@@ -73,7 +47,7 @@ class DatabaseFile:
                     self._enter_wal(connection, deadline)
                     self._migrate(connection, deadline)
             except sqlite3.Error as cause:
-                if _code_of(cause) in _MISPLACED:
+                if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
             self._prepared = identity
@@ -230,7 +204,7 @@ def begin(connection: sqlite3.Connection, deadline: float) -> None:
             connection.execute("begin immediate")
             return
         except sqlite3.OperationalError as busy:
-            if _code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
         with waiting():
             time.sleep(_POLL)
