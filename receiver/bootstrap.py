@@ -88,7 +88,7 @@ def open_place(
     of database servers, as they change; ``guard`` wraps what is sealed.
     """
     inner = stores.open_store(place, settings.store_timeout, create, settings.pool_size, logins)
-    return Sealed(guard(inner), ring, settings.clear_states, strict=create)
+    return Sealed(guard(inner), lambda: ring.sealing, settings.clear_states, strict=create)
 
 
 def open_residents(

@@ -143,7 +143,7 @@ def _ask(one: Examined, store: Store, settings: Settings, ring: Keyring) -> None
     one.schema = store.schema_version()
     one.uses = store.key_uses()
     if any(role == ROLE for role, _ in one.uses):  # else a look at whether keys fit would begin the list of them
-        Sealed(store, ring, settings.clear_states).admit()
+        Sealed(store, lambda: ring.sealing, settings.clear_states).check_keys()
 
 
 def _outdated(path: str) -> str:

@@ -9,16 +9,17 @@ threads for the rest. When all slots are held, further calls wait for one, unles
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
 
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreHangs, StoreUnavailable
-from receiver.states import State, Summary
+from receiver.states import State
 from receiver.stores.breaker import Breaker
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import Store
 from receiver.stores.deadline import bounded
+from receiver.stores.wrapper import Wrapper
 from receiver.telemetry import metrics
 from receiver.threadpool import waiting
 
@@ -40,7 +41,7 @@ def slots_for(stores: int, threads: int) -> Slots | None:
     return Slots(threads, max(1, threads // stores)) if stores > 1 else None
 
 
-class Guarded(Store):
+class Guarded(Wrapper):
     """The store ``inner``, which people know as ``name`` and whose calls end within ``timeout`` seconds.
 
     With ``slots`` there are other stores to protect from it. ``blocks`` tells that it waits without giving up its turn,
@@ -51,7 +52,7 @@ class Guarded(Store):
         self, inner: Store, name: str, timeout: float, slots: Slots | None = None, blocks: bool = False,
         breaker: Breaker | None = None,
     ) -> None:  # fmt: skip
-        self.inner = inner
+        super().__init__(inner)
         self.name = name
         self._timeout = timeout
         self._slots = slots
@@ -92,32 +93,6 @@ class Guarded(Store):
 
     def forget_key(self, role: str, kid: str) -> None:
         self._ask(lambda: self.inner.forget_key(role, kid))
-
-    def prepare(self) -> None:
-        self.inner.prepare()
-
-    def check_place(self) -> None:
-        self.inner.check_place()
-
-    def purge(self, before: int) -> int:
-        return self.inner.purge(before)
-
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
-        return self.inner.summaries(tenant, on_damage)
-
-    def scan(
-        self,
-        tenant: str | None = None,
-        wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
-    ) -> Iterator[State]:
-        return self.inner.scan(tenant, wanted, on_damage)
-
-    def compact(self) -> None:
-        self.inner.compact()
-
-    def close(self) -> None:
-        self.inner.close()
 
     def _ask(self, do: Callable[[], Result]) -> Result:
         """Return what ``do`` does with the store. Raises StoreHangs at once when the store is known to hang."""

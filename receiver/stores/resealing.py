@@ -42,7 +42,7 @@ def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], stil
     Keys that no content needs any more are forgotten, unless they were in use less than ``still_held`` seconds ago:
     whoever wrote with one then may not have noted it again, and write with it once more.
     """
-    keys = store.ring.sealing
+    keys = store.sealing_keys()
     done, began = Resealed(store.writes_with(keys)), store.clock()
     store.note_key_uses({(ROLE, done.key): int(began)})
     for walk in range(_WALKS):

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
-from receiver.files import ownership
+from receiver.files import ownership, replace_file
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
@@ -66,8 +66,7 @@ def make_mark(folder: str) -> None:
         with open(mark, "rb", opener=read_only) as file:
             if file.read(_LONGEST_LINE) == text:
                 return
-        write_file(new, text)
-        os.rename(new, mark)  # of an older format, which this one can read
+        replace_file(mark, text)  # of an older format, which this one can read
         return
     write_file(new, text)
     try:
