@@ -176,7 +176,7 @@ def test_no_program_finds_the_content_in_the_files_of_a_sealed_store(tmp_path):
 def corrupt(inner, number, change):
     """Do with the stored content of a state what somebody with write access to the store could do."""
     state = inner.find(TENANT, uid(number))
-    assert inner.exchange(TENANT, [(state, replace(state, content=change(state.content)))]) == 1
+    assert inner.replace_content(TENANT, [(state, replace(state, content=change(state.content)))]) == 1
 
 
 def flipped(content):
@@ -349,10 +349,10 @@ def test_a_content_is_exchanged_only_while_it_is_what_it_was(inner):
     pairs = [(one, replace(one, content=Content("x", FIRST.kid))) for one in old]
     store.save(TENANT, [a_state(10, content="saved meanwhile, at the same time")], None)
     store.delete(TENANT, [uid(11)], None)
-    assert inner.exchange(TENANT, pairs) == 1
+    assert inner.replace_content(TENANT, pairs) == 1
     assert text_of(store) == "saved meanwhile, at the same time"
     assert inner.find(TENANT, uid(11)) is None
-    assert inner.exchange(OTHER, pairs) == 0
+    assert inner.replace_content(OTHER, pairs) == 0
 
 
 def test_the_last_use_of_a_key_only_goes_forward(inner):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from receiver.states import State, Summary, key_of
 from receiver.stores.batches import batches
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 
 _STATES_PER_SAVE = 200
 _BYTES_PER_SAVE = 4 << 20
@@ -48,7 +48,7 @@ class Copied:
 
 
 def copy(
-    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = raised
+    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = reraise
 ) -> dict[str, int]:
     """Bring all states of ``source``, or those of ``tenant``, into ``target``; the newer one wins there.
 
@@ -70,7 +70,7 @@ def copy(
 
 
 def compare(
-    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = raised
+    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = reraise
 ) -> Iterator[Copied]:
     """Read all states of both stores, or those of ``tenant``, and yield what holds for each tenant of either.
 

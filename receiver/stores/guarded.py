@@ -73,8 +73,8 @@ class Guarded(Wrapper):
     def find(self, tenant: str, id: str) -> State | None:
         return self._ask(lambda: self.inner.find(tenant, id))
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self._ask(lambda: self.inner.repeated(tenant, receipt))
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
+        return self._ask(lambda: self.inner.was_done(tenant, receipt))
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         return self._ask(lambda: self.inner.save(tenant, states, receipt))
@@ -82,8 +82,8 @@ class Guarded(Wrapper):
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         return self._ask(lambda: self.inner.delete(tenant, ids, receipt))
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        return self._ask(lambda: self.inner.exchange(tenant, pairs))
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        return self._ask(lambda: self.inner.replace_content(tenant, pairs))
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         self._ask(lambda: self.inner.note_key_uses(uses))

@@ -90,6 +90,6 @@ def _reseal(store: Sealed, keys: SealingKeys, batch: list[Summary], done: Reseal
             pairs.append((stored, store.shaped(store.opened(stored, keys), keys, done.key)))
         except StoreDamaged as fault:
             done.damaged[one.tenant, one.id] = fault.cause
-    exchanged = store.exchange(batch[0].tenant, pairs)
+    exchanged = store.replace_content(batch[0].tenant, pairs)
     done.resealed += exchanged
     done.sealed += min(exchanged, sum(old.content.sealing_key is None for old, _ in pairs))

@@ -72,7 +72,7 @@ def content_of(state: State) -> dict[str, Any]:
     }
 
 
-def exchange_of(tenant: str, old: State, new: State) -> dict[str, Any]:
+def replacement_of(tenant: str, old: State, new: State) -> dict[str, Any]:
     """Return the values for an exchange of ``old``'s content by ``new``'s: the new ones, and what tells the old row."""
     row = row_of(tenant, old)
     names = ("tenant", "id", "updated_second", "updated_nanosecond")

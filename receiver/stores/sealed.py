@@ -13,7 +13,7 @@ from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.wrapper import Wrapper
 
 ROLE = "sealing"  # of the key uses that are the ledger
@@ -183,7 +183,7 @@ class Sealed(Wrapper):
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         keys = self.check_keys()
         for state in self.inner.scan(tenant, wanted, on_damage):

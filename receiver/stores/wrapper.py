@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from receiver.idempotency import Effect, Receipt
 from receiver.states import State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 
 
 class Wrapper(Store):
@@ -16,8 +16,8 @@ class Wrapper(Store):
     def prepare(self) -> None:
         self.inner.prepare()
 
-    def check_place(self) -> None:
-        self.inner.check_place()
+    def check_location(self) -> None:
+        self.inner.check_location()
 
     def ping(self) -> None:
         self.inner.ping()
@@ -28,8 +28,8 @@ class Wrapper(Store):
     def find(self, tenant: str, id: str) -> State | None:
         return self.inner.find(tenant, id)
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self.inner.repeated(tenant, receipt)
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
+        return self.inner.was_done(tenant, receipt)
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         return self.inner.save(tenant, states, receipt)
@@ -37,8 +37,8 @@ class Wrapper(Store):
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         return self.inner.delete(tenant, ids, receipt)
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        return self.inner.exchange(tenant, pairs)
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        return self.inner.replace_content(tenant, pairs)
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         self.inner.note_key_uses(uses)
@@ -52,14 +52,14 @@ class Wrapper(Store):
     def purge(self, before: int) -> int:
         return self.inner.purge(before)
 
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         return self.inner.summaries(tenant, on_damage)
 
     def scan(
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         return self.inner.scan(tenant, wanted, on_damage)
 

@@ -128,15 +128,15 @@ def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:
     return delete
 
 
-def exchanging(pairs: Sequence[tuple[State, State]]) -> Change:
+def replacing_content(pairs: Sequence[tuple[State, State]]) -> Change:
     """Return the change that exchanges contents, as Store.exchange has it."""
 
-    def exchange(plan: Plan) -> Effect:
+    def replace_contents(plan: Plan) -> Effect:
         changed = {old.id: replace(old, content=new.content) for old, new in pairs if plan.whole(old.id) == old}
         plan.add(changed, (), None)
         return Effect(len(changed))
 
-    return exchange
+    return replace_contents
 
 
 def purging(ids: Sequence[str], before: int) -> Change:

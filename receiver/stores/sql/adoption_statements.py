@@ -29,12 +29,12 @@ _FIRST, _AFTER_ALL = "0001-01-01 00:00:00", "10000-01-01 00:00:00"
 _UNSET, _LAST = "0001-01-01T00:00:00.0000000Z", "9999-12-31T23:59:59.9999999Z"
 
 
-def of(place: StoreURL, table: JavaTable) -> tuple[list[str], list[str]]:
-    """Return the statements forth and back for ``table``, that of the Java service at ``place``."""
-    forth, back = {"postgresql": _postgresql, "mysql": adoption_mysql.statements, "sqlserver": _sqlserver}[place.kind](
-        table
-    )
-    if schema := place.parameters.get("search_path"):
+def of(store_url: StoreURL, table: JavaTable) -> tuple[list[str], list[str]]:
+    """Return the statements forth and back for ``table``, that of the Java service at ``store_url``."""
+    forth, back = {"postgresql": _postgresql, "mysql": adoption_mysql.statements, "sqlserver": _sqlserver}[
+        store_url.kind
+    ](table)
+    if schema := store_url.parameters.get("search_path"):
         back.insert(1, enter_schema(schema))
     return forth, back
 

@@ -35,21 +35,21 @@ _Connect = Callable[[], DBAPIConnection]
 _Prepare = Callable[[DBAPIConnection, ConnectionPoolEntry, float], None]
 
 
-def check_driver(place: StoreURL) -> None:
-    """Raise StoreMisplaced, with the command that installs it, when the driver for ``place`` is missing."""
-    name = _DIALECTS[place.kind][1]
+def check_driver(store_url: StoreURL) -> None:
+    """Raise StoreMisplaced, with the command that installs it, when the driver for ``store_url`` is missing."""
+    name = _DIALECTS[store_url.kind][1]
     try:
         importlib.import_module(name)
     except ImportError as cause:
         raise StoreMisplaced(
-            f"the driver {name} is not installed: pip install 'external-storage-receiver[{place.kind}]'"
+            f"the driver {name} is not installed: pip install 'external-storage-receiver[{store_url.kind}]'"
         ) from cause
 
 
 def make_engine(
-    place: StoreURL, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
+    store_url: StoreURL, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
 ) -> Engine:
-    """Return an engine for ``place`` with at most ``connections``; nothing is connected yet.
+    """Return an engine for ``store_url`` with at most ``connections``; nothing is connected yet.
 
     Each connection is made with the login that ``logins`` hold then, and replaced once that is another one.
 
@@ -57,30 +57,30 @@ def make_engine(
     ``timeout`` (seconds) bounds what a call waits before it gives up: a share for a free connection, one for
     connecting, and ``answer`` seconds, or just under half of it, for each answer. Raises StoreMisplaced.
     """
-    check_driver(place)
+    check_driver(store_url)
     answer = answer or 0.45 * timeout  # a ping that is not answered, then a login that is not, make a whole
     logins = logins or Logins()
-    connect, prepare = _driver(place, timeout, answer, partial(logins.of, place))
+    connect, prepare = _driver(store_url, timeout, answer, partial(logins.of, store_url))
     engine = create_engine(
-        URL.create(_DIALECTS[place.kind][0]),
-        creator=telling(connect, place, logins),
+        URL.create(_DIALECTS[store_url.kind][0]),
+        creator=telling(connect, store_url, logins),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout / 5,
         pool_recycle=_RECYCLE,
         pool_use_lifo=True,  # idle connections grow old and are closed rather than all kept busy in turn
         # Where a transaction is begun by a statement of its own, a read needs none, and two round trips less.
-        isolation_level="AUTOCOMMIT" if place.kind == "postgresql" else "READ COMMITTED",
+        isolation_level="AUTOCOMMIT" if store_url.kind == "postgresql" else "READ COMMITTED",
         hide_parameters=True,  # they hold content, and errors reach the log
         execution_options={
-            "schema_translate_map": {None: place.parameters.get("search_path")},
+            "schema_translate_map": {None: store_url.parameters.get("search_path")},
             "preserve_rowcount": True,  # of an upsert
         },
     )
     event.listen(engine, "connect", lambda *_: metrics.connected())
-    event.listen(engine, "connect", partial(note_login, logins, place))
+    event.listen(engine, "connect", partial(note_login, logins, store_url))
     event.listen(engine, "checkin", _note_use)
-    event.listen(engine, "checkout", partial(check_login, logins, place))
+    event.listen(engine, "checkout", partial(check_login, logins, store_url))
     event.listen(engine, "checkout", partial(_ping_unless_used, engine))
     if prepare:  # before SQLAlchemy looks at the session: it would take its quotes from the server's sql_mode
         event.listen(engine, "connect", lambda connection, record: prepare(connection, record, answer), insert=True)
@@ -88,21 +88,21 @@ def make_engine(
 
 
 def _driver(
-    place: StoreURL, timeout: float, answer: float, login: Callable[[], Login]
+    store_url: StoreURL, timeout: float, answer: float, login: Callable[[], Login]
 ) -> tuple[_Connect, _Prepare | None]:
     """Return what makes a connection and what prepares it; a driver is loaded when its store is opened."""
     # The types ignored: SQLAlchemy's protocol of a connection has a __getattr__ that no driver declares.
-    if place.kind == "postgresql":
+    if store_url.kind == "postgresql":
         from receiver.stores.sql import postgresql  # noqa: PLC0415
 
-        return postgresql.connector(place, timeout, answer, login), postgresql.prepare  # type: ignore[return-value]
-    if place.kind == "mysql":
+        return postgresql.connector(store_url, timeout, answer, login), postgresql.prepare  # type: ignore[return-value]
+    if store_url.kind == "mysql":
         from receiver.stores.sql import mysql  # noqa: PLC0415
 
-        return mysql.connector(place, timeout, answer, login), mysql.prepare  # type: ignore[return-value]
+        return mysql.connector(store_url, timeout, answer, login), mysql.prepare  # type: ignore[return-value]
     from receiver.stores.sql import sqlserver  # noqa: PLC0415
 
-    return sqlserver.connector(place, timeout, answer, login), None
+    return sqlserver.connector(store_url, timeout, answer, login), None
 
 
 def begin(connection: Connection) -> None:

@@ -15,7 +15,9 @@ from receiver.stores.urls.store_url import StoreURL
 _TOLD_AGAIN = 60.0  # seconds between two lines that say that a login is refused
 
 
-def telling(connect: Callable[[], DBAPIConnection], place: StoreURL, logins: Logins) -> Callable[[], DBAPIConnection]:
+def telling(
+    connect: Callable[[], DBAPIConnection], store_url: StoreURL, logins: Logins
+) -> Callable[[], DBAPIConnection]:
     """Return ``connect``, which then also logs that a login is refused: now and then, as long as that goes on."""
     told_at = -_TOLD_AGAIN
 
@@ -29,22 +31,22 @@ def telling(connect: Callable[[], DBAPIConnection], place: StoreURL, logins: Log
                 logging.getLogger("receiver").error(
                     "%s refuses the login of the user %s: correct the password there or here; a file that holds it"
                     " (DATABASE_PASSWORD_FILE, say) is read again when it changes, and on SIGHUP",
-                    place,
-                    logins.of(place).username or "(none)",
+                    store_url,
+                    logins.of(store_url).username or "(none)",
                 )
             raise
 
     return connect_and_tell
 
 
-def note_login(logins: Logins, place: StoreURL, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+def note_login(logins: Logins, store_url: StoreURL, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep with a new connection which login it was made with."""
-    record.info["logins"], record.info["login"] = logins.version, logins.of(place)
+    record.info["logins"], record.info["login"] = logins.version, logins.of(store_url)
 
 
 def check_login(
     logins: Logins,
-    place: StoreURL,
+    store_url: StoreURL,
     _connection: DBAPIConnection,
     record: ConnectionPoolEntry,
     _proxy: PoolProxiedConnection,
@@ -52,6 +54,6 @@ def check_login(
     """Have a connection replaced whose user or password is no longer in force."""
     if record.info["logins"] == logins.version:
         return
-    if record.info["login"] != logins.of(place):
+    if record.info["login"] != logins.of(store_url):
         raise DisconnectionError
     record.info["logins"] = logins.version

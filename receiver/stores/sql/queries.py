@@ -21,7 +21,7 @@ _RECEIPT = select(receipts.c.method, receipts.c.digest).where(
     receipts.c.expires >= bindparam("now"),
 )
 # A row that was adopted from the Java service has no checksum to be told by; its content is in the clear.
-_EXCHANGE = (
+_REPLACE_CONTENT = (
     update(states)
     .where(
         states.c.tenant == bindparam("of_tenant"),
@@ -36,8 +36,8 @@ _EXCHANGE = (
 )
 
 
-def exchange(connection: Connection, row: Mapping[str, object]) -> int:
-    """Exchange the content of a state (``rows.exchange_of``); return 1, or 0 when it is not what it was."""
+def replace_content(connection: Connection, row: Mapping[str, object]) -> int:
+    """Exchange the content of a state (``rows.replacement_of``); return 1, or 0 when it is not what it was."""
     names = {
         "of_tenant": "tenant",
         "of_id": "id",
@@ -47,7 +47,7 @@ def exchange(connection: Connection, row: Mapping[str, object]) -> int:
     }
     values = {name: row[key] for name, key in names.items()}
     values |= {name: row[name] for name in ("content", "content_crc32", "sealing_key")}
-    return connection.execute(_EXCHANGE, values).rowcount
+    return connection.execute(_REPLACE_CONTENT, values).rowcount
 
 
 def check_size(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.group_commit import GroupCommit
-from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
+from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
 from receiver.stores.sqlite.driver import driver_errors, sqlite3
 from receiver.stores.sqlite.file import DatabaseFile, begin
-from receiver.stores.sqlite.rows import COLUMNS, EXCHANGE, NOTE_KEY_USE, SUMMARY, UPSERT, bind, forget, jti_was
+from receiver.stores.sqlite.rows import COLUMNS, NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, UPSERT, bind, forget, jti_was
 from receiver.threadpool import waiting
 
 _PAGE = 500
@@ -43,8 +43,8 @@ class SqliteStore(Store):
     def prepare(self) -> None:
         self._file.prepare()
 
-    def check_place(self) -> None:
-        self._file.check_place()
+    def check_location(self) -> None:
+        self._file.check_location()
 
     def close(self) -> None:
         self._file.close()
@@ -65,7 +65,7 @@ class SqliteStore(Store):
             row = self._file.connection().execute(_FIND, {"tenant": tenant, "id": id}).fetchone()
             return state_of(row) if row else None
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
         with self._reading() as connection:
             return jti_was(connection, tenant, receipt) == "repeated"
 
@@ -88,11 +88,11 @@ class SqliteStore(Store):
 
         return self._change(self._bound(tenant, receipt, work))
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        rows = [exchange_of(tenant, old, new) for old, new in pairs]
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        rows = [replacement_of(tenant, old, new) for old, new in pairs]
 
         def work(connection: sqlite3.Connection) -> Effect:
-            return Effect(sum(connection.execute(EXCHANGE, row).rowcount for row in rows))
+            return Effect(sum(connection.execute(REPLACE_CONTENT, row).rowcount for row in rows))
 
         return self._change(work, large=True).stored
 
@@ -121,7 +121,7 @@ class SqliteStore(Store):
         sql = "delete from states where expires_second >= :first and expires_second < :second"
         return self._change(lambda connection: Effect(connection.execute(sql, bounds).rowcount)).stored
 
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         sql = f"""
             select {SUMMARY} from states
              where (tenant, id) > (:tenant, :id) and tenant between :first and :last
@@ -140,7 +140,7 @@ class SqliteStore(Store):
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         where = "" if tenant is None else "where tenant = :tenant"
         keys = f"select {SUMMARY} from states {where} order by tenant, id"  # noqa: S608

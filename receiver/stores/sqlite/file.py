@@ -38,7 +38,7 @@ class DatabaseFile:
         """Make the file if that is allowed, and bring its schema up to date (Store.prepare)."""
         deadline = time.monotonic() + self.timeout
         with driver_errors(), _held(self._preparing, self.timeout):
-            self.check_place()
+            self.check_location()
             if self.create:
                 self._create_file()
             identity = self._identity()
@@ -77,8 +77,8 @@ class DatabaseFile:
                 " it, or a later one"
             )
 
-    def check_place(self) -> None:
-        """Raise StoreMisplaced when no database can lie there (Store.check_place)."""
+    def check_location(self) -> None:
+        """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
         path, folder = self.path, self.path.parent
         if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
             raise StoreMisplaced(f"{path}: is not a file")

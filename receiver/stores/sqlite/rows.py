@@ -75,7 +75,7 @@ UPSERT = """
     where (excluded.updated_second, excluded.updated_nanosecond)
        >= (states.updated_second, states.updated_nanosecond)
 """
-EXCHANGE = """
+REPLACE_CONTENT = """
     update states set
         content       = :content,
         content_crc32 = :content_crc32,

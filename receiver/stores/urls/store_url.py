@@ -262,5 +262,5 @@ def _check_value(kind: str, name: str, value: str) -> None:
 
 def masked(url: str) -> str:
     """Return ``url`` as it may be shown: that of a server without user, password and parameters."""
-    place = parse(url)
-    return url if place.path else str(place)
+    store_url = parse(url)
+    return url if store_url.path else str(store_url)
