@@ -66,14 +66,14 @@ def _show(found: "Plan", store_url: StoreURL) -> None:
     click.echo(
         f"{store_url}\n\nThe states table of the Java service holds {counted(found.states, 'state')}. To adopt it:\n"
     )
-    _print_statements(found.forth)
+    _print_statements(found.upgrade)
     in_place = "in one transaction" if store_url.kind != "mysql" else "step by step; the states stay as states_java"
     click.echo(f"\nThat is done {in_place}; then the receiver's own tables are added. To go back, later:\n")
-    _print_statements(found.back)
+    _print_statements(found.downgrade)
     click.echo(
         "\nBefore you go back, find the states that would stop it, with `receiver store adopt --check-back` or:\n"
     )
-    _print_statements(found.check_back)
+    _print_statements(found.check_downgrade)
     click.echo("")
 
 

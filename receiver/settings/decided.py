@@ -41,7 +41,7 @@ class Decided:
 
     @property
     def store_url(self) -> StoreURL:
-        """Where states are kept: ``store_url_text``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
+        """Where states are kept; DATABASE_USERNAME and DATABASE_PASSWORD count where the URL names none."""
         return store_url.parse(self.store_url_text).with_credentials(
             self.database_username, self.database_password.text
         )

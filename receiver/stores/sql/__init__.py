@@ -27,11 +27,11 @@ from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.deadline import bounded, left
 from receiver.stores.logins import Logins
 from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
-from receiver.stores.sql import errors, upgrade
+from receiver.stores.sql import errors, queries, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, check_driver, make_engine
 from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, replace_content, was
-from receiver.stores.sql.schema import key_uses, receipts, states
+from receiver.stores.sql.schema import key_uses, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import metrics
@@ -41,7 +41,6 @@ _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,53
 _PAGE = 500
 _BYTES_PER_READ = 4 << 20
 _RECEIPTS_KEPT = 256  # changes between two deletions of those whose time has passed
-_RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as were added meanwhile
 _LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
 Result = TypeVar("Result")
 _Ask = Callable[[Select[Any]], Sequence[Any]]
@@ -290,16 +289,9 @@ class SqlStore(Store):
 
     def _forget(self, now: int) -> None:
         """Delete some receipts whose time has passed; that this fails is no fault of the change before."""
-        key = receipts.c.tenant, receipts.c.jti
-        some = select(*key).where(receipts.c.expires < now).order_by(*key).limit(_RECEIPTS_FORGOTTEN)
-
-        def work(connection: Connection) -> None:
-            for tenant, jti in connection.execute(some).all():
-                connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, receipts.c.expires < now))
-
         try:
             with errors.driver_errors(), bounded(self.timeout):
-                self._repeat(work, writes=True)
+                self._repeat(partial(queries.forget_receipts, now=now), writes=True)
         except Problem as problem:
             logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
 

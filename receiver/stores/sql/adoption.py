@@ -24,16 +24,16 @@ _PATIENCE = 24 * 3600.0  # seconds for one statement: a large table is rewritten
 
 @dataclass(frozen=True)
 class Plan:
-    """What an adoption of so many ``states`` will do: the statements ``forth``, and those of the way ``back``.
+    """What an adoption of so many ``states`` will do: the statements that ``upgrade``, and those that ``downgrade``.
 
-    ``check_back`` are the statements that find, before anybody goes back, which states stop that. ``obstacles`` stop
-    the adoption itself.
+    ``check_downgrade`` are the statements that find, before a downgrade, which states stop it. ``obstacles`` stop the
+    adoption itself.
     """
 
     states: int
-    forth: list[str]
-    back: list[str]
-    check_back: list[str]
+    upgrade: list[str]
+    downgrade: list[str]
+    check_downgrade: list[str]
     obstacles: list[Obstacle]
 
 
@@ -70,7 +70,7 @@ def adopt(engine: Engine, store_url: StoreURL, found: Plan) -> None:
     with driver_errors():
         with engine.execution_options(no_parameters=True).begin() as connection:
             _enter_schema(connection, store_url)
-            for statement in found.forth:
+            for statement in found.upgrade:
                 if statement.startswith(statements.SWITCH[store_url.kind]):
                     _check_count(connection, statements.FILLED[store_url.kind], found)
                 connection.exec_driver_sql(statement)
@@ -112,4 +112,11 @@ def _check_count(connection: Connection, table: str, found: Plan) -> None:
 
 def summary_of(found: Plan, store_url: StoreURL) -> Mapping[str, object]:
     """Return the plan ``found`` for ``store_url`` as plain values, for JSON."""
-    return {"store": str(store_url), **asdict(found)}
+    return {
+        "store": str(store_url),
+        "states": found.states,
+        "forth": found.upgrade,
+        "back": found.downgrade,
+        "check_back": found.check_downgrade,
+        "obstacles": [asdict(one) for one in found.obstacles],
+    }

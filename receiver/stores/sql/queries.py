@@ -11,6 +11,7 @@ from receiver.stores.rows import FIELDS
 from receiver.stores.sql.schema import receipts, states
 
 _STATEMENT_OVERHEAD = 8192  # bytes around a content
+_RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as are added between two times
 ROW = [states.c[name] for name in FIELDS]
 SUMMARY = [states.c[name] for name in ("tenant", "id", "updated_at", "updated_nanosecond", "expires_at")]
 # Made once: building a statement takes longer than asking it.
@@ -76,3 +77,10 @@ def delete_states(
     """Delete the states ``ids`` of ``tenant`` that meet the ``condition``; return how many there were."""
     statement = delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids))
     return connection.execute(statement if condition is None else statement.where(condition)).rowcount
+
+
+def forget_receipts(connection: Connection, now: int) -> None:
+    """Delete receipts whose time has passed at ``now`` (seconds since the epoch), as many as do not take long."""
+    key, expired = (receipts.c.tenant, receipts.c.jti), receipts.c.expires < now
+    for tenant, jti in connection.execute(select(*key).where(expired).order_by(*key).limit(_RECEIPTS_FORGOTTEN)).all():
+        connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, expired))
