@@ -198,6 +198,7 @@ class SqliteStore(Store):
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
             with waiting():
                 connection.execute("commit")
+            self._file.check_written()  # else the log was removed meanwhile, and the commit with it
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")

@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlite_utils import Database
 
 from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
+from receiver.stores.sqlite import mark, wal
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.threadpool import waiting
@@ -22,6 +24,17 @@ _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpo
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 
 
+_MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
+
+
+class _Held(NamedTuple):
+    """A connection that is kept, what it was made for, and the write-ahead log that it has open."""
+
+    connection: sqlite3.Connection
+    made_for: _MADE_FOR
+    log: wal.Identity
+
+
 class DatabaseFile:
     """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. One serves all threads."""
 
@@ -30,7 +43,7 @@ class DatabaseFile:
         self.timeout = timeout
         self.create = create
         self._mine = threading.local()
-        self._writer: tuple[sqlite3.Connection, tuple[int, tuple[int, int]]] | None = None
+        self._writer: _Held | None = None
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
@@ -50,6 +63,7 @@ class DatabaseFile:
                 if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
+            mark.put(self.path)
             self._prepared = identity
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
@@ -82,6 +96,12 @@ class DatabaseFile:
         path, folder = self.path, self.path.parent
         if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
             raise StoreMisplaced(f"{path}: is not a file")
+        if mark.was_emptied(path):
+            raise StoreMisplaced(
+                f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
+                " with its -wal and -shm, and the next start makes a new store"
+            )
+        wal.check_not_lost(path)
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
             raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
@@ -142,10 +162,12 @@ class DatabaseFile:
         lost: so it is looked at each time, and a missing one is an outage rather than an empty store.
         """
         current = self._current()
-        held = getattr(self._mine, "held", None)
-        if held is None or held[1] != current:
-            held = self._mine.held = (self.connect(), current)
-        return held[0]
+        held: _Held | None = getattr(self._mine, "held", None)
+        if held is None or held.made_for != current:
+            held = self._mine.held = self._open(current)
+        else:
+            wal.check_in_use(self.path, held.connection, held.log)
+        return held.connection
 
     def writer(self) -> sqlite3.Connection:
         """Return the connection for changes, to the file that lies at the path now; for one thread at a time.
@@ -153,13 +175,28 @@ class DatabaseFile:
         It does not wait for the write lock of other processes by itself.
         """
         current = self._current()
-        if self._writer is None or self._writer[1] != current:
-            connection = self.connect()
-            connection.execute("pragma busy_timeout = 0")
-            self._writer = connection, current
-        return self._writer[0]
+        if self._writer is None or self._writer.made_for != current:
+            self._writer = self._open(current)
+            self._writer.connection.execute("pragma busy_timeout = 0")
+        else:
+            self.check_written()
+        return self._writer.connection
 
-    def _current(self) -> tuple[int, tuple[int, int]]:
+    def check_written(self) -> None:
+        """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
+        if self._writer:
+            wal.check_in_use(self.path, self._writer.connection, self._writer.log)
+
+    def _open(self, current: _MADE_FOR) -> _Held:
+        """Return a new connection to keep, beside those that this process has."""
+        if self._writer and self._writer.made_for == current:
+            self.check_written()
+        wal.check_not_lost(self.path)
+        connection = self.connect()
+        connection.execute("pragma schema_version").fetchone()  # opens the log
+        return _Held(connection, current, wal.identity_of(self.path) or ())
+
+    def _current(self) -> _MADE_FOR:
         """Return what this process's connections to the file must be made for, which is prepared."""
         if self._prepared is None:
             self.prepare()
@@ -172,14 +209,14 @@ class DatabaseFile:
         """Close the connection for changes; the next one makes its own."""
         held, self._writer = self._writer, None
         if held:
-            held[0].close()
+            held.connection.close()
 
     def close(self) -> None:
         """Close the connection for changes, and this thread's."""
         self.drop_writer()
         held = self._mine.__dict__.pop("held", None)
         if held:
-            held[0].close()
+            held.connection.close()
 
 
 @contextmanager
