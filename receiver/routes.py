@@ -195,7 +195,7 @@ def _was_done(change: ChangeRequest) -> bool:
     if receipt is None or not receipt.enforce:
         return False
     with _trace().stage("store"):
-        return _receiver().store.repeated(change.tenant, receipt)
+        return _receiver().store.was_done(change.tenant, receipt)
 
 
 def _items(raw: bytes, schema: Callable[[Sequence[object]], list[Item]]) -> list[Item]:

@@ -130,7 +130,7 @@ def test_a_name_that_is_no_uuid_touches_no_path(store, root, name):
         lambda: store.save(TENANT, [a_state(id=name)], None),
         lambda: store.delete(TENANT, [name], None),
         lambda: list(store.scan(name or "-")),
-        lambda: store.repeated(name, a_receipt()),
+        lambda: store.was_done(name, a_receipt()),
     )
     for call in calls:
         with pytest.raises(ValueError, match="UUID"):
@@ -171,12 +171,12 @@ def test_asking_whether_a_request_is_repeated_changes_nothing_and_needs_no_lock(
     store.save(TENANT, [a_state()], a_receipt())
     before = files(root)
     with durable.locked(str(root / TENANT), time.monotonic()):
-        assert store.repeated(TENANT, a_receipt())
-        assert not store.repeated(TENANT, a_receipt("two"))
-        assert not store.repeated(OTHER, a_receipt())
-        assert not store.repeated(TENANT, a_receipt(now=NOW + 361))
+        assert store.was_done(TENANT, a_receipt())
+        assert not store.was_done(TENANT, a_receipt("two"))
+        assert not store.was_done(OTHER, a_receipt())
+        assert not store.was_done(TENANT, a_receipt(now=NOW + 361))
         with pytest.raises(ReplayRefused):
-            store.repeated(TENANT, a_receipt(method="DELETE"))
+            store.was_done(TENANT, a_receipt(method="DELETE"))
         assert store.find(TENANT, uid(10)) == a_state()
     assert files(root) == before
 
@@ -298,7 +298,7 @@ def test_a_state_whose_age_cannot_be_told_is_neither_replaced_nor_purged_but_can
     with pytest.raises(StoreDamaged):
         store.save(TENANT, [a_state(12), a_state(10)], a_receipt())
     assert store.find(TENANT, uid(12)) is None
-    assert not store.repeated(TENANT, a_receipt())
+    assert not store.was_done(TENANT, a_receipt())
     with pytest.raises(StoreDamaged):
         list(store.summaries())
     assert store.purge(NOW * NANOSECONDS) == 1
@@ -323,7 +323,7 @@ def test_a_damaged_receipt_neither_frees_its_jti_nor_harms_another(store, root):
     [path] = (root / TENANT / ".receipts").iterdir()
     path.write_bytes(path.read_bytes().replace(b"POST", b"GOST"))
     with pytest.raises(StoreDamaged):
-        store.repeated(TENANT, a_receipt())
+        store.was_done(TENANT, a_receipt())
     with pytest.raises(StoreDamaged):
         store.delete(TENANT, [uid(10)], a_receipt(method="DELETE"))
     assert store.find(TENANT, uid(10)) == a_state()
@@ -336,8 +336,8 @@ def test_a_receipt_that_lies_where_another_belongs_is_damage(store, root):
     [path] = (root / TENANT / ".receipts").iterdir()
     path.rename(path.with_name(hashlib.sha256(b"two").hexdigest()))
     with pytest.raises(StoreDamaged):
-        store.repeated(TENANT, a_receipt("two"))
-    assert not store.repeated(TENANT, a_receipt("three"))
+        store.was_done(TENANT, a_receipt("two"))
+    assert not store.was_done(TENANT, a_receipt("three"))
 
 
 # The place
@@ -348,7 +348,7 @@ def all_calls(store):
         store.ping,
         lambda: store.find(TENANT, uid(10)),
         lambda: store.find(OTHER, uid(10)),
-        lambda: store.repeated(TENANT, a_receipt()),
+        lambda: store.was_done(TENANT, a_receipt()),
         lambda: store.save(TENANT, [a_state(11)], None),
         lambda: store.delete(TENANT, [uid(99)], None),
         lambda: store.delete(OTHER, [uid(99)], None),
@@ -404,7 +404,7 @@ def test_a_place_that_cannot_hold_a_store_is_told_in_a_line_and_left_as_it_is(tm
     mends |= {"empty": "restore it", "a": "restore it", "file/x": "make it"}
     for path, mend in mends.items():
         store = open_store(f"file://{tmp_path}/{path}", 1)
-        for call in (store.check_place, store.prepare, lambda store=store: store.find(TENANT, uid(10))):
+        for call in (store.check_location, store.prepare, lambda store=store: store.find(TENANT, uid(10))):
             with pytest.raises(StoreMisplaced, match=re.escape(str(tmp_path))) as told:
                 call()
             assert mend in told.value.cause
@@ -594,7 +594,7 @@ def test_no_descriptor_is_left_open(store, root):
         store.delete(TENANT, [uid(10), uid(99)], None)
         next(store.scan())
         list(store.scan(wanted=lambda summary: False))
-        store.find(TENANT, uid(11)), store.find(TENANT, uid(99)), store.repeated(TENANT, a_receipt())
+        store.find(TENANT, uid(11)), store.find(TENANT, uid(99)), store.was_done(TENANT, a_receipt())
         file_of(root, uid(12)).write_bytes(b"x")
         for call in (lambda: store.find(TENANT, uid(12)), lambda: store.save(TENANT, [a_state(12)], None)):
             with pytest.raises(StoreDamaged):
@@ -630,7 +630,7 @@ def group_of(store) -> list:
 def repeated_of_group(store) -> list[bool]:
     """Tell for each change of ``group_of`` whether it was done before."""
     receipts = (a_receipt("group 1"), a_receipt("group 2", method="DELETE"), a_receipt("group 3"))
-    return [store.repeated(TENANT, receipt) for receipt in receipts]
+    return [store.was_done(TENANT, receipt) for receipt in receipts]
 
 
 def change_of(kind, store):
@@ -659,7 +659,7 @@ def view(store, kind="save") -> tuple:
         [repeated] = set(repeated_of_group(store))
         return tuple(state and state.content.text for state in found), repeated
     receipt = a_receipt("x", method="DELETE" if kind == "delete" else "POST")
-    return tuple(state and state.content.text for state in found), store.repeated(TENANT, receipt)
+    return tuple(state and state.content.text for state in found), store.was_done(TENANT, receipt)
 
 
 def views_around(kind, folder) -> list[tuple]:
@@ -1013,7 +1013,7 @@ def test_after_a_kill_and_a_later_power_cut_what_another_process_acknowledged_is
                 pass
             disk.stop_after = sys.maxsize
             if later == "a retry":
-                acknowledged = other.repeated(TENANT, a_receipt("x"))
+                acknowledged = other.was_done(TENANT, a_receipt("x"))
             else:
                 other.save(TENANT, [a_state(id=IDS[0], updated=NEW)], None)
             disk.images.clear()
@@ -1191,7 +1191,7 @@ def test_threads_get_their_turn_in_the_order_in_which_they_asked(store, root):
     with waiting_together(store, root, *changes), pytest.raises(StoreUnavailable):
         impatient.save(TENANT, [a_state(content="impatient")], a_receipt("impatient"))
     assert store.find(TENANT, uid(10)).content.text == "5"
-    assert not store.repeated(TENANT, a_receipt("impatient"))
+    assert not store.was_done(TENANT, a_receipt("impatient"))
     [record] = {path.read_bytes() for path in (root / TENANT / ".receipts").iterdir()}
     assert [receipt["jti"] for receipt in formats.from_line(record)["receipts"]] == [str(number) for number in order]
 
@@ -1224,7 +1224,7 @@ def test_changes_that_wait_at_the_same_moment_share_their_syncs(store, root, wai
             assert told == [Effect(stored=stored)] * waiting
         assert len(synced) == syncs
         if changes is others:
-            assert all(store.repeated(TENANT, a_receipt(f"other {number}")) for number in numbers)
+            assert all(store.was_done(TENANT, a_receipt(f"other {number}")) for number in numbers)
     assert store.find(TENANT, uid(10)).content.text == str(waiting - 1)
     assert [state.id for state in store.scan()] == [uid(10)]
     assert not leftovers(root)
@@ -1235,12 +1235,12 @@ def test_the_receipts_of_one_record_expire_each_at_its_time(store, root):
     with waiting_together(store, root, *(partial(store.save, TENANT, [], receipt) for receipt in receipts)):
         pass
     later = [a_receipt(str(number), now=NOW + 150) for number in range(4)]
-    assert [store.repeated(TENANT, receipt) for receipt in later] == [False, False, True, True]
+    assert [store.was_done(TENANT, receipt) for receipt in later] == [False, False, True, True]
     for path in (root / TENANT / ".receipts").iterdir():
         os.utime(path, (1, 1))  # as a copy may bear
     store.save(TENANT, [], a_receipt("late", now=NOW + 250, expires=NOW + 600))
     assert len(os.listdir(root / TENANT / ".receipts")) == 2
-    assert store.repeated(TENANT, later[3])
+    assert store.was_done(TENANT, later[3])
     store.save(TENANT, [], a_receipt("last", now=NOW + 301 + 60, expires=NOW + 600))
     assert len(os.listdir(root / TENANT / ".receipts")) == 2
 
@@ -1258,7 +1258,7 @@ def test_a_refused_change_takes_no_other_of_its_group_with_it(store, root):
         pass
     assert [type(outcome) for outcome in told] == [Effect, ReplayRefused, StoreDamaged, Effect]
     assert [bool(store.find(TENANT, uid(number))) for number in (10, 11, 13)] == [True, True, False]
-    assert [store.repeated(TENANT, a_receipt(jti)) for jti in ("two", "three", "four")] == [True, False, True]
+    assert [store.was_done(TENANT, a_receipt(jti)) for jti in ("two", "three", "four")] == [True, False, True]
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -1293,8 +1293,8 @@ def test_a_jti_that_comes_twice_in_a_group_stands_as_if_one_had_come_after_the_o
         Effect(stored=1),
     ]
     assert [state.id for state in store.scan()] == [uid(12)]
-    assert store.repeated(TENANT, a_receipt("short", method="DELETE"))
-    assert store.repeated(TENANT, a_receipt())
+    assert store.was_done(TENANT, a_receipt("short", method="DELETE"))
+    assert store.was_done(TENANT, a_receipt())
 
 
 @pytest.mark.parametrize("stored_before", [True, False])
@@ -1337,7 +1337,7 @@ def test_one_state_that_finds_no_room_does_not_fail_the_others_of_its_group(stor
         pass
     assert [type(outcome) for outcome in told] == [Effect, StoreFull, Effect]
     assert [state.id for state in store.scan()] == [uid(number) for number in (0, 2, 20, 22)]
-    assert [store.repeated(TENANT, a_receipt(str(number))) for number in range(3)] == [True, False, True]
+    assert [store.was_done(TENANT, a_receipt(str(number))) for number in range(3)] == [True, False, True]
     assert not leftovers(root)
 
 
@@ -1356,7 +1356,7 @@ def test_of_many_processes_that_save_one_state_the_newest_wins_and_nobody_reads_
     with processes(*(partial(save, versions[start::4]) for start in range(4))):
         pass
     assert store.find(TENANT, uid(10)).content.text == max(versions)
-    assert all(store.repeated(TENANT, a_receipt(updated)) for updated in versions)
+    assert all(store.was_done(TENANT, a_receipt(updated)) for updated in versions)
 
 
 @pytest.mark.case("G01")
@@ -1416,7 +1416,7 @@ def test_a_reader_waits_for_a_living_writer_and_finishes_for_a_dead_one(store, r
         for read in (
             lambda: store.find(TENANT, IDS[0]),
             lambda: next(store.scan()),
-            lambda: store.repeated(TENANT, a_receipt("x")),
+            lambda: store.was_done(TENANT, a_receipt("x")),
         ):
             with pytest.raises(StoreUnavailable):
                 read()

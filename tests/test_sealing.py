@@ -14,7 +14,6 @@ from sqlite_utils.utils import sqlite3
 
 from receiver import sealing
 from receiver.app import create_app
-from receiver.keys.keyring import Keyring
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingFault, SealingKeys, generate, parse_keys
 from receiver.settings import Settings
@@ -53,8 +52,13 @@ def inner(request, tmp_path):
         yield opened
 
 
+def always(*keys):
+    found = SealingKeys(keys)
+    return lambda: found
+
+
 def sealed(inner, *keys, clear_states="refuse", now=NOW) -> Sealed:
-    return Sealed(inner, Keyring(sealing=keys), clear_states, lambda: now)
+    return Sealed(inner, always(*keys), clear_states, lambda: now)
 
 
 def text_of(store, number=10) -> str:
@@ -172,7 +176,7 @@ def test_no_program_finds_the_content_in_the_files_of_a_sealed_store(tmp_path):
 def corrupt(inner, number, change):
     """Do with the stored content of a state what somebody with write access to the store could do."""
     state = inner.find(TENANT, uid(number))
-    assert inner.exchange(TENANT, [(state, replace(state, content=change(state.content)))]) == 1
+    assert inner.replace_content(TENANT, [(state, replace(state, content=change(state.content)))]) == 1
 
 
 def flipped(content):
@@ -282,14 +286,14 @@ def test_the_newest_key_seals_and_older_ones_open(inner):
 def test_keys_that_are_exchanged_while_it_runs_are_taken_and_a_missing_one_takes_only_its_states(inner):
     store = sealed(inner, FIRST)
     store.save(TENANT, [a_state(content="one")], None)
-    store.ring.sealing = SealingKeys([SECOND])
+    store.sealing_keys = always(SECOND)
     store.save(TENANT, [a_state(11, content="two")], None)
     assert text_of(store, 11) == "two"
     with pytest.raises(StoreUnavailable, match=FIRST.kid):
         store.find(TENANT, uid(10))
-    store.ring.sealing = SealingKeys([FIRST, SECOND])
+    store.sealing_keys = always(FIRST, SECOND)
     assert text_of(store) == "one"
-    store.ring.sealing = SealingKeys()
+    store.sealing_keys = always()
     with pytest.raises(StoreUnavailable, match=FIRST.kid):
         store.save(TENANT, [a_state(12)], None)
     assert inner.find(TENANT, uid(12)) is None
@@ -345,10 +349,10 @@ def test_a_content_is_exchanged_only_while_it_is_what_it_was(inner):
     pairs = [(one, replace(one, content=Content("x", FIRST.kid))) for one in old]
     store.save(TENANT, [a_state(10, content="saved meanwhile, at the same time")], None)
     store.delete(TENANT, [uid(11)], None)
-    assert inner.exchange(TENANT, pairs) == 1
+    assert inner.replace_content(TENANT, pairs) == 1
     assert text_of(store) == "saved meanwhile, at the same time"
     assert inner.find(TENANT, uid(11)) is None
-    assert inner.exchange(OTHER, pairs) == 0
+    assert inner.replace_content(OTHER, pairs) == 0
 
 
 def test_the_last_use_of_a_key_only_goes_forward(inner):
@@ -373,7 +377,7 @@ def test_resealing_while_the_store_is_in_use_loses_no_save(inner):
     """Equal times as well: of those the later arrival wins, and what was resealed arrives never."""
     store = sealed(inner, FIRST)
     store.save(TENANT, [a_state(number, content="-1") for number in range(1, 241)], None)
-    store.ring.sealing = SealingKeys([FIRST, SECOND])
+    store.sealing_keys = always(FIRST, SECOND)
     over, wrong, newest = threading.Event(), [], {}
 
     def write(numbers):
@@ -482,7 +486,7 @@ def test_resealing_and_copying_pass_by_what_is_damaged(inner, tmp_path):
 @pytest.mark.case("G12")
 def test_a_receiver_that_forgot_the_key_stops_writing_when_another_begins_to_seal(inner):
     now = [NOW]
-    forgetful = Sealed(inner, Keyring(), "refuse", lambda: now[0])
+    forgetful = Sealed(inner, always(), "refuse", lambda: now[0])
     forgetful.prepare()
     sealed(inner, FIRST).save(TENANT, [a_state(content=NEEDLE)], None)
     for later in (0, 100, 200):
@@ -529,7 +533,7 @@ def test_a_key_that_was_in_use_a_moment_ago_is_not_forgotten(inner):
 def test_a_new_key_seals_when_its_time_has_come_and_opens_before(inner):
     now = [NOW]
     (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
-    store = Sealed(inner, Keyring(sealing=[FIRST, late]), "refuse", lambda: now[0])
+    store = Sealed(inner, always(FIRST, late), "refuse", lambda: now[0])
     keys = ("sealing", FIRST.kid), ("sealing", late.kid)
     for second, key in ((0, FIRST), (299, FIRST), (300, late)):
         now[0] = NOW + second
@@ -543,7 +547,7 @@ def test_a_new_key_seals_when_its_time_has_come_and_opens_before(inner):
 def test_the_first_key_waits_for_its_time_where_contents_in_the_clear_are_read(inner):
     now = [NOW]
     (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
-    store = Sealed(inner, Keyring(sealing=[late]), "read", lambda: now[0])
+    store = Sealed(inner, always(late), "read", lambda: now[0])
     for second, key in ((0, None), (299, None), (300, late.kid)):
         now[0] = NOW + second
         store.save(TENANT, [a_state(content=str(second))], None)
@@ -563,9 +567,9 @@ def test_a_key_before_its_time_seals_where_contents_in_the_clear_are_refused(inn
 def test_a_worker_whose_keys_fitted_at_the_start_serves_on_when_another_key_appears(inner):
     sealed(inner, FIRST).save(TENANT, [a_state(content="one")], None)
     sealed(inner, SECOND, clear_states="read").inner.note_key_uses({("sealing", SECOND.kid): NOW})
-    idle = Sealed(inner, Keyring(sealing=[FIRST]), "refuse", lambda: NOW, strict=False)
+    idle = Sealed(inner, always(FIRST), "refuse", lambda: NOW, strict=False)
     assert text_of(idle) == "one"
-    keyless = Sealed(inner, Keyring(), "refuse", lambda: NOW, strict=False)
+    keyless = Sealed(inner, always(), "refuse", lambda: NOW, strict=False)
     for call in (keyless.ping, lambda: keyless.save(TENANT, [a_state(11)], None)):
         with pytest.raises(StoreMisplaced):
             call()

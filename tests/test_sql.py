@@ -88,7 +88,7 @@ def test_the_migrations_make_the_tables_that_the_statements_expect(store, server
         assert compare_metadata(context, metadata) == []
         script = ScriptDirectory(str(upgrade._MIGRATIONS))
         assert script.get_heads() == [upgrade.HEAD]
-        assert upgrade.revision_of(connection, store.place) == upgrade.HEAD
+        assert upgrade.revision_of(connection, store.store_url) == upgrade.HEAD
 
 
 def test_a_row_that_somebody_locked_is_an_outage_in_time_and_nothing_is_changed(store, server, database):
@@ -145,8 +145,8 @@ def test_a_server_that_was_killed_is_used_again_when_it_is_back(start):
 @pytest.mark.case("G16")
 def test_a_server_that_is_down_at_the_start_is_an_outage_in_time(server):
     port = servers.free_port()
-    place = f"{parse(server.url('x')).kind}://receiver:pw@127.0.0.1:{port}/x"
-    with contextlib.closing(open_store(place, TIMEOUT)) as store:
+    store_url = f"{parse(server.url('x')).kind}://receiver:pw@127.0.0.1:{port}/x"
+    with contextlib.closing(open_store(store_url, TIMEOUT)) as store:
         with unavailable():
             store.prepare()
         with unavailable():
@@ -323,9 +323,9 @@ def test_a_user_and_a_password_of_any_characters_are_understood(server, database
     server.execute((role % ("many", password)).replace("%", "%"))
     grant = "select 1" if isinstance(server, servers.Postgres) else f"grant all on {database}.* to many"
     server.execute(grant)
-    place = parse(server.url(database).replace(f"receiver:{server.password}@", "")).with_credentials("many", "")
+    store_url = parse(server.url(database).replace(f"receiver:{server.password}@", "")).with_credentials("many", "")
     try:
-        with contextlib.closing(open_store(dataclasses.replace(place, password=password), TIMEOUT)) as store:
+        with contextlib.closing(open_store(dataclasses.replace(store_url, password=password), TIMEOUT)) as store:
             store.prepare()
             assert store.find(TENANT, uid(10)) is None
     finally:
@@ -362,7 +362,7 @@ def test_tables_that_vanish_are_an_outage_and_no_empty_store(store, server, data
     for call in (lambda: store.find(TENANT, uid(10)), lambda: store.save(TENANT, [a_state()], None), store.ping):
         with unavailable():
             call()
-    with contextlib.closing(open_store(store.place, TIMEOUT)) as again:
+    with contextlib.closing(open_store(store.store_url, TIMEOUT)) as again:
         again.prepare()
         with unavailable():
             again.find(TENANT, uid(10))
@@ -405,10 +405,10 @@ def test_a_schema_of_its_own_can_be_named(postgresql):
 
 
 def test_the_hosts_are_tried_in_their_order(server, database):
-    place = parse(server.url(database))
+    store_url = parse(server.url(database))
     dead = servers.free_port()
     url = server.url(database).replace("@127.0.0.1", f"@127.0.0.1:{dead},127.0.0.1")
-    assert parse(url).hosts == (("127.0.0.1", dead), *place.hosts)
+    assert parse(url).hosts == (("127.0.0.1", dead), *store_url.hosts)
     with contextlib.closing(open_store(url, TIMEOUT)) as store:
         store.prepare()
         assert store.find(TENANT, uid(10)) is None

@@ -16,10 +16,10 @@ TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
 
 @dataclass(frozen=True, slots=True)
 class TenantStore:
-    """A tenant's own store: ``variable`` named its ``place``; ``region`` is a label for people."""
+    """A tenant's own store: ``variable`` named its ``url``; ``region`` is a label for people."""
 
     variable: str
-    place: StoreURL
+    url: StoreURL
     region: str = ""
 
 
