@@ -1,4 +1,4 @@
-"""Settings, keys and stores from the environment, for the application and for every command. No Flask in here."""
+"""Settings, keys and stores from the environment, for the application and for every command. Imports no Flask."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from receiver.telemetry import logs
 def configure() -> tuple[Settings, Keyring]:
     """Return settings and keys from the process's environment.
 
-    Raises SettingsMistakes with every mistake in either, and in the places that they name for stores.
+    Raises SettingsMistakes with every mistake in either, and in the locations that they name for stores.
     """
     settings, ring, mistakes = _configured()
     _stop_at(mistakes + _misplaced(settings))
@@ -31,7 +31,7 @@ def configure() -> tuple[Settings, Keyring]:
 
 
 def configure_anew(trial: Path | None) -> tuple[Settings, Keyring]:
-    """Return the same once more, whatever has become of the stores that are in use by now; and keys in ``trial``."""
+    """Return the same for a reload: does not check the stores, which are in use, and adds the keys in ``trial``."""
     settings, ring, mistakes = _configured(trial)
     _stop_at(mistakes)
     return settings, ring
@@ -44,7 +44,7 @@ def _configured(trial: Path | None = None) -> tuple[Settings, Keyring, list[str]
 
 
 def configure_stores() -> Settings:
-    """Return the settings of the process's environment for work on stores alone, which needs no key."""
+    """Return the settings of the process's environment for work that needs stores but no keys."""
     settings, mistakes = read_settings(os.environ)
     _stop_at(mistakes + _misplaced(settings))
     logs.warn(settings.warnings)
@@ -52,7 +52,7 @@ def configure_stores() -> Settings:
 
 
 def configure_contents() -> tuple[Settings, Keyring]:
-    """Return the settings of the process's environment and its sealing keys, for work on what states hold."""
+    """Return the settings of the process's environment and its sealing keys, for work on contents."""
     settings = configure_stores()
     ring, mistakes = keyring.load_sealing(settings)
     _stop_at(mistakes)
@@ -82,10 +82,10 @@ def open_store_at(
     logins: Logins | None = None,
     guard: Callable[[Store], Store] = lambda store: store,
 ) -> Sealed:
-    """Return the store at ``store_url``, its contents sealed as ``settings`` and ``ring`` say.
+    """Return the store at ``store_url``, which seals contents as ``settings`` and ``ring`` say.
 
-    Where it may not be made (``create``), it was prepared before, and the keys were found to fit. ``logins`` are those
-    of database servers, as they change; ``guard`` wraps what is sealed.
+    Without ``create`` the store must exist: it was prepared before, and its keys were checked then. ``logins`` are the
+    changing ones of database servers. ``guard`` wraps the inner store, which gets sealed contents.
     """
     inner = stores.open_store(store_url, settings.store_timeout, create, settings.pool_size, logins)
     return Sealed(guard(inner), lambda: ring.sealing, settings.clear_states, strict=create)
@@ -98,10 +98,10 @@ def open_tenant_stores(
     logins: Logins | None = None,
     guarded: bool = False,
 ) -> dict[str | None, Sealed]:
-    """Return the stores that ``settings`` name by tenant, that of the rest under None; one for each place.
+    """Return the stores in ``settings`` by tenant, the common one under None; tenants with one URL share one store.
 
-    The sealing keys are those of ``ring``; ``may_create`` tells which stores may be made where they are missing.
-    ``guarded`` ones are for the calls of the platform: one that hangs holds up no other.
+    The sealing keys are those of ``ring``; ``may_create`` decides which missing stores may be made. ``guarded`` stores
+    are for the platform's calls: one that hangs delays no other.
     """
     opened: dict[object, Sealed] = {}
     slots = slots_for(len(settings.store_urls), settings.threads)
@@ -120,7 +120,7 @@ def open_tenant_stores(
 
 
 def as_one(tenant_stores: Mapping[str | None, Store]) -> Store:
-    """Return the stores of ``open_tenant_stores`` as one, which knows the tenants that have one of their own."""
+    """Return the stores of ``open_tenant_stores`` as one store, which picks the right one for each tenant."""
     own = {tenant: store for tenant, store in tenant_stores.items() if tenant is not None}
     return ByTenantStore(tenant_stores[None], own) if own else tenant_stores[None]
 
@@ -132,5 +132,5 @@ def open_configured(
     logins: Logins | None = None,
     guarded: bool = False,
 ) -> Store:
-    """Return the stores of ``open_tenant_stores`` as one."""
+    """Return the stores of ``open_tenant_stores`` as one store."""
     return as_one(open_tenant_stores(settings, ring, may_create, logins, guarded))

@@ -9,9 +9,9 @@ import pytest
 from jwcrypto.jwk import JWK
 
 from receiver import sealing, settings
-from receiver.commands.keys import key_rows
 from receiver.keys import keyring, passphrase
 from receiver.keys.keyring import KeyFault, parse_key
+from receiver.keys.listing import key_rows
 from receiver.mock_platform.forging import b64, unb64
 from receiver.mock_platform.keys import KeyPair, new_store
 from receiver.secret import Secret

@@ -17,6 +17,7 @@ from receiver.conformance.printable import visible
 from receiver.encoding import canonical_uuid
 from receiver.keys import keyring, passphrase
 from receiver.keys.keyring import KeyFault, Keyring
+from receiver.keys.listing import ago, key_rows
 from receiver.keys.usage import Uses
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
@@ -25,7 +26,6 @@ from receiver.settings import Settings, SettingsMistakes
 from receiver.telemetry import logs
 
 _PATIENCE = 2.0  # seconds for a store that only says when keys were used
-_UNITS = {"d": 86400, "h": 3600, "min": 60}
 
 
 @click.group()
@@ -118,34 +118,6 @@ def key_table(ring: Keyring, uses: Uses | None = None, now: float | None = None,
         for row in key_rows(ring, uses, lambda moment: ago(moment, since))
     ]
     return fitted(rows, width)
-
-
-def key_rows(ring: Keyring, uses: Uses | None, told: Callable[[int | None], str | None]) -> list[dict]:
-    """Return what is known of each key in ``ring``, times as ``told`` tells them; ``uses`` as for ``key_table``."""
-    known = [(key.role, key.kid, key.tenants, key.made, key.thumbprint, key.source) for key in ring]
-    known += [("sealing", key.kid, None, key.issued or None, None, key.source) for key in ring.sealing]
-    return [
-        {
-            "role": role,
-            "kid": kid,
-            "tenants": sorted(tenants) if tenants else None,
-            "madeAt": told(made),
-            **({} if uses is None else {"lastUsedAt": told(uses.get((role, kid.lower())))}),
-            "thumbprint": thumbprint,
-            "protected": source in ring.protected,
-            "from": source,
-        }
-        for role, kid, tenants, made, thumbprint, source in sorted(known, key=lambda one: one[:2])
-    ]
-
-
-def ago(moment: int | None, now: float) -> str:
-    """Return how long before ``now`` the ``moment`` was, in days, hours or minutes; "-" where it is not known."""
-    if moment is None:
-        return "-"
-    seconds = max(0, int(now) - moment)
-    unit = next((unit for unit in _UNITS if seconds >= _UNITS[unit]), "min")
-    return f"{seconds // _UNITS[unit]} {unit}"
 
 
 def _iso(moment: int | None) -> str | None:

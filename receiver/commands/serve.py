@@ -10,9 +10,10 @@ import click
 
 from receiver import __version__, bootstrap
 from receiver.commands import EX_TEMPFAIL
-from receiver.commands.keys import ago, key_rows, key_table
+from receiver.commands.keys import key_table
 from receiver.commands.tables import columns
 from receiver.keys.keyring import Keyring
+from receiver.keys.listing import ago, key_rows
 from receiver.network.listeners import AddressTaken
 from receiver.server.application import Server
 from receiver.server.preparing import prepare_stores

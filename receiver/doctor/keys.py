@@ -5,11 +5,11 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator
 
-from receiver.commands.keys import ago
 from receiver.doctor.case import Case
 from receiver.doctor.configuration import is_loopback
 from receiver.doctor.findings import Finding, fail, ok, warn
-from receiver.keys.keyring import ROLES, Key, Keyring
+from receiver.keys.keyring import ROLES, AnyKey, Keyring
+from receiver.keys.listing import ago
 from receiver.keys.usage import Uses
 from receiver.settings import Settings, key_sources
 from receiver.settings.key_sources import Entry
@@ -135,5 +135,5 @@ def _forgotten(ring: Keyring, uses: Uses, now: float) -> Iterator[Finding]:
             yield warn(SUBJECT, told, f"when the platform no longer has it, take it away: {files}")
 
 
-def _names(keys: Iterable[Key]) -> str:
+def _names(keys: Iterable[AnyKey]) -> str:
     return ", ".join(f"{key.role} key {key.kid}" for key in keys)

@@ -9,9 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from receiver import __version__
 from receiver.commands.health import ask, fetch
-from receiver.commands.keys import ago
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
+from receiver.keys.listing import ago
 from receiver.network import tls
 from receiver.process.running import Service, base_of
 from receiver.settings import Settings, declared, read
