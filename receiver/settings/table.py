@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from receiver.protocol import CLOCK_SKEW
 from receiver.secret import Secret
 from receiver.settings import parsers
 from receiver.settings.decided import Decided
@@ -36,46 +37,46 @@ class Settings(Decided):
         "DATABASE_URL",
         "sqlite:///var/receiver.db",
         parsers.database_url,
-        "Where states are kept (see Stores), also as the `jdbc:` URL that the Java service had.",
+        "URL of the store (see Stores). A `jdbc:` URL of the Java service works as well.",
         secret=True,
     )
     jdbc_database_url: Secret = _setting(
         "JDBC_DATABASE_URL", "", parsers.database_url, "Read when `DATABASE_URL` is not set.", secret=True
     )
     database_username: str = _setting(
-        "DATABASE_USERNAME", "", parsers.login, "User of the database server where the URL names none."
+        "DATABASE_USERNAME", "", parsers.login, "User for the database server if the URL names none."
     )
     database_password: Secret = _setting(
         "DATABASE_PASSWORD",
         "",
         parsers.login,
-        "Password of the database server where the URL names none; nothing in it needs escaping.",
+        "Password for the database server if the URL names none; nothing in it needs escaping.",
         secret=True,
     )
     port: int = _setting(
         "PORT",
         0,
         parsers.whole(0, 65535),
-        "Listen on this port of all addresses, IPv6 and IPv4, as the Java service does. `STORAGE_BIND` wins over it.",
+        "Port to listen on at all addresses, IPv6 and IPv4, as the Java service does. `STORAGE_BIND` takes precedence.",
     )
     bind: str = _setting(
         "STORAGE_BIND",
         "127.0.0.1:8080",
         parsers.bind,
-        "Address to listen on: `host:port`, `[ipv6]:port` or `unix:/path`. Port 0 takes a free one.",
+        "Address to listen on: `host:port`, `[ipv6]:port` or `unix:/path`. Port 0 picks a free one.",
     )
     workers: int = _setting(
         "STORAGE_WORKERS",
         2,
         parsers.whole(1, 256),
-        "Processes that answer requests; as many as there are processors serve most of them.",
+        "Processes that answer requests; one for each processor answers most requests.",
     )
     threads: int = _setting(
         "STORAGE_THREADS",
         8,
         parsers.whole(1, 256),
         "Threads in each of these processes: how many requests may wait for a store or a slow client at once."
-        " More of them compute no more.",
+        " More threads do not compute faster.",
     )
     keys: Path = _setting(
         "STORAGE_KEYS",
@@ -87,60 +88,60 @@ class Settings(Decided):
         "STORAGE_SEALING_KEY",
         "",
         parsers.text,
-        "Key that seals content before it is stored, as `receiver keys sealing` makes it: a JWK, or a JWK set."
-        " Those in `STORAGE_KEYS` count as well; the newest one writes, all read.",
+        "Key that seals content at rest, made by `receiver keys sealing`: a JWK, or a JWK set."
+        " Sealing keys in `STORAGE_KEYS` count as well; the newest one seals, all of them open.",
         secret=True,
     )
     clear_states: str = _setting(
         "STORAGE_CLEAR_STATES",
         "refuse",
         parsers.choice("refuse", "read", "write"),
-        "With a sealing key, content in the clear: `refuse` it; `read` it until `receiver store reseal` is done; or"
-        " `write` it as well, so that `receiver store reseal --open` can open all for good.",
+        "What to do with content in the clear if there is a sealing key: `refuse` it; `read` it until `receiver store"
+        " reseal` is done; or also `write` it, so that `receiver store reseal --open` can unseal everything.",
     )
     key_passphrase: Secret = _setting(
         "STORAGE_KEY_PASSPHRASE",
         "",
         parsers.text,
-        "Opens keys that `receiver keys protect` has protected, and protects them there.",
+        "Passphrase of the keys that `receiver keys protect` protects.",
         secret=True,
     )
     insecure_keys: str = _setting(
         "STORAGE_INSECURE_KEYS",
         "refuse",
         parsers.choice("refuse", "warn"),
-        "A file with a private key that everybody on the machine can read: `refuse` to start, or only `warn`.",
+        "What to do about a private key file that everybody on the machine may use: `refuse` to start, or only `warn`.",
     )
     tls_cert: str = _setting(
         "STORAGE_TLS_CERT",
         "",
         parsers.file,
-        "PEM file of the certificate and its chain: the receiver then speaks TLS (1.2 or newer), and nothing else.",
+        "PEM file with the certificate and its chain. The receiver then accepts only TLS (1.2 or newer).",
     )
     tls_key: str = _setting(
         "STORAGE_TLS_KEY",
         "",
         parsers.file,
-        "PEM file of the certificate's private key; both are read again when renewed.",
+        "PEM file with the certificate's private key. Both files are reloaded when they change.",
     )
     tls_client_ca: str = _setting(
         "STORAGE_TLS_CLIENT_CA",
         "",
         parsers.file,
-        "PEM file of authorities: only clients with a certificate of one of them are answered.",
+        "PEM file of certificate authorities. Only clients with a certificate from one of them are served.",
     )
     allow_from: tuple[str, ...] = _setting(
         "STORAGE_ALLOW_FROM",
         (),
         parsers.addresses,
-        "Addresses or networks, separated by commas, of the only clients that are answered; behind trusted proxies,"
-        " those that they name. Health is answered to the proxies themselves, too. All, if empty.",
+        "Addresses or networks, separated by commas, of the only clients that are served; behind a trusted proxy, the"
+        " client that it names counts. Trusted proxies themselves may call health. All clients, if empty.",
     )
     public_prefix: str = _setting(
         "STORAGE_PUBLIC_PREFIX",
         "",
         parsers.prefix,
-        "What the path that the platform calls and signs begins with, as `/flow`; also where a proxy takes it off.",
+        "Prefix of the path that the platform calls and signs, such as `/flow`, even if a proxy strips it.",
     )
     max_header: int = _setting(
         "STORAGE_MAX_HEADER",
@@ -152,10 +153,10 @@ class Settings(Decided):
         "STORAGE_KEEP_ALIVE",
         130,
         parsers.whole(1, 3600),
-        "Seconds until an idle connection is closed. Let the proxy in front close its own sooner (see deploy/proxy).",
+        "Seconds until an idle connection is closed. A proxy in front should close its own sooner (see deploy/proxy).",
     )
     max_items: int = _setting(
-        "STORAGE_MAX_ITEMS", 1000, parsers.whole(1, 1_000_000), "Most states, or ids, in one request."
+        "STORAGE_MAX_ITEMS", 1000, parsers.whole(1, 1_000_000), "Most states or ids in one request."
     )
     max_body: int = _setting(
         "STORAGE_MAX_BODY", 32 << 20, parsers.size(1 << 10, 1 << 30), "Largest request body, in bytes, `KiB` or `MiB`."
@@ -164,91 +165,91 @@ class Settings(Decided):
         "STORAGE_MAX_INFLATED",
         64 << 20,
         parsers.size(1 << 10, 1 << 30),
-        "Most that the compressed states of one request may inflate to together.",
+        "Largest total size that the compressed states of one request may inflate to.",
     )
     reply_compression: str | int = _setting(
         "STORAGE_REPLY_COMPRESSION",
         "always",
         parsers.compression,
-        "Compression of the states in replies: `always`, `never`, or up to a size of the content, as `100KiB`.",
+        "Compression of the states in replies: `always`, `never`, or up to a size of the content, such as `100KiB`.",
     )
     clock_skew: float = _setting(
-        "STORAGE_CLOCK_SKEW", 30.0, parsers.seconds(0, 300), "Seconds granted on `exp` and `nbf`."
+        "STORAGE_CLOCK_SKEW", CLOCK_SKEW, parsers.seconds(0, 300), "Seconds of clock skew to grant on `exp` and `nbf`."
     )
     replay: str = _setting(
         "STORAGE_REPLAY",
         "enforce",
         parsers.choice("enforce", "observe", "off"),
-        "A `jti` used again for another change: `enforce` refuses it, `observe` logs it, `off` does not look.",
+        "A `jti` used again for another change: `enforce` refuses it, `observe` logs it, `off` does not check.",
     )
     store_timeout: float = _setting(
         "STORAGE_STORE_TIMEOUT",
         10.0,
         parsers.seconds(0.1, 300),
-        "Seconds to wait for a store that is locked or does not answer before 503 is answered.",
+        "Seconds to wait for a store that is locked or does not answer, before the reply is 503.",
     )
     pool_size: int = _setting(
         "STORAGE_POOL_SIZE",
         8,
         parsers.whole(1, 256),
-        "Connections to a database server that each process holds at most; as many as threads, so that none waits.",
+        "Most connections to a database server in each process. With as many as threads, no thread waits for one.",
     )
     read_timeout: float = _setting(
         "STORAGE_READ_TIMEOUT",
         30.0,
         parsers.seconds(1, 600),
-        "Seconds in which a request, headers and body, must have arrived.",
+        "Seconds within which a request, headers and body, must arrive.",
     )
     graceful_timeout: int = _setting(
         "STORAGE_GRACEFUL_TIMEOUT",
         30,
         parsers.whole(1, 3600),
-        "Seconds that running requests get to finish after SIGTERM.",
+        "Seconds that running requests have to finish after SIGTERM.",
     )
     drain: float = _setting(
         "STORAGE_DRAIN",
         0.0,
         parsers.seconds(0, 3600),
-        "Seconds after SIGTERM in which `/readyz` fails and all is still answered, so that balancers look elsewhere.",
+        "Seconds after SIGTERM in which `/readyz` fails but requests are still served, so that balancers turn elsewhere.",
     )
     trusted_proxies: tuple[str, ...] = _setting(
         "STORAGE_TRUSTED_PROXIES",
         (),
         parsers.addresses,
-        "Addresses or networks, separated by commas, whose `X-Forwarded-For` and `X-Request-ID` are believed.",
+        "Addresses or networks, separated by commas, of proxies whose `X-Forwarded-For` and `X-Request-ID` are trusted.",
     )
     tenants: frozenset[str] = _setting(
         "STORAGE_TENANTS",
         frozenset(),
         parsers.uuids,
-        "UUIDs of the only tenants served, separated by commas; others get 401. Any tenant that has keys, if empty.",
+        "UUIDs of the only tenants served, separated by commas; others get 401. Every tenant that has keys, if empty.",
     )
     region: str = _setting(
-        "STORAGE_REGION", "", parsers.label, "Where the store of `DATABASE_URL` stands, for `receiver store residency`."
+        "STORAGE_REGION", "", parsers.label, "Location of the store of `DATABASE_URL`, for `receiver store residency`."
     )
     log_level: str = _setting(
         "STORAGE_LOG_LEVEL",
         "info",
         parsers.choice("debug", "info", "warning", "error"),
-        "Least severity that is logged.",
+        "Lowest severity to log.",
     )
     log_format: str = _setting(
         "STORAGE_LOG_FORMAT",
         "auto",
         parsers.choice("auto", "text", "json"),
-        "Lines of the log: `text` for people, `json` for programs; `auto` is text on a terminal, else JSON.",
+        "Format of the log: `text` for people, `json` for programs; `auto` is text on a terminal, else JSON.",
     )
     admin_bind: str = _setting(
         "STORAGE_ADMIN_BIND",
         "127.0.0.1:8081",
         parsers.bind_or_off,
-        "Address of `/livez`, `/readyz` and `/metrics`, without TLS and for whoever can reach it; `off` for none.",
+        "Address of `/livez`, `/readyz` and `/metrics`, without TLS or authentication; `off` for none.",
     )
     min_free: int = _setting(
         "STORAGE_MIN_FREE",
         64 << 20,
         parsers.size(0, 1 << 50),
-        "Room that the disk of SQLite or files must have for `/readyz` to say ready; 0 does not look.",
+        "Free space that the disk of an SQLite or file store needs for `/readyz` to report ready; 0 turns the check off.",
     )
     tally_every: float = _setting(
         "STORAGE_TALLY_EVERY",
@@ -260,8 +261,8 @@ class Settings(Decided):
         "STORAGE_RUN_DIR",
         "",
         parsers.run_dir,
-        "Where a running receiver keeps what ends with it, such as its metrics; `RUNTIME_DIRECTORY`, else `/dev/shm`,"
-        " else the folder for temporary files, if empty.",
+        "Folder for what a running receiver keeps only while it runs, such as its metrics; if empty,"
+        " `RUNTIME_DIRECTORY`, else `/dev/shm`, else the folder for temporary files.",
     )
     key_texts: Mapping[str, Secret] = dataclasses.field(default_factory=dict, repr=False)
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
