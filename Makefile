@@ -36,7 +36,7 @@ test: setup  ## run all tests, those of JOBS (2) files at a time
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
-	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py tests/test_proxies.py tests/test_rolling.py
+	CHAOS=20 $(BIN)/python -m pytest -s tests/chaos tests/deploy/test_proxies.py tests/deploy/test_rolling.py
 
 fuzz: $(FUZZ)/installed  ## look for inputs that break a promise, 10 minutes of CPU for each of TARGETS="…" (all: 90 minutes)
 	$(FUZZ)/bin/python -m tests.fuzz $(TARGETS)
@@ -63,7 +63,7 @@ image:  ## build the container image, with Docker or buildah
 	@deploy/docker/build.sh
 
 image-test: setup  ## run the image that make image has built, read-only and without rights, and check all that it must keep
-	$(BIN)/python -m pytest -s tests/image_checks.py $(if $(CHECKS),-k "$(CHECKS)")
+	$(BIN)/python -m pytest -s tests/deploy/image_checks.py $(if $(CHECKS),-k "$(CHECKS)")
 
 bundle:  ## pack the image, its bill of materials and the samples of deploy/ into one file under dist/, for places without internet
 	@deploy/docker/bundle.sh

@@ -12,7 +12,7 @@ from receiver.jws import verify_jws
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.stores import Effect
-from tests.conftest import assert_problem, loaded, ring_of
+from tests.support.platform_client import assert_problem, loaded, ring_of
 
 
 @pytest.mark.case("D03", "D04", "D05")
