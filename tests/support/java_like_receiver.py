@@ -13,7 +13,10 @@ from decimal import Decimal
 from receiver import commands, envelope, jose, problems, signature
 from receiver.stores import Effect
 from receiver.stores.sqlite import SqliteStore
-from tests.support import faulty_receivers as faults
+from tests.support.faults.contents import changing_content
+from tests.support.faults.http import middleware
+from tests.support.faults.times import stores_rounded_times
+from tests.support.faulty_receivers import FAULTS
 
 SECOND, MICROSECOND = 10**9, 10**3  # nanoseconds
 SAME = (  # faults that are the Java service's too, on every database
@@ -93,7 +96,7 @@ def _answer_401_without_a_body() -> None:
             return status, headers, found
         return status, [one for one in headers if not one[0].startswith(("Content", "X-ManyWho"))], b""
 
-    faults._middleware(after=after)
+    middleware(after=after)
 
 
 def _keep_contents_as_jsonb() -> None:
@@ -103,7 +106,7 @@ def _keep_contents_as_jsonb() -> None:
         except ValueError as fault:
             raise Unhandled(str(fault)) from None
 
-    faults._content(kept)
+    changing_content(kept)
 
 
 def _save_by_the_id_alone() -> None:
@@ -126,16 +129,16 @@ def make(database: str) -> None:
     """Turn our receiver into the Java service on ``database``: postgresql or mysql."""
     os.environ |= {"STORAGE_REPLAY": "off", "STORAGE_CLOCK_SKEW": "0"}
     for name in SAME:
-        faults.FAULTS[name].make()
+        FAULTS[name].make()
     if database == "mysql":
-        faults.FAULTS["needs expiresAt"].make()
-        faults.FAULTS["ignores an equal updatedAt"].make()
+        FAULTS["needs expiresAt"].make()
+        FAULTS["ignores an equal updatedAt"].make()
     _answer_500_to_tokens()
     _answer_500_to_unknown_key_ids()
     _compare_neither_tenant_nor_sub()
     _answer_401_without_a_body()
     _keep_contents_as_jsonb()
-    faults.stores_rounded_times(SECOND if database == "mysql" else MICROSECOND)
+    stores_rounded_times(SECOND if database == "mysql" else MICROSECOND)
     _save_by_the_id_alone()
 
 
