@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from receiver.turns import Pool, share_of, waiting
+from tests.support.waiting import pass_time, until
 
 PATIENCE = 10  # seconds
 
@@ -23,14 +24,6 @@ def pool_of(threads, turns, serve, **more):
         for thread in set(threading.enumerate()) - before:
             thread.join(PATIENCE)
             assert not thread.is_alive()
-
-
-def until(condition):
-    """Return once ``condition`` holds; fail when it does not in time."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_jobs_are_served_in_their_order_by_one_thread_that_keeps_its_turn():
@@ -52,11 +45,11 @@ def test_no_more_compute_at_once_than_there_are_turns(turns):
             with guard:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
-            time.sleep(0.0005)
+            pass_time(0.0005, "a job computes")
             with guard:
                 now[0] -= 1
             with waiting():
-                time.sleep(0.001)
+                pass_time(0.001, "a job waits")
         done.append(job)
 
     with pool_of(8, turns, serve) as pool:
@@ -76,7 +69,7 @@ def test_who_waits_lets_others_compute_and_goes_on_before_new_jobs():
                 assert gate.wait(PATIENCE)
         elif job == "opens":
             gate.set()
-            time.sleep(0.05)  # meanwhile the first one asks for a turn
+            pass_time(0.05, "meanwhile the first one asks for a turn")
         told.append(job)
 
     with pool_of(2, 1, serve) as pool:
@@ -99,7 +92,7 @@ def test_as_many_wait_as_there_are_threads_and_the_rest_is_served_after_them():
         for job in range(7):
             pool.submit(job)
         until(lambda: len(begun) == 3)
-        time.sleep(0.05)
+        pass_time(0.05, "no more of them begin")
         assert len(begun) == 3
         gate.set()
         until(lambda: len(done) == 7)
@@ -125,7 +118,7 @@ def test_who_waits_for_a_client_does_not_count_and_threads_above_the_number_end(
         for job in range(6, 10):
             pool.submit(job)
         until(lambda: len(begun) == 7)
-        time.sleep(0.05)
+        pass_time(0.05, "no more of them begin")
         assert (len(begun), threading.active_count() - before) == (7, 7)
         gate.set()
         until(lambda: len(done) == 11)
@@ -144,7 +137,7 @@ def test_as_many_as_there_are_threads_go_on_at_once_when_their_clients_do():
         with guard:
             inside.append(job)
             most.append(len(inside))
-        time.sleep(0.001)
+        pass_time(0.001, "a job computes")
         with guard:
             inside.remove(job)
         done.append(job)
@@ -152,7 +145,7 @@ def test_as_many_as_there_are_threads_go_on_at_once_when_their_clients_do():
     with pool_of(1, 2, serve) as pool:
         for job in range(20):
             pool.submit(job)
-        time.sleep(0.05)
+        pass_time(0.05, "all that may begin have begun")
         gate.set()
         until(lambda: len(done) == 20)
     assert max(most) <= 2  # turns
@@ -226,7 +219,7 @@ def test_nobody_is_forgotten_when_all_meet():
                 pass
         if job % 7 == 0:
             with waiting():
-                time.sleep(0.0002)
+                pass_time(0.0002, "a job waits")
         with guard:
             done[0] += 1
 

@@ -15,7 +15,7 @@ from receiver.problems import StoreUnavailable
 from receiver.settings import Settings
 from tests.support.admin import counted, readiness, serving, value
 from tests.support.platform_client import ring_of
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 
 def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_back(keys, tmp_path):
@@ -77,7 +77,7 @@ def test_many_who_ask_for_a_store_that_hangs_do_not_hold_up_the_question_whether
             ]
             for thread in asked:
                 thread.start()
-            time.sleep(0.5)
+            pass_time(0.5, "all 32 have come and wait for the store")
             began = time.monotonic()
             assert ask(running.admin, "/livez")[0] == 200
             assert time.monotonic() - began < 2

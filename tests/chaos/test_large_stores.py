@@ -12,6 +12,7 @@ import time
 
 from receiver.stores import open_store
 from tests.support.states import OTHER, TENANT, a_state
+from tests.support.waiting import pass_time, until
 
 SCALE = int(os.environ.get("CHAOS", "1"))
 STATES = 5_000 * SCALE
@@ -24,18 +25,19 @@ def copied(source, target, kill_at=None):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if kill_at:
         with contextlib.closing(open_store(target, 10)) as store:
-            while process.poll() is None:
+
+            def has_enough():
                 with contextlib.suppress(Exception):
-                    if sum(1 for _ in store.summaries()) >= kill_at:
-                        break
-                time.sleep(0.02)
+                    return sum(1 for _ in store.summaries()) >= kill_at
+
+            until(lambda: process.poll() is not None or has_enough(), seconds=3600, pause=0.02)
         assert process.poll() is None, "it was done before it could be killed"
         process.send_signal(signal.SIGKILL)
     peak = 0
     while process.poll() is None:
         with contextlib.suppress(OSError, AttributeError), open(f"/proc/{process.pid}/status") as file:
             peak = int(re.search(r"VmHWM:\s+(\d+) kB", file.read()).group(1))
-        time.sleep(0.02)
+        pass_time(0.02, "between two looks at its memory")
     said, complained = process.communicate()
     assert process.returncode == (-signal.SIGKILL if kill_at else 0), complained
     return json.loads(said or "null"), peak / 1024

@@ -14,6 +14,7 @@ from tests.support import clusters, servers
 from tests.support.platform_client import loaded
 from tests.support.servers import needed
 from tests.support.serving import serving
+from tests.support.waiting import pass_time, until
 
 TIMEOUT = 4
 WRITERS = 6
@@ -41,7 +42,7 @@ class Client(threading.Thread):
             if answer.status == 204:
                 self.acknowledged[state["id"]] = state["content"]
             else:
-                time.sleep(0.2)
+                pass_time(0.2, "a platform that was refused does not come again at once")
             self.flow.step()
             self.flow.entries.clear()
 
@@ -78,7 +79,7 @@ def restarted(server, kill) -> tuple[float, float]:
         server.process.wait()
     else:
         server.stop()
-    time.sleep(2)
+    pass_time(2, "the length of the outage")
     server.start()
     return went, time.monotonic()
 
@@ -98,9 +99,9 @@ def test_a_server_that_stops_and_dies_under_load_costs_503_and_nothing_that_was_
         with load(platform_at, running.url) as clients:
             outages = []
             for kill in (False, True, True):
-                time.sleep(3)
+                pass_time(3, "load without an outage")
                 outages.append(restarted(server, kill))
-            time.sleep(3)
+            pass_time(3, "load without an outage")
         answers = sorted(answer for client in clients for answer in client.answers)
         assert {status for _, _, status in answers} == {204, 503}
         assert max(seconds for _, seconds, _ in answers) < TIMEOUT + 1
@@ -127,10 +128,7 @@ def test_a_server_that_comes_after_the_receiver_is_used_when_it_is_there(keys, p
             assert client.health().status == 503
             assert client.save(state).status == 503
             server.start()
-            until = time.monotonic() + 10
-            while client.save(state).status != 204:
-                assert time.monotonic() < until
-                time.sleep(0.2)
+            until(lambda: client.save(state).status == 204, seconds=10, pause=0.2)
             assert loaded(client, state["id"]) == state["content"]
             assert client.health().status == 200
 
@@ -144,18 +142,15 @@ def test_a_failover_costs_503_for_a_while_and_nothing_that_was_acknowledged(keys
         cluster = stack.enter_context(clusters.patroni())
         running = stack.enter_context(serving(keys, tmp_path, DATABASE_URL=cluster.url("postgres"), **environment))
         with load(platform_at, running.url) as clients:
-            time.sleep(3)
+            pass_time(3, "load without an outage")
             cluster.switch()
             cluster.wait()
-            time.sleep(3)
+            pass_time(3, "load without an outage")
             killed = cluster.kill_leader()
-            began = time.monotonic()
-            while cluster.leader() is None:
-                assert time.monotonic() < began + 60
-                time.sleep(0.2)
+            until(cluster.leader, seconds=60, message="no other node leads", pause=0.2)
             killed.start()
             cluster.wait()
-            time.sleep(5)
+            pass_time(5, "load without an outage")
         answers = sorted(answer for client in clients for answer in client.answers)
         saved = [moment + took for moment, took, status in answers if status == 204]
         longest = max(after - before for before, after in itertools.pairwise(sorted(saved)))

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.support.commands import receiver
 from tests.support.platform_client import InProcess, loaded
 from tests.support.states import OTHER, TENANT, a_state, uid
 from tests.support.store_commands import filled, some_states
+from tests.support.waiting import until
 
 BACKENDS = ["sqlite", "filesystem", "postgresql", "mariadb"]
 
@@ -177,11 +177,12 @@ def test_a_copy_killed_half_way_goes_on_where_it_was(new_url, tmp_path, target):
         # Not where keys may lie: there the copy would be sealed.
         process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.getcwd()}, **quiet)
         with contextlib.closing(open_store(there, 10)) as store:
-            arrived = 0
-            while arrived < 1000 and process.poll() is None:
+
+            def has_arrived():
                 with contextlib.suppress(Exception):
-                    arrived = sum(1 for _ in store.summaries())
-                time.sleep(0.01)
+                    return sum(1 for _ in store.summaries()) >= 1000
+
+            until(lambda: process.poll() is not None or has_arrived(), seconds=60, pause=0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
             arrived = sum(1 for _ in store.summaries())

@@ -22,6 +22,7 @@ from receiver.mock_platform import keyfiles
 from receiver.mock_platform.flow_states import FlowRun
 from tests.support import containers
 from tests.support.platform_client import loaded
+from tests.support.waiting import pass_time, until
 
 PYTHON = "/opt/receiver/bin/python"
 GROUP = 20001 if os.getuid() == 0 else os.getgid()
@@ -79,14 +80,16 @@ def serving(image, volume, key_folder, platform_at):
 
 def wait_until_well(container, platform_at):
     client = platform_at(container.url)
-    for _ in range(300):
+
+    def is_well():
         assert container.process.poll() is None, container.said
         with contextlib.suppress(OSError, http.client.HTTPException):
             if client.health().status == 200:
-                return
+                return True
         client.connection.close()
-        time.sleep(0.1)
-    raise AssertionError("the service does not answer")
+        return False
+
+    until(is_well, seconds=60, message="the service does not answer", pause=0.1)
 
 
 def inside(container, code: str):
@@ -338,7 +341,7 @@ def callers(url, platform_at, stop):
     for thread in threads:
         thread.start()
     try:
-        time.sleep(1)
+        pass_time(1, "load before what is tried")
         yield threads
     finally:
         stop.set()
@@ -359,10 +362,10 @@ def test_sigterm_drains_under_load_and_no_request_fails(serving, platform_at):
         with callers(container.url, platform_at, threading.Event()) as threads:
             container.send(signal.SIGTERM)
             began = time.monotonic()
-            time.sleep(0.5)
+            pass_time(0.5, "well within the drain of 4 s")
             assert container.run("receiver", "health").returncode == 1  # nobody sends anything new, then
             before = [thread.answered for thread in threads]
-            time.sleep(1.5)
+            pass_time(1.5, "well within the drain of 4 s")
             after = [thread.answered for thread in threads]
         assert [thread.cut for thread in threads] == [None] * len(threads)
         assert all(more > less for less, more in zip(before, after, strict=True))
@@ -403,11 +406,8 @@ def test_the_readmes_commands_start_it_and_stop_it(image, tmp_path, platform_at)
         state = FlowRun(platform.tenant).state()
         assert platform.save(state).status == 204
         assert loaded(platform, state["id"]) == state["content"]
-        for _ in range(60):
-            health = sh("docker inspect --format '{{.State.Health.Status}}' receiver").strip()
-            if health != "starting":
-                break
-            time.sleep(1)
+        inspect = "docker inspect --format '{{.State.Health.Status}}' receiver"
+        health = until(lambda: sh(inspect).strip().replace("starting", ""), seconds=60, pause=1)
         assert health == "healthy"
         platform_at.close()
         sh("docker stop receiver")

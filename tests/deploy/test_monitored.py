@@ -26,6 +26,7 @@ from tests.support import certificates, servers
 from tests.support.monitoring import ALERTS, FOLDER, VARIABLES, expressions, filled_in, panel_targets
 from tests.support.servers import needed
 from tests.support.serving import serving
+from tests.support.waiting import until
 
 EVERY = 2  # seconds between two looks of Prometheus
 SINCE_THE_TARGET = {"job", "instance"}  # labels that a scrape adds
@@ -101,13 +102,13 @@ class Watched:
     def until_scraped(self) -> None:
         """Wait until Prometheus has looked again, at what is counted by now."""
         now = datetime.now(UTC)
-        for _ in range(150):
+
+        def has_looked():
             targets = self.ask("targets")["activeTargets"]
             begun = [datetime.fromisoformat(one["lastScrape"]) for one in targets if one["health"] == "up"]
-            if any(moment > now for moment in begun):
-                return
-            time.sleep(0.2)
-        raise AssertionError(targets)
+            return any(moment > now for moment in begun)
+
+        until(has_looked, seconds=30, message=lambda: self.ask("targets")["activeTargets"], pause=0.2)
 
     def traffic(self) -> None:
         """Save, save late, repeat, load, delete."""
@@ -239,12 +240,9 @@ def prometheus(watched):
 @pytest.fixture(scope="module")
 def exported(watched):
     """Labels by name of metric, once states are counted and the use of keys is noted."""
-    for _ in range(100):
-        found = watched.exported()
-        if {"receiver_stored_states", "receiver_key_last_used_timestamp_seconds"} <= set(found):
-            return found
-        time.sleep(0.2)
-    raise AssertionError(sorted(found))
+    names = {"receiver_stored_states", "receiver_key_last_used_timestamp_seconds"}
+    until(lambda: names <= set(watched.exported()), message=lambda: sorted(watched.exported()), pause=0.2)
+    return watched.exported()
 
 
 def test_every_name_in_rules_and_dashboard_is_exported(exported):

@@ -16,6 +16,7 @@ from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
 from tests.support.deployed_proxies import PREFIX, Platform, Receiver, a_proxy
 from tests.support.servers import needed
+from tests.support.waiting import pass_time, until
 
 CROWD = 64
 ROUNDS = int(os.environ.get("CHAOS", "1"))
@@ -146,12 +147,12 @@ def test_sigterm_under_64_clients_behind_nginx_fails_no_request(receivers, keys,
     one, two = receivers(2, DATABASE_URL=f"sqlite:///{tmp_path}/states.db", STORAGE_DRAIN=drain)
     with a_proxy("nginx", [one, two]) as proxy:
         with crowd(lambda: Platform(proxy.url, tenant, keys), CROWD) as figures:
-            time.sleep(4)
+            pass_time(4, "load before what is tried")
             began = time.monotonic()
             one.tell_to_stop()
             assert one.ended() == 0
             took = time.monotonic() - began
-            time.sleep(2)
+            pass_time(2, "load afterwards")
         again = proxy.sent_again()
     print(f"\nSTORAGE_DRAIN={drain}: {figures[0]}; stopped in {took:.1f} s, exit status 0")
     print(f"{again} requests were sent again by nginx")
@@ -196,12 +197,14 @@ def test_sigterm_with_64_requests_in_flight_answers_all_of_them(receivers, keys,
             threads = [threading.Thread(target=send, args=each) for each in zip(clients, bodies, strict=True)]
             for thread in threads:
                 thread.start()
-            until = time.monotonic() + 60
-            while sum(found := connections_to(one.port)) < CROWD:
-                assert time.monotonic() < until, found
-                time.sleep(0.01)
+            found = until(
+                lambda: sum(now := connections_to(one.port)) >= CROWD and now,
+                60,
+                lambda: connections_to(one.port),
+                0.01,
+            )
             one.tell_to_stop()
-            time.sleep(1)
+            pass_time(1, "the requests are still held when it has been told to stop")
             lock.rollback()
         for thread in threads:
             thread.join()

@@ -20,6 +20,7 @@ from tests.support.deployments import seconds
 from tests.support.platform_client import loaded
 from tests.support.servers import needed
 from tests.support.systemd_units import FOLDER, four_digits, give_keys
+from tests.support.waiting import until
 
 UNITS = ("receiver@.service", "receiver-purge@.service")
 EXPOSURE = 1.5  # the most that `systemd-analyze security` may find, of 10
@@ -242,10 +243,7 @@ def test_keys_that_systemd_copied_change_with_a_restart_and_those_of_a_folder_wi
         host.run("cp", f"/etc/receiver/keys/receiver-{fresh.receiver.kid}.json", "/etc/receiver/readable/")
         host.run("sh", "-ec", "chgrp -R receiver /etc/receiver/readable; chmod -R u=rX,g=rX,o= /etc/receiver/readable")
         host.run("systemctl", "reload", unit)
-        until = time.monotonic() + 4  # less than it takes to notice a change by itself
-        while status() != 204 and time.monotonic() < until:
-            time.sleep(0.05)
-        assert status() == 204
+        until(lambda: status() == 204, seconds=4)  # less than it takes to notice a change by itself
     finally:
         host.run(
             "sh",
@@ -274,12 +272,9 @@ def test_systemctl_stop_drains_first_loses_no_request_and_ends_well(host, port, 
     for thread in threads:
         thread.start()
     host.run("systemctl", "stop", "--no-block", unit)
-    until = time.monotonic() + 20
-    while (said := deployments.asked(f"http://127.0.0.1:1{port}/readyz"))[0] == 200 and time.monotonic() < until:
-        time.sleep(0.05)
+    said = until(lambda: (found := deployments.asked(f"http://127.0.0.1:1{port}/readyz"))[0] != 200 and found)
     while_draining = len(answered) + 20
-    while len(answered) < while_draining and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: len(answered) >= while_draining)
     enough.set()
     for thread in threads:
         thread.join()

@@ -14,6 +14,7 @@ from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.commands import receiver
 from tests.support.doctoring import doctor, put, reported, seal, serving
+from tests.support.waiting import pass_time
 
 
 def test_no_receiver_runs(tmp_path):
@@ -95,7 +96,7 @@ def test_other_versions_keys_and_certificates_than_lie_here(monkeypatch, tmp_pat
 def test_a_file_of_a_setting_that_was_written_after_the_start(tmp_path):
     (tmp_path / "url").write_text(f"sqlite:///{tmp_path}/states.db")
     with serving(tmp_path, DATABASE_URL="", DATABASE_URL_FILE=str(tmp_path / "url")) as running:
-        time.sleep(0.1)
+        pass_time(0.1, "the time of the file is later than the start")
         (tmp_path / "url").write_text(f"sqlite:///{tmp_path}/states.db\n")
         doctor(**running.environ).one("service", "warn", "the files of DATABASE_URL_FILE have changed")
 

@@ -1,7 +1,6 @@
 """A receiver that HTTP tests call over raw sockets."""
 
 import socket
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,6 +9,7 @@ from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import Client
 from tests.support.raw_http import LIMIT, READ_TIMEOUT
 from tests.support.states import rows_of
+from tests.support.waiting import pass_time
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def wire(running):
             try:
                 connection.sendall(data)
                 if then:
-                    time.sleep(0.2)
+                    pass_time(0.2, "what follows comes in a piece of its own")
                     connection.sendall(then)
                 if finish:
                     connection.shutdown(socket.SHUT_WR)

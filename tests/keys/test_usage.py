@@ -10,6 +10,7 @@ from receiver.problems import StoreUnavailable
 from receiver.stores import open_store
 from receiver.uses import KeyUses
 from tests.support.serving import serving
+from tests.support.waiting import until
 
 
 class NotingStore:
@@ -52,9 +53,7 @@ def test_each_worker_tells_the_store_by_itself(keys, platform_at, state, tmp_pat
         assert platform_at(running.url).save(state).status == 204
         store = open_store(f"sqlite:///{tmp_path}/states.db", 5, create=False)
         expected = {("platform", keys.platform.kid), ("receiver", keys.receiver.kid)}
-        until = time.monotonic() + 10
-        while not expected <= set(store.key_uses()) and time.monotonic() < until:
-            time.sleep(0.1)
+        until(lambda: expected <= set(store.key_uses()), seconds=10, pause=0.1)
         kept = store.key_uses()
         store.close()
     assert expected <= set(kept)
@@ -104,8 +103,7 @@ def test_a_store_that_fails_gets_it_again_and_no_request_notices(noting, caplog)
     uses.note("receiver", "a", 8)
     for _ in range(2):
         assert noting.called.acquire(timeout=5)
-    while noting.key_uses() != {("receiver", "a"): 8}:
-        time.sleep(0.01)
+    until(lambda: noting.key_uses() == {("receiver", "a"): 8})
     said = [record.getMessage() for record in caplog.records]
     assert said == ["when keys were used is noted later: down", "a defect"]
 

@@ -5,7 +5,6 @@ import http.server
 import json
 import re
 import threading
-import time
 import uuid
 
 import pytest
@@ -18,6 +17,7 @@ from receiver.mock_platform.platform import Platform
 from receiver.mock_platform.runtime import Runtime, Visitor
 from tests.support.commands import receiver as run_receiver
 from tests.support.simulators import a_receiver
+from tests.support.waiting import pass_time
 
 GERMAN, SINGAPOREAN = Visitor("DE"), Visitor("SG", "22222222-2222-4333-8444-555555555555")
 
@@ -125,7 +125,7 @@ def test_an_expired_run_is_refused_and_purged_by_the_receiver(world, tmp_path):
         assert one.act(id, "expire")["expired"]
         with refused(410, "the run has expired"):
             one.act(id, "step")
-        time.sleep(1)  # a purge takes what expired before the present second
+        pass_time(1, "a purge takes what expired before the present second")
         ran = run_receiver("store", "purge", cwd=tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/states.db")
         assert (ran.returncode, ran.stdout) == (0, "1 expired state deleted\n")
         assert one.line.load(id) is None

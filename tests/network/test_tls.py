@@ -23,6 +23,7 @@ from receiver.settings import Settings, SettingsMistakes
 from tests.support import certificates
 from tests.support.platform_client import loaded
 from tests.support.serving import serving
+from tests.support.waiting import pass_time, until
 
 READ_TIMEOUT = 3
 HEALTH = f"GET {BASE}/health HTTP/1.1\r\nHost: x\r\n"
@@ -51,11 +52,8 @@ def secured(running, context=None, **options):
 
 def until_said(folder, text):
     """Wait until the log says ``text``; returns the line."""
-    for _ in range(100):
-        if found := [line for line in (folder / "log").read_text().splitlines() if text in line]:
-            return found[-1]
-        time.sleep(0.05)
-    raise AssertionError(text)
+    log = folder / "log"
+    return until(lambda: [line for line in log.read_text().splitlines() if text in line], message=text)[-1]
 
 
 def everything_from(connection):
@@ -169,7 +167,7 @@ def test_neither_handshakes_nor_heads_nor_bodies_without_an_end_hold_the_only_th
             for _ in range(10):
                 waiting.append(stack.enter_context(secured(running)))
                 waiting[-1].sendall(text.encode())
-        time.sleep(0.3)
+        pass_time(0.3, "all of it has come")
         began = time.monotonic()
         assert client.health().status == 200
         assert time.monotonic() - began < READ_TIMEOUT - 0.5  # who held the thread would for longer
@@ -187,7 +185,7 @@ def test_a_reply_that_is_not_taken_over_tls_holds_nobody_up(running, platform_at
     signed = "".join(f"{name}: {value}\r\n" for name, value in client.headers(path).items())
     with secured(running) as lazy:
         lazy.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{signed}\r\n".encode())
-        time.sleep(1)
+        pass_time(1, "the reply fills what the kernel keeps of it")
         began = time.monotonic()
         assert client.health().status == 200
         assert time.monotonic() - began < READ_TIMEOUT - 0.5  # who held the thread would for longer

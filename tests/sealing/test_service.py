@@ -3,7 +3,6 @@
 import contextlib
 import json
 import stat
-import time
 
 import pytest
 from sqlite_utils.utils import sqlite3
@@ -15,6 +14,7 @@ from tests.support.platform_client import assert_problem, loaded
 from tests.support.sealing import seal
 from tests.support.serving import serving
 from tests.support.states import OTHER, TENANT, a_state, uid
+from tests.support.waiting import pass_time
 
 NEEDLE = "Wilhelmine Querfurth"  # as nothing else in a store is named
 
@@ -130,7 +130,7 @@ def test_what_was_clear_is_sealed_then_sealed_anew_then_opened(url, tmp_path):
     assert (ran.returncode, f"40 states were resealed and are sealed with {first}" in ran.stdout) == (0, True)
     assert "resealing: 40 states" in ran.stderr
     assert files_with(NEEDLE, tmp_path) == []
-    time.sleep(1)  # a key's times are whole seconds, and the second one's has to have come
+    pass_time(1, "a key's times are whole seconds, and the second one's has to have come")
     second = seal(tmp_path)
     made = json.loads((tmp_path / f"keys/sealing-{second}.json").read_text())
     (tmp_path / f"keys/sealing-{second}.json").unlink()

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tests.support.platform_client import loaded
 from tests.support.serving import SECONDS, children_of, serving
+from tests.support.waiting import pass_time
 
 
 def address_of(running) -> tuple[str, int]:
@@ -41,7 +42,7 @@ def test_clients_that_send_a_byte_now_and_then_hold_nobody_up(keys, platform_at,
                         open_.remove(dripping)  # it was answered
                 except BlockingIOError:
                     pass
-            time.sleep(0.2)
+            pass_time(0.2, "how slowly these clients send")
         assert open_ == []
         assert time.monotonic() - began >= 5
         assert slowest < 4  # held threads would be for five seconds at least
@@ -102,7 +103,7 @@ def test_a_worker_without_file_descriptors_waits_for_some(keys, platform_at, tmp
         with contextlib.ExitStack() as stack:
             for _ in range(20):
                 stack.enter_context(socket.create_connection(address_of(running)))
-            time.sleep(1)
+            pass_time(1, "connections wait for a file descriptor")
             assert client.health().status == 200  # those that are in are served
         deadline = time.monotonic() + SECONDS  # until the worker has let go of them
         while platform_at(running.url).health().status != 200:

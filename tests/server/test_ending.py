@@ -16,6 +16,7 @@ from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
 from tests.support.platform_client import loaded
 from tests.support.serving import children_of, serving
+from tests.support.waiting import pass_time, until
 
 
 def test_sigterm_finishes_what_runs_and_exits_0(keys, platform_at, tenant, state, tmp_path):
@@ -29,9 +30,9 @@ def test_sigterm_finishes_what_runs_and_exits_0(keys, platform_at, tenant, state
         for name, value in (headers | {"Content-Type": "application/json", "Content-Length": str(len(body))}).items():
             slow.putheader(name, value)
         slow.endheaders(body[:100])
-        time.sleep(0.5)
+        pass_time(0.5, "the head has come and the body is awaited")
         running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        pass_time(0.5, "the worker has begun to end")
         slow.send(body[100:])
         response = slow.getresponse()
         assert (response.status, response.read()) == (204, b"")
@@ -59,7 +60,7 @@ def test_sigterm_under_load_loses_no_answered_save_and_exits_0(keys, platform_at
         threads = [threading.Thread(target=write, args=(running.url, seed)) for seed in range(12)]
         for thread in threads:
             thread.start()
-        time.sleep(2)
+        pass_time(2, "load before the end")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(35) == 0
         for thread in threads:
@@ -79,7 +80,7 @@ def test_killed_workers_and_masters_lose_nothing_that_was_acknowledged(keys, pla
             try:
                 answer = call()
             except (http.client.HTTPException, OSError):
-                time.sleep(0.05)
+                pass_time(0.05, "nobody answers while a worker is missing")
                 continue
             if answer.status < 500:
                 return answer
@@ -98,10 +99,7 @@ def test_killed_workers_and_masters_lose_nothing_that_was_acknowledged(keys, pla
         workers = children_of(running.process.pid)
         running.process.kill()
         running.process.wait()
-        deadline = time.monotonic() + 30
-        while any(os.path.exists(f"/proc/{worker}") for worker in workers) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+        until(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), seconds=30)
     began = time.monotonic()
     with serving(keys, tmp_path) as running:
         client = platform_at(running.url)
@@ -116,7 +114,7 @@ def test_a_keep_alive_connection_is_told_when_the_worker_stops(keys, platform_at
         client = platform_at(running.url)
         assert client.health().headers["connection"] == "keep-alive"
         running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        pass_time(0.3, "the worker has begun to end")
         assert client.health().headers["connection"] == "close"
         assert running.process.wait(30) == 0
 
@@ -129,7 +127,7 @@ def test_connections_without_a_request_do_not_delay_the_end(keys, tmp_path, sent
             for _ in range(8):
                 connection = stack.enter_context(socket.create_connection((host, int(port))))
                 connection.sendall(sent)
-            time.sleep(0.5)
+            pass_time(0.5, "the worker has taken the connections")
             began = time.monotonic()
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(30) == 0
@@ -147,7 +145,7 @@ def test_a_client_that_does_not_take_its_reply_is_left(keys, platform_at, state,
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as lazy:
             lazy.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode())
-            time.sleep(1)
+            pass_time(1, "the reply fills what the kernel keeps of it")
             client.close()
             began = time.monotonic()
             assert client.health().status == 200

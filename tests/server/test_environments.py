@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,6 +15,7 @@ from receiver.mock_platform.flow_states import FlowRun, ticks
 from receiver.settings import options
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.serving import children_of, environment_of, serving
+from tests.support.waiting import pass_time, until
 
 
 @pytest.mark.case("G10")
@@ -30,9 +30,8 @@ def test_a_database_that_is_gone_or_damaged_stays_an_outage_when_a_worker_starts
         def replace_a_worker():
             before = children_of(running.process.pid)
             os.kill(before[0], signal.SIGKILL)
-            while before[0] in children_of(running.process.pid) or len(children_of(running.process.pid)) < 2:
-                time.sleep(0.05)
-            time.sleep(1)
+            until(lambda: before[0] not in (now := children_of(running.process.pid)) and len(now) >= 2)
+            pass_time(1, "the new worker has opened its store, or has not")
 
         replace_a_worker()
         for _ in range(10):
@@ -66,11 +65,12 @@ def test_gunicorn_can_run_the_application_itself(keys, platform_at, state, tmp_p
     )
     try:
         client = platform_at(f"http://127.0.0.1:{port}")
-        for _ in range(100):
+
+        def is_well():
             with contextlib.suppress(OSError):
-                if client.health().status == 200:
-                    break
-            time.sleep(0.1)
+                return client.health().status == 200
+
+        until(is_well, pause=0.1)
         assert client.save(state).status == 204
         assert loaded(client, state["id"]) == state["content"]
     finally:

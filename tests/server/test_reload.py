@@ -22,7 +22,7 @@ from tests.support.commands import receiver
 from tests.support.platform_client import ring_of
 from tests.support.reloading import calling, hang_up, log_of, put, taken
 from tests.support.serving import children_of, environment_of, serving
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 
 @pytest.mark.case("H03", "G06")
@@ -144,7 +144,7 @@ def test_a_worker_that_starts_while_keys_change_has_the_new_ones(keys, platform_
                 os.kill(worker, signal.SIGKILL)
             for _ in range(40):  # some of them as close behind the forks as it gets
                 running.process.send_signal(signal.SIGHUP)
-                time.sleep(0.005)
+                pass_time(0.005, "signals come one after the other")
             until(lambda before=before: len(set(children_of(running.process.pid)) - set(before)) == 2)
             for _ in range(10):
                 assert platform_at(running.url, keys=more).load(state["id"]).status == 404
@@ -171,7 +171,7 @@ def test_a_start_that_is_broken_off_ends_at_once(keys, tmp_path):
         )
         with process:
             assert any("address" in line for line in process.stdout)
-            time.sleep(delay)
+            pass_time(delay, "the moment of the start at which it is broken off")
             began = time.monotonic()
             process.terminate()
             assert process.wait(40) == 0

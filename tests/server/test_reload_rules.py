@@ -32,7 +32,7 @@ from tests.support.reloading import hang_up, log_of, put, taken
 from tests.support.sealing import seal
 from tests.support.serving import children_of, serving
 from tests.support.states import OTHER, TENANT, a_state
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 TENANT_VARIABLE = f"STORAGE_TENANT_{OTHER.replace('-', '_')}"
 
@@ -167,7 +167,7 @@ def test_a_sealing_key_that_contents_need_is_not_given_up(configured):
     store = app.open_configured(server.settings, server.keyring)
     store.save(TENANT, [a_state()], None)
     store.save(OTHER, [a_state(tenant=OTHER)], None)
-    time.sleep(1)  # the times of keys are whole seconds
+    pass_time(1, "the times of keys are whole seconds")
     other = seal(configured.folder)
     assert server.refresh() == [f"key added: sealing {other}"]
     (configured.folder / f"keys/sealing-{kid}.json").unlink()
@@ -197,7 +197,7 @@ def test_a_store_that_does_not_answer_stands_against_a_first_key_and_not_against
         server.refresh()
     restarted = started()
     assert restarted.keyring.sealing
-    time.sleep(1)
+    pass_time(1, "the times of keys are whole seconds")
     assert restarted.refresh() == [f"key added: sealing {seal(configured.folder)}"] or restarted.keyring.sealing
 
 
@@ -339,7 +339,7 @@ def test_the_way_from_clear_to_sealed_that_is_told_fails_no_request(  # noqa: PL
         """One after the other: calls go to the other one meanwhile."""
         for number, folder in enumerate(folders):
             urls[0] = receivers[1 - number][1].url
-            time.sleep(0.3)  # what was sent to this one is answered
+            pass_time(0.3, "what was sent to this one is answered")
             receivers[number][0].close()
             receivers[number] = start(folder, **more)
         urls[0] = receivers[0][1].url

@@ -20,7 +20,7 @@ from receiver.mock_platform.flow_states import FlowRun
 from tests.support import certificates
 from tests.support.platform_client import loaded
 from tests.support.slow_clients import SlowClients, is_ended, rendered
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 ONE = {"STORAGE_WORKERS": "1", "STORAGE_THREADS": "2", "STORAGE_LOG_LEVEL": "warning"}
 SOON = 5.0  # seconds; a request takes milliseconds, and was held up for 30 s and more
@@ -96,7 +96,7 @@ def taken(sock, size, rate=2 << 20):
         data += more
         if len(data) >= due:
             due += rate // 20
-            time.sleep(0.05)  # the client's slowness
+            pass_time(0.05, "the client's slowness")
     return data
 
 
@@ -274,7 +274,7 @@ def test_slow_large_uploads_of_one_tenant_refuse_no_other_ones_save(receiver, pl
         with dialled(running, keeps_little=False) as sock:
             whole = rendered("POST", theirs, quick.headers(theirs), body)
             sock.sendall(whole[:400_000])
-            time.sleep(0.2)  # longer than a body that is read at once
+            pass_time(0.2, "longer than a body that is read at once")
             sock.sendall(whole[400_000:])
             answer = sock.recv(4096)
             assert answer.startswith(b"HTTP/1.1 204 "), answer
@@ -307,7 +307,7 @@ def test_three_hundred_slow_bodies_of_one_tenant_leave_places_and_the_slowest_ar
             theirs = f"{BASE}/states/{quick.tenant}"
             whole = rendered("POST", theirs, quick.headers(theirs), body)
             sock.sendall(whole[:300_000])
-            time.sleep(0.5)  # longer than a body that is read at once
+            pass_time(0.5, "longer than a body that is read at once")
             sock.sendall(whole[300_000:])
             assert sock.recv(100).startswith(b"HTTP/1.1 204 ")
         assert set(clients.ended) <= {"503"}
@@ -332,7 +332,7 @@ def test_a_body_that_has_to_go_is_answered_503_with_retry_after(receiver, platfo
         for _ in range(3):  # of one signature two are more than 64 KiB
             socks.append(stack.enter_context(dialled(running, context)))
             socks[-1].sendall(request[:-20_000])
-            time.sleep(0.3)  # one comes after the other
+            pass_time(0.3, "one comes after the other")
         answer = http.client.HTTPResponse(socks[0])
         answer.begin()
         assert answer.getheader("Retry-After") == "2"

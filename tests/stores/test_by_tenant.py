@@ -22,6 +22,7 @@ from tests.support.platform_client import InProcess, assert_problem, loaded, rin
 from tests.support.serving import children_of, serving
 from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid
 from tests.support.store_commands import filled, some_states
+from tests.support.waiting import until
 
 
 def settings_of(**environ):
@@ -180,14 +181,15 @@ def test_only_a_store_that_could_not_be_prepared_may_be_made_by_workers(keys, ne
                 os.unlink(name)
         os.kill(worker, signal.SIGKILL)
         client = Client(running.url, TENANT, keys)
-        until = time.monotonic() + 20
-        while True:
+
+        def another_worker_answers():
             with contextlib.suppress(OSError, HTTPException):
                 if children_of(running.process.pid) not in ([], [worker]):
                     assert client.health().status == 503
-                    break
-            assert time.monotonic() < until
-            time.sleep(0.1)
+                    return True
+            return False
+
+        until(another_worker_answers, pause=0.1)
         client.close()
         assert not os.path.exists(path)
 

@@ -8,6 +8,7 @@ import pytest
 
 from receiver.problems import StoreUnavailable
 from receiver.stores.grouping import GroupCommit
+from tests.support.waiting import pass_time, until
 
 
 class Gate:
@@ -42,13 +43,6 @@ class Caller(threading.Thread):
             self.told = self.group.submit(self.change, self.timeout)
         except BaseException as cause:
             self.told = cause
-
-
-def until(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def queued(group, change, count, timeout=10.0) -> Caller:
@@ -230,7 +224,7 @@ def test_many_threads_have_each_change_done_once_one_group_at_a_time():
     def commit(changes):
         assert working.acquire(blocking=False)
         done.extend(changes)
-        time.sleep(0)
+        pass_time(0, "others get their turn")
         working.release()
         return [-change for change in changes]
 

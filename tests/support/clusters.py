@@ -5,11 +5,11 @@ import json
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from dataclasses import dataclass
 
 from tests.support import servers
+from tests.support.waiting import until
 
 PROGRAMS = ("patroni", "patronictl", "etcd", "initdb")
 
@@ -35,19 +35,21 @@ class Patroni:
         return self.leader() is not None and sum(_answers(node.port, "/replica") for node in self.nodes) == 2
 
     def wait(self, seconds: int = 90) -> None:
-        until = time.monotonic() + seconds
-        while not self.is_whole():
-            assert time.monotonic() < until, "the set of servers did not become whole"
-            time.sleep(0.5)
+        until(self.is_whole, seconds, "the set of servers did not become whole", pause=0.5)
 
     def switch(self) -> None:
         """Hand the lead to another node, as an administrator does; return when another one leads."""
         command = [servers.program("patronictl"), "-c", self.config, "switchover", "--force"]
-        before, until = self.leader(), time.monotonic() + 60
-        while self.leader() in (None, before):
+        before, said = self.leader(), []
+
+        def leads_another():
+            if self.leader() not in (None, before):
+                return True
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-            assert time.monotonic() < until, done.stdout + done.stderr
-            time.sleep(1)
+            said.append(done.stdout + done.stderr)
+            return False
+
+        until(leads_another, 60, lambda: said, pause=1)
 
     def kill_leader(self) -> servers.Server:
         """Kill the leading node, Patroni and PostgreSQL alike, and return it."""

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from receiver.mock_platform.keys import StoreKeys
 from tests.support import certificates, servers
 from tests.support.paths import ROOT
 from tests.support.serving import serving
+from tests.support.waiting import until
 
 SAMPLES = ROOT / "deploy" / "proxy"
 PREFIX = "/flow"
@@ -114,10 +114,8 @@ class Proxy:
 
     def wait_until(self, name: str, status: str, seconds: float = 60) -> None:
         """Wait until HAProxy says ``status`` of the server ``name``."""
-        until = time.monotonic() + seconds
-        while not (found := self.statuses()[name]).startswith(status):
-            assert time.monotonic() < until, f"{name} is {found}, not {status}"
-            time.sleep(0.05)
+        said = f"{name} is not {status}"
+        until(lambda: self.statuses()[name].startswith(status), seconds, lambda: f"{said}: {self.statuses()}")
 
 
 class Platform(Client):
@@ -235,9 +233,9 @@ def a_proxy(kind: str, behind: Sequence[Receiver | Behind], takes_prefix_off: bo
 
 
 def _await(proxy: Proxy) -> None:
-    for _ in range(600):
+    def answers():
         assert proxy.process.poll() is None, proxy.log
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", proxy.port), timeout=5):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"the proxy does not answer: {proxy.log}")
+            return True
+
+    until(answers, 60, lambda: f"the proxy does not answer: {proxy.log}")

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from receiver.mock_platform import keyfiles
 from receiver.settings import declared, read
 from tests.support.paths import ROOT
+from tests.support.waiting import until
 
 DEPLOY = ROOT / "deploy"
 _KEY = re.compile(r"(PLATFORM|RECEIVER)_KEY(_[0-9A-Fa-f_]{36})?")
@@ -91,14 +91,17 @@ def started(folder: Path, environ: dict[str, str], *arguments: str):
 
 def eventually(call, seconds: float = 20):
     """Return what ``call`` does, tried again for ``seconds`` while nobody answers."""
-    until = time.monotonic() + seconds
-    while True:
+    found, failures = [], []
+
+    def answered():
         try:
-            return call()
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
+            found.append(call())
+        except OSError as failure:
+            failures.append(failure)
+        return bool(found)
+
+    until(answered, seconds, lambda: f"nobody answers: {failures[-1]!r}")
+    return found[0]
 
 
 def asked(url: str) -> tuple[int, bytes]:

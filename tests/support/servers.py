@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 import pymysql
 import pytest
+
+from tests.support.waiting import until
 
 
 def needed(*names: str) -> None:
@@ -73,15 +74,19 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, user=self.user
             )
-        for _ in range(600):
-            if self.process.poll() is not None:
-                raise RuntimeError(f"{self.command[0]} ended: {(self.folder / 'log').read_text()[-2000:]}")
-            with contextlib.suppress(Exception):
-                self.check()
-                return
-            time.sleep(0.1)
-        self.stop(signal.SIGKILL)
-        raise RuntimeError(f"{self.command[0]} does not answer")
+        try:
+            until(self._answers, 60, f"{self.command[0]} does not answer", pause=0.1)
+        except AssertionError:
+            self.stop(signal.SIGKILL)
+            raise
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.command[0]} ended: {(self.folder / 'log').read_text()[-2000:]}")
+        with contextlib.suppress(Exception):
+            self.check()
+            return True
+        return False
 
     def check(self) -> None:
         socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
@@ -92,8 +97,8 @@ class Server:
             for pid in (self.process.pid, *map(int, file.read().split())):
                 with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                     os.kill(pid, sign)
-                    while sign == signal.SIGSTOP and not _is_stopped(pid):
-                        time.sleep(0.01)
+                    if sign == signal.SIGSTOP:
+                        until(lambda pid=pid: _is_stopped(pid), pause=0.01)
 
     def stop(self, sign: int = signal.SIGTERM) -> None:
         if self.process and self.process.poll() is None:

@@ -5,21 +5,19 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.flow_states import FlowRun
+from tests.support.waiting import until
 
 SECONDS = 10
 
 
 def children_of(pid: int) -> list[int]:
     """Return the processes that ``pid`` started, once there are any."""
-    for _ in range(100):
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            if found := [int(child) for child in file.read().split()]:
-                return found
-        time.sleep(0.05)
-    raise AssertionError("no worker was started")
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return until(lambda: [int(child) for child in children.read_text().split()], 5, "no worker was started")
 
 
 @contextlib.contextmanager

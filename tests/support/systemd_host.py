@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
 _UNITS = REPOSITORY / "deploy" / "systemd"
@@ -87,10 +88,8 @@ class Host:
 
     def wait_for(self, unit: str, name: str, value: str, seconds: float = 30) -> None:
         """Wait until the property ``name`` of ``unit`` is ``value``."""
-        until = time.monotonic() + seconds
-        while (found := self.show(unit, name)) != value:
-            assert time.monotonic() < until, f"{unit}: {name} is {found}, not {value}"
-            time.sleep(0.05)
+        said = f"{unit}: {name} is not {value}"
+        until(lambda: self.show(unit, name) == value, seconds, lambda: f"{said}: {self.show(unit, name)}")
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file there, with its folders."""
@@ -123,13 +122,17 @@ def booted() -> Iterator[Host]:
 
 
 def _when_up(process: subprocess.Popen) -> Host:
-    until = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < until:
+    def host():
         with contextlib.suppress(OSError, ValueError, AssertionError):
             (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            host = Host(int(child))
-            host.run("systemctl", "is-active", "--quiet", "dbus.service")
-            return host
-        time.sleep(0.05)
-    process.kill()
+            found = Host(int(child))
+            found.run("systemctl", "is-active", "--quiet", "dbus.service")
+            return found
+        return None
+
+    try:
+        if isinstance(found := until(lambda: host() or process.poll() is not None, 30), Host):
+            return found
+    except AssertionError:
+        process.kill()
     raise AssertionError(f"systemd did not come up: {process.communicate()[1].decode()}")

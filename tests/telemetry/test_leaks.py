@@ -5,7 +5,6 @@ import contextlib
 import json
 import re
 import socket
-import time
 import uuid
 from functools import partial
 from urllib.parse import quote, urlsplit
@@ -18,6 +17,7 @@ from receiver.mock_platform import forging, tokens
 from receiver.mock_platform.forging import unb64
 from tests.support.servers import needed
 from tests.support.serving import serving
+from tests.support.waiting import pass_time
 
 PHRASE = "Passphrase-needle-5f1c9e7a"
 CONTENT = "Content-needle-8d2b6f04c3"
@@ -305,7 +305,7 @@ def test_code_that_is_careless_with_what_it_holds_prints_none_of_it(keys, platfo
         client = platform_at(running.url)
         assert client.save(marked).status == 204
         assert client.load(marked["id"]).status == 500
-        time.sleep(0.2)
+        pass_time(0.2, "what is printed late is printed")
     printed = "".join(printed)
     assert_nothing_of(secrets_of(keys), printed)
     log = lines_of(tmp_path)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from functools import partial
 
 import pytest
@@ -16,6 +15,7 @@ from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore, durable
 from tests.support.filesystem import IDS, NEW, OLD, a_store_to_change, change_of, leftovers, processes, view
 from tests.support.states import TENANT, a_receipt, a_state, uid
+from tests.support.waiting import pass_time, until
 
 
 @pytest.mark.case("F02")
@@ -43,7 +43,7 @@ def test_readers_that_run_see_whole_batches_while_writers_are_killed(store, root
 
     def write():
         real = os.rename  # slowed, so that most die between two of them
-        os.rename = lambda *names: (real(*names), time.sleep(0.0005))
+        os.rename = lambda *names: (real(*names), pass_time(0.0005, "a rename takes so long"))
         own = FilesystemStore(str(root), 10)
         version = own.find(TENANT, IDS[0]).content.text
         for number in range(int(version) + 1, sys.maxsize):
@@ -59,9 +59,8 @@ def test_readers_that_run_see_whole_batches_while_writers_are_killed(store, root
         for number in range(50):
             before = store.find(TENANT, IDS[0]).content.text
             with processes(write) as [writer]:
-                while store.find(TENANT, IDS[0]).content.text == before:
-                    time.sleep(0.001)
-                time.sleep(0.0005 * (number % 20))
+                until(lambda before=before: store.find(TENANT, IDS[0]).content.text != before, pause=0.001)
+                pass_time(0.0005 * (number % 20), "the moment of the kill")
                 os.kill(writer, signal.SIGKILL)
             seen = {store.find(TENANT, id).content.text for id in IDS}
             assert len(seen) == 1
@@ -82,7 +81,7 @@ def test_a_reader_waits_for_a_living_writer_and_finishes_for_a_dead_one(store, r
             real(path)
             if len(path) == len(str(root / TENANT / "xx")):
                 os.write(out, b"x")
-                time.sleep(60)
+                pass_time(60, "it stays there until it is killed")
 
         durable.sync_folder = stop
         change_of("save", FilesystemStore(str(root), 5))
@@ -116,7 +115,7 @@ def test_a_copy_of_the_folder_made_under_load_holds_all_that_was_acknowledged_be
 
     with processes(*(partial(write, number) for number in range(3))) as writers:
         for number in range(15):
-            time.sleep(0.05)
+            pass_time(0.05, "writers go on between two copies")
             before = {state.id: state.content.text for state in store.scan(TENANT)}
             copy = tmp_path / f"copy {number}"
             copy.mkdir()

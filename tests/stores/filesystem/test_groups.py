@@ -15,6 +15,7 @@ from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore, durable, formats
 from tests.support.filesystem import NEW, counted_syncs, file_of, leftovers
 from tests.support.states import NOW, TENANT, a_receipt, a_state, uid
+from tests.support.waiting import until
 
 
 @contextmanager
@@ -37,8 +38,7 @@ def waiting_together(store, root, *changes):
     with durable.locked(str(root / TENANT), time.monotonic()):
         for number, thread in enumerate(threads):
             thread.start()
-            while len(store._tenants[TENANT]._group._queue) <= number:
-                time.sleep(0.001)
+            until(lambda number=number: len(store._tenants[TENANT]._group._queue) > number)
         yield told
     for thread in threads:
         thread.join()

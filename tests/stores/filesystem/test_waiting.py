@@ -13,13 +13,14 @@ from receiver.problems import StoreUnavailable
 from receiver.stores.filesystem import durable
 from tests.support.filesystem import NEW, processes
 from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid
+from tests.support.waiting import pass_time
 
 
 def test_a_lock_that_another_process_holds_too_long_is_an_outage_in_time(store, root):
     def hold():
         with durable.locked(str(root / TENANT), time.monotonic()):
             os.write(out, b"x")
-            time.sleep(60)
+            pass_time(60, "it holds the lock until it is killed")
 
     store.save(TENANT, [a_state()], None)
     ready, out = os.pipe()
@@ -46,7 +47,7 @@ def test_a_process_that_was_forked_under_a_lock_does_not_keep_it(store, root):
     store.save(TENANT, [a_state()], None)
     with contextlib.ExitStack() as holding:
         holding.enter_context(durable.locked(str(root / TENANT), time.monotonic()))
-        with processes(partial(time.sleep, 60)) as [child]:
+        with processes(partial(pass_time, 60, "it lives until it is killed")) as [child]:
             holding.close()
             store.timeout = 0.2
             assert store.save(TENANT, [a_state(updated=NEW)], None).stored == 1

@@ -4,7 +4,6 @@ import contextlib
 import signal
 import socket
 import threading
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.support import servers
 from tests.support.servers import needed
 from tests.support.sql import TIMEOUT, holding, unavailable
 from tests.support.states import TENANT, a_receipt, a_state, uid
+from tests.support.waiting import pass_time
 
 
 def test_a_row_that_somebody_locked_is_an_outage_in_time_and_nothing_is_changed(store, server, database):
@@ -154,7 +154,7 @@ def test_the_time_of_a_call_is_bounded_and_not_that_of_each_answer_alone(postgre
         )
         with unavailable():
             store.save(TENANT, [a_state(number) for number in range(20)], a_receipt())
-        time.sleep(0.5)
+        pass_time(0.5, "what the server still does of it is done")
         assert list(store.summaries()) == []
         assert store.save(TENANT, [a_state()], a_receipt()).stored == 1
 

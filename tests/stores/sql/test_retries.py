@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 
 import pytest
 
@@ -10,6 +9,7 @@ from receiver.stores import Effect, open_store
 from tests.support import servers
 from tests.support.sql import holding
 from tests.support.states import TENANT, a_receipt, a_state, uid
+from tests.support.waiting import pass_time
 
 
 def test_transactions_that_deadlock_are_done_again(server, database, url):
@@ -22,7 +22,7 @@ def test_transactions_that_deadlock_are_done_again(server, database, url):
         def other():
             with holding(server, database, f"update states set revision = 7 where id = '{uid(11)}'"):
                 begun.set()
-                time.sleep(1)
+                pass_time(1, "how long the row is held")
 
         thread = threading.Thread(target=other)
         thread.start()

@@ -9,6 +9,7 @@ from receiver.stores import Effect, sqlite
 from receiver.stores.sqlite import SqliteStore
 from receiver.turns import waiting
 from tests.support.faults.declaring import fault
+from tests.support.waiting import pass_time
 
 
 @fault("concurrency.newest-wins")
@@ -19,7 +20,7 @@ def reads_before_it_writes_without_a_lock():
     def save(self, tenant, found, receipt):
         kept = [find(self, tenant, state.id) for state in found]
         with waiting():
-            time.sleep(0.03)
+            pass_time(0.03, "another one writes between reading and writing")
         late = [
             s for s, k in zip(found, kept, strict=True) if k and k.updated_at.nanoseconds > s.updated_at.nanoseconds
         ]
