@@ -1,7 +1,7 @@
 """Build the source distribution and the wheel of the last commit, and check both: ``make dist``.
 
-Everything comes from ``git archive``, so no uncommitted file, key or secret of this clone gets in. The wheel has to run in
-an empty environment. A second build, in another folder, time zone and hash seed, has to give the same bytes.
+Everything comes from ``git archive``, so no uncommitted file, key or secret of this clone gets in. The wheel has to run
+in an empty environment. A second build, in another folder, time zone and hash seed, has to give the same bytes.
 """
 
 import argparse
