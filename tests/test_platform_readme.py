@@ -1,20 +1,16 @@
-"""The README's section on the platform, line by line, against a real receiver and a real simulator."""
+"""The walk-through of the simulated platform, line by line, against a real receiver and a real simulator."""
 
 import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
+from tests import documents
 from tests.simulators import a_receiver, a_simulator
 
-SECTION = re.search(
-    r"^## A platform on your laptop\n(.*?)^## ", (Path(__file__).parents[1] / "README.md").read_text(), re.M | re.S
-).group(1)
-BLOCKS = [block for block in re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL) if "curl" in block]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if not line.startswith("#")]
+BLOCKS = [block for block in documents.blocks(documents.WALK_THROUGH.read_text(), "sh") if "curl" in block]
 CUT = "--- the next command ---"
 
 
@@ -40,12 +36,12 @@ def run(block, simulator):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    with a_receiver(tmp_path_factory.mktemp("readme")) as receiver, a_simulator(receiver) as simulator:
+    with a_receiver(tmp_path_factory.mktemp("walk-through")) as receiver, a_simulator(receiver) as simulator:
         yield receiver, simulator
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.sub(r"\W+", "-", block[:70]))
-def test_the_lines_of_the_readme_answer_what_it_says(both, block):
+def test_the_lines_of_the_page_answer_what_it_says(both, block):
     receiver, simulator = both
     if "/keys/use" in block:  # as the text before it says
         receiver.process.send_signal(signal.SIGHUP)
@@ -68,6 +64,6 @@ def test_the_migrated_states_are_in_the_store_each_once(both):
     assert batches == [("50", "0")] * 20
 
 
-def test_the_section_shows_what_it_must():
+def test_the_page_shows_what_it_must():
     for word in ("platform only", "external only", "both at once", "keys/use", "/migrate", '"runs": 1000', "countries"):
         assert any(word in block for block in BLOCKS), word
