@@ -31,6 +31,8 @@ COMMAND_LINES = sorted(
 # What runs the commands that stand neither in .ci/run nor in a test as they are: a pattern of the whole command, the file that
 # runs them or holds that they are right, and a text of that file.
 RUN_BY = [
+    (r"make test-fast", "Makefile", '-m "not slow"'),
+    (r"\.venv/bin/pre-commit install", ".ci/run", ".venv/bin/pre-commit run --all-files"),
     (r"sudo .*", "tests/test_systemd.py", "as the README does it"),
     (r"(kubectl|kustomize|cd deploy/kubernetes) .*", "tests/test_kubernetes.py", "as the README says"),
 ]
