@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[next(n for n, up in enumerate(Path(__file__).parents) if (up / "setup.cfg").exists())]
 README = ROOT / "README.md"
+TUTORIAL = ROOT / "docs/tutorial/first-round-trip.md"
 WALK_THROUGH = ROOT / "docs/how-to/simulate-the-platform.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = (README, CONTRIBUTING, *sorted((ROOT / "docs").rglob("*.md")))
