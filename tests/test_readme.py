@@ -11,9 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
+import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver import problems
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
+from receiver.conformance import registry
 from receiver.routes import calls
 from tests import deployments, documents
 from tests.documents import OTHER_PAGES, PAGES, README, ROOT
@@ -37,12 +39,18 @@ RUN_BY = [
     (r"\.venv/bin/pre-commit install", ".ci/run", ".venv/bin/pre-commit run --all-files"),
     (r"sudo .*", "tests/test_systemd.py", "as the README does it"),
     (r"curl .*https?://\S+/api/storage/1/health\"?", ".ci/run", "/api/storage/1/health"),
+    (
+        r"\.venv/bin/receiver conformance --url \S+ --keys keys --level must",
+        "tests/test_conformance.py",
+        '["--level", "must",',
+    ),
+    (r"docker (stop|rm|load|cp) .*", "tests/image_checks.py", "docker stop receiver"),
     (r"kubectl .*", "tests/test_kubernetes.py", "as the README says"),
 ]
 # What acts on the reader's own files, machine or database, and runs nothing of ours.
 READERS_OWN = [
-    r"(cat|cd|chmod|chown|cp|echo|install|ln|ls|mkdir|mv|rm) .*",
-    r"\(umask 077; printf .* > \S+\)",
+    r"(cat|cd|chmod|chown|cp|echo|install|ln|ls|mkdir|mv|rm|tar) .*",
+    r"\(umask 077; (printf|tar) .*\)",
     r"printf .* > \S+",
     r"[A-Z]+=\S+",
     r"\$EDITOR .*",
@@ -103,7 +111,29 @@ def is_run(command: str) -> bool:
 
 
 def test_the_readme_is_a_face_and_not_a_manual():
-    assert len(README.read_text().splitlines()) <= 130
+    text = README.read_text()
+    assert len(text.splitlines()) <= 130
+    assert "`make test`" in text
+    assert len(re.findall(r"^!\[[^]]{20,}\]\(docs/assets/\S+\)$", text, re.MULTILINE)) == 2  # a diagram and a picture
+
+
+def test_the_figures_of_the_readme_are_those_of_their_sources():
+    readme = " ".join(README.read_text().split())
+    assert f"{len(registry.chosen('all'))} black-box checks" in readme
+    alerts = re.findall(r"^ *- alert: ", text_of("deploy/monitoring/alerts.yaml"), re.MULTILINE)
+    assert f"{len(alerts)} alert rules" in readme
+    size = re.search(r"(\d+) MB, \d+ MB compressed", text_of("deploy/docker/README.md"))[1]
+    assert f"Its image of {size} MB" in readme
+    bench = text_of("tests/bench/results/bench.md")
+    small = bench[bench.index("### 7 KB") : bench.index("### 100 KB")]
+    (loads, more_loads), (saves, more_saves) = (
+        re.search(rf"^\| {call} +\| SQLite +\| (\d+) .*?\|.*?\|.*?\| ([\d.]+)", small, re.MULTILINE).groups()
+        for call in ("GET", "POST")
+    )
+    assert f"{loads} loads or {saves} saves a second" in readme
+    assert f"{float(more_loads):.1f} and {float(more_saves):.1f} times as many" in readme
+    start, memory = re.search(r"^\| receiver +\| ([\d.]+) .*?\|.*?\| (\d+) ", bench, re.MULTILINE).groups()
+    assert f"answered {float(start):.1f} s after its start, and its idle processes took {memory} MB" in readme
 
 
 def test_the_settings_table_is_the_declared_one():
