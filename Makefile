@@ -8,7 +8,7 @@ FUZZ   := .venv-fuzz
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos fuzz bench demo conformance keys image image-test bundle lint format lock clean
+.PHONY: help setup run platform test test-fast chaos fuzz bench demo conformance keys image image-test bundle dist lint format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,9 @@ platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the r
 
 test: setup  ## run all tests, those of JOBS (2) files at a time
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+test-fast: setup  ## run the tests that are not marked slow: the loop of a developer
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow"
 
 chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py tests/test_proxies.py tests/test_rolling.py
@@ -67,6 +70,9 @@ image-test: setup  ## run the image that make image has built, read-only and wit
 
 bundle:  ## pack the image, its bill of materials and the samples of deploy/ into one file under dist/, for places without internet
 	@deploy/docker/bundle.sh
+
+dist: setup  ## build sdist and wheel of the last commit under dist/, twice, compare them, and run the installed wheel
+	$(BIN)/python deploy/release/dist.py
 
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
