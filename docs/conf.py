@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -112,7 +113,8 @@ def _leave_the_manual(page: Path, text: str) -> str:
             _log.warning("links to %s, which does not exist", path, location=str(page))
         if REPOSITORY:
             return f"[{link['text']}]({REPOSITORY}{path}{link['anchor'] or ''})"
-        return link["text"] if path in link["text"] else f"{link['text']} (`{path}`)"
+        is_named = path.removesuffix("/README.md") in link["text"]
+        return link["text"] if is_named else f"{link['text']} (`{path}`)"
 
     return _outside_of_fences(text, lambda part: _LINK.sub(replaced, part))
 
@@ -140,7 +142,21 @@ def _on_source(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += _contents(Path(app.srcdir), app.config.partial)
 
 
+def _label_cells(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Give each cell of a table the heading of its column: on a phone, manual.css shows a row as a card."""
+    if "<table" not in context.get("body", ""):
+        return
+    page = BeautifulSoup(context["body"], "html.parser")
+    for row in page.select("table.docutils > tbody > tr"):
+        headings = row.find_parent("table").select("thead th")
+        for cell, heading in zip(row.select("td"), headings, strict=False):
+            if cell.get_text(strip=True):
+                cell["data-label"] = heading.get_text(strip=True)
+    context["body"] = str(page)
+
+
 def setup(app: Sphinx) -> None:
     """Register what this project adds to Sphinx."""
     app.add_config_value("partial", False, "env", bool)
     app.connect("source-read", _on_source)
+    app.connect("html-page-context", _label_cells)
