@@ -9,7 +9,7 @@ DOCS   := .venv-docs
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos fuzz bench demo conformance keys image image-test bundle lint docs reference format lock clean
+.PHONY: help setup run platform test chaos fuzz bench demo conformance keys image image-test bundle lint docs reference picture format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -81,6 +81,9 @@ docs: $(DOCS)/installed  ## build the manual into build/site, after checking its
 
 reference: $(DOCS)/installed  ## write the generated parts of docs/reference anew, from the code
 	$(DOCS)/bin/python -m docs.generate
+
+picture: setup  ## take the picture of the simulated platform for README and manual, with Chromium
+	$(BIN)/python -m docs.generate.picture
 
 $(DOCS)/installed: requirements-docs.txt $(STAMP)
 	$(BIN)/uv venv --quiet --clear $(DOCS)

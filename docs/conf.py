@@ -79,6 +79,7 @@ html_title = f"{project} {version}"
 html_short_title = project
 html_static_path = ["assets/style"]
 html_css_files = ["manual.css"]
+html_search_scorer = str(ROOT / "docs/assets/search-order.js")  # the page that a question is about comes first
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
+from urllib.parse import quote
 
 import click
 import pytest
@@ -19,14 +19,13 @@ from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
+from tests import servers
+from tests.browsers import chromium
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md"))
 REFERENCE = sorted(generate.REFERENCE.glob("*.md"))
 SPHINX = ROOT / ".venv-docs/bin/sphinx-build"
-NEEDS_SPHINX = pytest.mark.skipif(
-    not SPHINX.exists() and not os.environ.get("CI"), reason="needs .venv-docs, which make docs makes"
-)
 # The folders that issue 14 moves modules into; the pages that name modules use these names already.
 MOVED = (PACKAGE / "jose").is_dir()
 
@@ -128,13 +127,14 @@ class TestEveryPage:
 
     def test_names_only_metrics_that_exist(self, page):
         known = metrics.names()
-        for name in set(re.findall(r"\breceiver_[a-z_]+(?=[`{ )\[<>])", page.read_text())):
+        for name in set(re.findall(r"\breceiver_[a-z]+_[a-z_]+(?=[`{ )\[<>])", page.read_text())):
             assert re.sub("_(bucket|sum|count)$", "", name) in known, name
 
     def test_names_only_commands_and_options_that_exist(self, page):
-        for line in re.findall(
-            r"(?:`|bin/|^)receiver ((?:[a-z-]+)(?: [a-z-]+)*[^`\n]*)", page.read_text(), re.MULTILINE
-        ):
+        text = page.read_text()
+        blocks = "\n".join(re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL))
+        lines = re.findall(r"^ *(?:\S*bin/)?receiver ([a-z].*)", blocks, re.MULTILINE)
+        for line in [*lines, *re.findall(r"`(?:\S*bin/)?receiver ([a-z][^`\n]*)`", text)]:
             command, words = cli, line.split()
             while isinstance(command, click.Group) and words and re.fullmatch("[a-z]+", words[0]):
                 named = command.get_command(click.Context(command), words[0])
@@ -170,26 +170,46 @@ def test_every_module_is_part_of_a_requests_journey_or_of_a_folder_that_it_names
         assert is_named or path.stem in ("__init__", "__main__"), path
 
 
-@NEEDS_SPHINX
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
-    command = [
-        SPHINX,
-        "--quiet",
-        "--fail-on-warning",
-        "--keep-going",
-        "-d",
-        tmp_path / "doctrees",
-        DOCS,
-        tmp_path / "site",
-    ]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return the folder of the site, built as make docs does."""
+    if not SPHINX.exists() and not os.environ.get("CI"):
+        pytest.skip("needs .venv-docs, which make docs makes")
+    folder = tmp_path_factory.mktemp("site").resolve()
+    command = [SPHINX, "--quiet", "--fail-on-warning", "--keep-going", "-d", folder / "doctrees", DOCS, folder / "site"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (built.returncode, built.stderr) == (0, "")
-    assert list(check_site.faults((tmp_path / "site").resolve())) == []
-    assert set(check_site_pages(tmp_path / "site")) >= {page.relative_to(DOCS).with_suffix(".html") for page in PAGES}
+    return folder / "site"
 
 
-def check_site_pages(site: Path) -> list[Path]:
-    return [path.relative_to(site) for path in site.rglob("*.html")]
+def test_the_site_loads_nothing_from_elsewhere_and_every_link_leads_somewhere(site):
+    assert list(check_site.faults(site)) == []
+    for page in PAGES:
+        assert (site / page.relative_to(DOCS).with_suffix(".html")).exists()
+
+
+@pytest.mark.skipif(not servers.program("chromium") and not os.environ.get("CI"), reason="needs Chromium")
+@pytest.mark.parametrize(
+    ("question", "page"),
+    [
+        ("how do I rotate the receiver key", "Rotate the receiver key"),
+        ("what does older mean in the log", "Logs"),
+        ("how do I restore", "Back up and restore"),
+        ("why 401", "401"),
+        ("how do I move to PostgreSQL", "PostgreSQL"),
+    ],
+)
+def test_the_search_answers_what_people_ask_by_the_first_page(site, tmp_path, question, page):
+    url = f"{(site / 'search.html').as_uri()}?q={quote(question)}"
+    results = re.findall(
+        r'<li class="kind-[^>]*>.*?<a [^>]*>(.*?)</a>', chromium(tmp_path, url, "--dump-dom"), re.DOTALL
+    )
+    assert page in results[0]
+
+
+def test_no_page_has_notes_that_only_another_tool_shows():
+    for page in PAGES:
+        assert not re.search(r"^ *(!!!|\?\?\?) ", page.read_text(), re.MULTILINE), page
 
 
 @pytest.mark.parametrize(
