@@ -24,8 +24,8 @@ def of_requests() -> str:
     for key, one in metrics.DECLARED.items():
         name = f"receiver_{one.name}{'_total' if one.kind == 'Counter' else ''}"
         labels = ", ".join(f"`{label}`" for label in one.labels)
-        rows.append((f"`{name}`", one.kind.lower(), labels, plain(f"{one.help} {REQUESTS[key]}"), _alerts(name)))
-    return table(("metric", "kind", "labels", "meaning", "alert rules"), rows)
+        rows.append((f"`{name}`", one.kind.lower(), labels, plain(f"{one.help} {REQUESTS[key]}") + _alerts(name)))
+    return table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def of_the_receiver() -> str:
@@ -35,8 +35,8 @@ def of_the_receiver() -> str:
     for name, kind, help in _figures():
         labels = ", ".join(f"`{label}`" for label in RECEIVER[name]["labels"])
         full = _full(name, kind)
-        rows.append((f"`{full}`", kind, labels, plain(f"{help} {RECEIVER[name]['meaning']}"), _alerts(full)))
-    return table(("metric", "kind", "labels", "meaning", "alert rules"), rows)
+        rows.append((f"`{full}`", kind, labels, plain(f"{help} {RECEIVER[name]['meaning']}") + _alerts(full)))
+    return table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def _full(name: str, kind: str) -> str:
@@ -54,7 +54,8 @@ def _figures() -> list[tuple[str, str, str]]:
 
 
 def _alerts(name: str) -> str:
-    """Return the alert rules of deploy/monitoring whose expression uses the metric ``name``."""
+    """Return a sentence that names the alert rules of deploy/monitoring which use the metric ``name``, if any do."""
     rules = re.split(r"^ *- alert: ", ALERTS.read_text(), flags=re.MULTILINE)[1:]
     uses = re.compile(rf"\b{name}(_bucket|_sum|_count)?\b")
-    return ", ".join(rule.split()[0] for rule in rules if uses.search(rule.partition("annotations:")[0]))
+    found = [f"`{rule.split()[0]}`" for rule in rules if uses.search(rule.partition("annotations:")[0])]
+    return f" **Alerts**: {', '.join(found)}." if found else ""
