@@ -5,10 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 FUZZ   := .venv-fuzz
+DOCS   := .venv-docs
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test test-fast chaos fuzz bench demo conformance keys image image-test bundle dist lint format lock clean
+.PHONY: help setup run platform test test-fast chaos fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -78,6 +79,23 @@ lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(DOCS)/installed  ## build the manual into build/site, after checking its generated pages; then check its links
+	$(DOCS)/bin/python -m docs.generate --check
+	@rm -rf build/site
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+	$(DOCS)/bin/python docs/check_site.py build/site
+
+reference: $(DOCS)/installed  ## write the generated parts of docs/reference anew, from the code
+	$(DOCS)/bin/python -m docs.generate
+
+picture: setup  ## take the picture of the simulated platform for README and manual, with Chromium
+	$(BIN)/python -m docs.generate.picture
+
+$(DOCS)/installed: requirements-docs.txt $(STAMP)
+	$(BIN)/uv venv --quiet --clear $(DOCS)
+	$(BIN)/uv pip install --quiet --python $(DOCS)/bin/python --require-hashes --requirement requirements-docs.txt
+	@touch $@
+
 format: setup  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -85,8 +103,9 @@ format: setup  ## format the code
 lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql setup.cfg --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra fuzz --constraint requirements.txt setup.cfg --output-file requirements-fuzz.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra docs --constraint requirements.txt setup.cfg --output-file requirements-docs.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql --extra dev --constraint requirements.txt setup.cfg --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' deploy/docker/requirements-build.in --output-file deploy/docker/requirements-build.txt
 
 clean:  ## remove .venv and caches; keys/ and var/ stay
-	rm -rf $(VENV) $(FUZZ) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FUZZ) $(DOCS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
