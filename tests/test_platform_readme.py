@@ -1,4 +1,4 @@
-"""The README's section on the platform, line by line, against a real receiver and a real simulator."""
+"""The manual's page on the simulated platform, line by line, against a real receiver and a real simulator."""
 
 import re
 import signal
@@ -10,9 +10,7 @@ import pytest
 
 from tests.simulators import a_receiver, a_simulator
 
-SECTION = re.search(
-    r"^## A platform on your laptop\n(.*?)^## ", (Path(__file__).parents[1] / "README.md").read_text(), re.M | re.S
-).group(1)
+SECTION = (Path(__file__).parents[1] / "docs/how-to/simulate-the-platform.md").read_text()
 BLOCKS = [block for block in re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL) if "curl" in block]
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if not line.startswith("#")]
 CUT = "--- the next command ---"
@@ -45,7 +43,7 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.sub(r"\W+", "-", block[:70]))
-def test_the_lines_of_the_readme_answer_what_it_says(both, block):
+def test_the_lines_of_the_page_answer_what_it_says(both, block):
     receiver, simulator = both
     if "/keys/use" in block:  # as the text before it says
         receiver.process.send_signal(signal.SIGHUP)
