@@ -199,6 +199,43 @@ def test_a_how_to_has_the_form_of_all_others(path):
     assert text.count("```") % 2 == 0
 
 
+# What is said beside the commands of the samples: tried by hand, or of the receiver itself.
+ALSO = (
+    "make image",
+    "docker exec receiver receiver store purge",
+    "docker run --rm --user $ id -g",
+    "journalctl -u receiver@8080",
+    "kubectl get pods",
+    "kubectl logs deployment/receiver",
+    "../../../.venv/bin/receiver keys sealing --directory keys",
+    "cp -r example production",
+    "curl -i http://127.0.0.1:$PORT/api/storage/1/health",
+    "receiver keys check",
+    "receiver config",
+    "install -D -m 0400 /dev/stdin /etc/credstore/receiver-8080.DATABASE_PASSWORD",
+)
+
+
+# The commands of these samples are run by the tests of deploy/ (image, units, manifests, the Java service's way).
+@pytest.mark.parametrize(
+    ("page", "sample"),
+    [
+        ("run-in-a-container", "docker/README.md"),
+        ("run-on-kubernetes", "kubernetes/README.md"),
+        ("run-under-systemd", "systemd/README.md"),
+        ("switch-from-the-java-service", "SWITCHING.md"),
+    ],
+)
+def test_a_page_says_the_commands_of_its_sample(page, sample):
+    def commands(path):
+        return {tuple(words) for line in shell_lines(path.read_text()) for words in simple_commands(line)}
+
+    known = commands(ROOT / "deploy" / sample) | {tuple(words.split()) for words in ALSO}
+    there = commands(DOCS / "how-to" / f"{page}.md")
+    assert there - known == set()
+    assert len(there) > 5
+
+
 def test_every_message_that_is_explained_is_one_of_the_programs():
     text = (DOCS / "how-to" / "troubleshoot.md").read_text()
     assert text.count("| Message |") + text.count("| Line |") == 2

@@ -1,8 +1,10 @@
 """The manual's page on the simulated platform, line by line, against a real receiver and a real simulator."""
 
+import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -69,3 +71,27 @@ def test_the_migrated_states_are_in_the_store_each_once(both):
 def test_the_section_shows_what_it_must():
     for word in ("platform only", "external only", "both at once", "keys/use", "/migrate", '"runs": 1000', "countries"):
         assert any(word in block for block in BLOCKS), word
+
+
+def test_the_commands_of_the_tutorial_save_load_and_show_a_state(tmp_path):
+    """Its steps 5 to 7, at a receiver and a simulator of its own, in one shell."""
+    text = (Path(__file__).parents[1] / "docs/tutorial/first-round-trip.md").read_text()
+    steps = text[text.index("## 5.") : text.index("## 8.")].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    script = "".join(re.findall(r"```sh\n(.*?)```", steps, re.DOTALL))
+    script = script.replace("make conformance", f"{Path(sys.executable).parent}/receiver conformance --only http #")
+    with a_receiver(tmp_path) as receiver, a_simulator(receiver) as simulator:
+        ours = {"DATABASE_URL": f"sqlite:///{tmp_path}/states.db", "STORAGE_KEYS": str(tmp_path / "keys")}
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script.replace("http://127.0.0.1:8090", simulator.url)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env=os.environ | ours,
+        )
+    assert ran.returncode == 0, ran.stderr
+    run_id = ran.stdout.splitlines()[0]
+    assert '"keptBy": ["local"]' in ran.stdout
+    assert ran.stdout.count(run_id) >= 4
+    assert '"compositeId"' in ran.stdout, "the content is shown"
+    assert "conforms" in ran.stdout
