@@ -201,10 +201,10 @@ def caddy_sample(folder: Path, port: int, behind: Sequence[Receiver | Behind], t
         "\tadmin localhost:2019\n": f"\tadmin off\n\thttp_port {port_that_stays()}\n",
         "flow.example.com {\n": f"https://:{port} {{\n\tbind 127.0.0.1\n",
         "\t# tls /etc/caddy/flow.pem /etc/caddy/flow.key\n": f"\ttls {folder}/server.pem {folder}/server.key\n",
-        "\t\t\thealth_port 8081\n": f"\t\t\thealth_port {behind[0].admin}\n",
+        "\thealth_port 8081\n": f"\thealth_port {behind[0].admin}\n",
     }
     for number, one in enumerate([*behind, None][:2], 11):
-        changes[f"\t\t\tto 10.0.0.{number}:8080\n"] = f"\t\t\tto 127.0.0.1:{one.port}\n" if one else ""
+        changes[f"\tto 10.0.0.{number}:8080\n"] = f"\tto 127.0.0.1:{one.port}\n" if one else ""
     return replaced((SAMPLES / "caddy" / "Caddyfile").read_text(), changes)
 
 
