@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from receiver.settings.showing import shown_as
+
 from receiver import logs, metrics, problems, tracing
 from receiver import settings as declared_settings
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
 from receiver.conformance import checks, peer, registry
-from receiver.settings.showing import shown_as
 from receiver.stores import Effect
 
 ROOT = Path(__file__).parents[2]
