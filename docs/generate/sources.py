@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from receiver.settings.showing import shown_as
-
-from receiver import logs, metrics, problems, tracing
+from receiver import problems
 from receiver import settings as declared_settings
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
 from receiver.conformance import checks, peer, registry
-from receiver.stores import Effect
+from receiver.idempotency import Effect
+from receiver.settings.display import shown_as
+from receiver.telemetry import logs, metrics, tracing
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "receiver"
