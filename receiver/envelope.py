@@ -1,6 +1,6 @@
 """Rooms 2 and 4: open and seal the tokens that states travel in (JWE around JWS). No HTTP, no SQL in here.
 
-PROTOCOL, "A state on its way in" and "A state on its way out"; RFC 7516, RFC 7518 sections 4.6 and 5.2.
+Protocol, sections 4, 5 and 6; RFC 7516, RFC 7518 sections 4.6 and 5.2.
 """
 
 import uuid
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import as_ascii, canonical_uuid, told
-from receiver.jwe import decrypt, encrypt
-from receiver.jws import sign_jws, verify_jws
-from receiver.keyring import Key, Keyring
+from receiver.jose.compact import as_ascii, canonical_uuid, told
+from receiver.jose.jwe import decrypt, encrypt
+from receiver.jose.jws import sign_jws, verify_jws
+from receiver.keys.keyring import Key, Keyring
 from receiver.problems import BadRequest, TooLarge
 from receiver.schemas import fault_of, state_claims
 from receiver.signature import ISSUER, is_for_tenant, time_fault
@@ -85,8 +85,8 @@ def seal_state(
 ) -> bytes:
     """Return the reply token of ``state``: signed with ``receiver_key``, encrypted to ``platform_key``.
 
-    ``now`` is in seconds since the epoch; ``compression`` is STORAGE_REPLY_COMPRESSION. Claims: PROTOCOL, "A state on
-    its way out".
+    ``now`` is in seconds since the epoch; ``compression`` is STORAGE_REPLY_COMPRESSION. Claims: protocol,
+    section 6.1.
     """
     compressed = compression == "always" or (compression != "never" and state.content.size <= compression)
     payload = [strictjson.dumps(_reply_claims(state, now))]

@@ -1,4 +1,4 @@
-"""The family of errors, and the one place that makes an error reply (PROTOCOL, "Errors").
+"""The family of errors, and the one place that makes an error reply (protocol, section 8).
 
 | class               | status | when                                                        |
 |---------------------|--------|-------------------------------------------------------------|
@@ -83,7 +83,7 @@ class SignatureRefused(Problem):
 
 
 class ReplayRefused(SignatureRefused):
-    """A ``jti`` was used before, for another method or body (PROTOCOL, "Every call …")."""
+    """A ``jti`` was used before, for another method or body (protocol, section 3.4)."""
 
     reason = "replay"
 
@@ -187,7 +187,7 @@ def phrase_of(status: int) -> str:
 def reply(
     status: int, message: str, uri: str, headers: dict[str, str] | None = None
 ) -> tuple[dict[str, object], int, dict[str, str]]:
-    """Return body, status and headers of an error reply (PROTOCOL, "Errors": field names are fixed).
+    """Return body, status and headers of an error reply (protocol, section 8.1: field names are fixed).
 
     Takes the HTTP ``status``, the public ``message``, the request's path ``uri`` as it was sent, and
     further response ``headers``.

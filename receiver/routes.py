@@ -15,14 +15,15 @@ from flask import Blueprint, Response, current_app, g, request
 from marshmallow import ValidationError
 
 from receiver import body, envelope, signature, strictjson
-from receiver.jose import canonical_uuid
-from receiver.keyring import Keyring
-from receiver.logs import log
+from receiver.idempotency import Effect, Receipt
+from receiver.jose.compact import canonical_uuid
+from receiver.keys.keyring import Keyring
 from receiver.problems import BadRequest, NotFound, SignatureRefused, StoreFull, TooLarge
 from receiver.schemas import fault_of, ids_of, tokens_of
 from receiver.settings import Settings
 from receiver.signature import Caller
-from receiver.stores import Effect, Receipt, Store
+from receiver.stores.contract import Store
+from receiver.telemetry.logs import log
 
 _SMALL = 64 << 10  # bytes of a body that is opened in about the time that its signature takes
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+")  # what absolute-form has before the path

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
-from receiver.jose import canonical_uuid
+from receiver.jose.compact import canonical_uuid
 from receiver.states import Instant
 
 Value = TypeVar("Value")
@@ -122,7 +122,7 @@ class _Contract(Schema):
 
 
 class RequestClaims(_Contract):
-    """Claims of X-ManyWho-Signature (PROTOCOL, "Every call but health …")."""
+    """Claims of X-ManyWho-Signature (protocol, section 3.2)."""
 
     iss = Text(required=True)
     aud = Audience(required=True)
@@ -134,7 +134,7 @@ class RequestClaims(_Contract):
 
 
 class StateClaims(_Contract):
-    """Claims of a state's token (PROTOCOL, "A state on its way in"); attributes are those of State."""
+    """Claims of a state's token (protocol, sections 5.3 and 5.4); attributes are those of State."""
 
     iss = Text(required=True)
     aud = Audience(required=True)

@@ -17,8 +17,8 @@ from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 from nacl.utils import random
 
-from receiver import keytexts
-from receiver.jose import TokenFault, as_ascii, canonical_uuid, decode_base64url
+from receiver.jose import key_texts
+from receiver.jose.compact import TokenFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.problems import StoreDamaged
 from receiver.states import Content, State
 
@@ -135,8 +135,8 @@ def parse_keys(text: str, source: str) -> list[SealingKey]:
     ``source`` is the variable or file that it is from. Raises SealingFault.
     """
     try:
-        return [_parse(one, source) for one in keytexts.jwks_in(text)]
-    except keytexts.NotJwk as fault:
+        return [_parse(one, source) for one in key_texts.jwks_in(text)]
+    except key_texts.NotJwk as fault:
         needed = ": `receiver keys sealing` makes one" if "JWK is needed" in str(fault) else ""
         raise SealingFault(f"{fault}{needed}") from None
 

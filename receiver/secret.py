@@ -1,4 +1,4 @@
-"""Secret: a text that refuses to be printed (PROTOCOL, promise 7)."""
+"""Secret: a text that refuses to be printed (protocol, section 10.7)."""
 
 from dataclasses import dataclass
 

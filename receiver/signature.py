@@ -1,4 +1,4 @@
-"""Room 1: who calls? Headers and the raw path → Caller (PROTOCOL, "Every call but health carries three headers")."""
+"""Room 1: who calls? Headers and the raw path → Caller (protocol, section 3)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from marshmallow import ValidationError
 
 from receiver import strictjson
-from receiver.jose import as_ascii, canonical_uuid, told
-from receiver.jws import verify_jws
-from receiver.keyring import Finder, Key, Keyring
+from receiver.jose.compact import as_ascii, canonical_uuid, told
+from receiver.jose.jws import verify_jws
+from receiver.keys.keyring import Finder, Key, Keyring
 from receiver.problems import BadRequest, SignatureRefused
 from receiver.schemas import fault_of, request_claims
 
@@ -77,7 +77,7 @@ def is_for_tenant(audience: list[str], tenant: str) -> bool:
 def time_fault(claims: Mapping, now: float, skew: float, lifetime: float) -> str | None:
     """Return what is wrong with exp and nbf of ``claims`` at ``now``, or None; all in seconds.
 
-    ``skew`` is granted on exp, on its upper bound ``now + lifetime``, and on nbf (PROTOCOL, "Clock skew").
+    ``skew`` is granted on exp, on its upper bound ``now + lifetime``, and on nbf (protocol, section 3.5).
     """
     if claims["exp"] <= now - skew:
         return _PAST

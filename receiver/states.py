@@ -1,4 +1,4 @@
-"""State: a frozen value with its identity, its times and its content (PROTOCOL, "A state on its way in")."""
+"""State: a frozen value with its identity, its times and its content (protocol, section 5)."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The four calls: tenants, ids, times, batches and the replay binding. Table C of the cases, and A21."""
+"""The four calls: tenants, ids, times, batches and the replay binding. Part C of the cases, and case A21."""
 
 import json
 import os

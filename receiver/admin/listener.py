@@ -16,12 +16,14 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from werkzeug.wrappers import Request, Response
 
-from receiver import app, probes, tls
-from receiver.admin.figures import Figures
-from receiver.admin.tallies import Tallies
-from receiver.keyring import Keyring
-from receiver.lifecycle import Lifecycle
-from receiver.running import RunFolder, shared_memory
+from receiver import bootstrap
+from receiver.admin import readiness
+from receiver.admin.counts import Tallies
+from receiver.admin.metrics import ProcessMetrics
+from receiver.keys.keyring import Keyring
+from receiver.network import tls
+from receiver.process.lifecycle import Lifecycle
+from receiver.process.running import RunFolder, shared_memory
 from receiver.settings import Settings
 from receiver.stores.logins import Logins
 
@@ -73,14 +75,16 @@ class AdminApplication:
         settings = dataclasses.replace(
             self.settings, store_timeout=min(self.settings.store_timeout, _PATIENCE), pool_size=2
         )
-        residents = app.open_residents(settings, self.ring, lambda _place: False, self.logins)
-        prober = probes.Prober(probes.checks(settings, self.ring, residents, self.life))
-        counted = app.open_residents(self.settings, self.ring, lambda _place: False, self.logins)
+        residents = bootstrap.open_residents(settings, self.ring, lambda _place: False, self.logins)
+        prober = readiness.Prober(readiness.checks(settings, self.ring, residents, self.life))
+        counted = bootstrap.open_residents(self.settings, self.ring, lambda _place: False, self.logins)
         tallies = Tallies(counted, settings.tally_every)
         tallies.begin()
         registry = CollectorRegistry()
         registry.register(_Counted(self.folder))
-        registry.register(Figures(settings, self.ring, residents, self.life, prober, tallies, self.terms, self.started))
+        registry.register(
+            ProcessMetrics(settings, self.ring, residents, self.life, prober, tallies, self.terms, self.started)
+        )
         return _Answers(self.life, prober, make_wsgi_app(registry, disable_compression=True))
 
 
@@ -100,7 +104,7 @@ class _Counted(Collector):
 
 
 class _Answers:
-    def __init__(self, life: Lifecycle, prober: probes.Prober, metrics: Callable):
+    def __init__(self, life: Lifecycle, prober: readiness.Prober, metrics: Callable):
         self._life, self._prober, self._metrics = life, prober, metrics
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:

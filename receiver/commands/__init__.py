@@ -10,11 +10,12 @@ import sys
 
 import click
 
-from receiver import __version__, logs, standard_error
+from receiver import __version__
 from receiver.commands import terminal
 from receiver.conformance import printable
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
+from receiver.telemetry import logs, standard_error
 
 EX_CONFIG = 78  # sysexits.h: systemd and people know it as "configuration error"
 EX_TEMPFAIL = 75  # sysexits.h: it may work later; systemd starts it again

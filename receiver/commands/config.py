@@ -5,19 +5,20 @@ import json
 import click
 from tabulate import tabulate
 
-from receiver import app, logs, settings
-from receiver.settings.showing import shown_as, shown_rows
+from receiver import bootstrap, settings
+from receiver.settings.display import shown_as, shown_rows
+from receiver.telemetry import logs
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="Print the table of all settings, as the README shows it.")
+@click.option("--markdown", is_flag=True, help="Print the table of all settings, as the manual shows it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(markdown: bool, as_json: bool) -> None:
     """Show every setting in force and where it came from; secrets are masked."""
     if markdown:
         click.echo(markdown_table())
         return
-    in_force, _ = app.configure()
+    in_force, _ = bootstrap.configure()
     logs.warn(in_force.warnings)
     rows, headers = shown_rows(in_force), ("setting", "value", "from")
     if as_json:

@@ -13,7 +13,7 @@ from receiver.commands.interrupting import Interruption
 from receiver.commands.reaching import tls_context, url_parts
 from receiver.doctor.case import Elsewhere, begin
 from receiver.doctor.direct import Way
-from receiver.doctor.examination import Wanted, examine
+from receiver.doctor.examination import Options, examine
 from receiver.doctor.findings import FAIL, OK, as_json, as_text, gravest
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -56,7 +56,7 @@ def doctor(
         case = begin(pid)
     except Elsewhere as cause:
         raise click.ClickException(str(cause)) from None
-    wanted = Wanted(way, url.rstrip("/") if url else None, roundtrip, str(tenant) if tenant else None)
+    wanted = Options(way, url.rstrip("/") if url else None, roundtrip, str(tenant) if tenant else None)
     findings = examine(case, wanted)
     click.echo(json.dumps(as_json(findings), indent=1) if as_json_ else as_text(findings))
     verdict = gravest(findings)

@@ -12,7 +12,7 @@ import click
 
 from receiver import strictjson
 from receiver.conformance.printable import visible
-from receiver.running import base_of, services
+from receiver.process.running import base_of, services
 from receiver.settings import Settings, SettingsMistakes, read
 
 _PATIENCE = 5.0  # seconds; a check has three

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import click
 
-from receiver import app, files, keyring, logs, passphrase, settings
+from receiver import bootstrap, files, settings
 from receiver.commands.keys_sealing import sealing
 from receiver.commands.tables import fitted
 from receiver.conformance.printable import visible
-from receiver.jose import canonical_uuid
-from receiver.keyring import KeyFault, Keyring
+from receiver.jose.compact import canonical_uuid
+from receiver.keys import keyring, passphrase
+from receiver.keys.keyring import KeyFault, Keyring
+from receiver.keys.usage import Uses
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
 from receiver.settings import Settings, SettingsMistakes
-from receiver.uses import Uses
+from receiver.telemetry import logs
 
 _PATIENCE = 2.0  # seconds for a store that only says when keys were used
 _UNITS = {"d": 86400, "h": 3600, "min": 60}
@@ -66,7 +68,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_as_json
 def list_keys(as_json: bool) -> None:
     """List the keys in force: whose they are, their age and last use, RFC 7638 thumbprint and where they came from."""
-    declared, ring = app.configure()
+    declared, ring = bootstrap.configure()
     click.echo(shown(ring, as_json, _uses_in(declared, ring)))
 
 
@@ -74,7 +76,7 @@ def list_keys(as_json: bool) -> None:
 @_as_json
 def check(as_json: bool) -> None:
     """Check the keys of the environment and the directory; name everything that is wrong with them."""
-    ring = app.configure()[1]
+    ring = bootstrap.configure()[1]
     for line in ring.exposed:
         click.echo(f"warning: {line}", err=True)
     click.echo(shown(ring, as_json))
@@ -84,7 +86,7 @@ def _uses_in(declared: Settings, ring: Keyring) -> Uses | None:
     """Return when each key was used, as the store keeps it; None, and a word about it, when that cannot be asked."""
     hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
     try:
-        with contextlib.closing(app.open_configured(hurried, ring, lambda _place: False)) as store:
+        with contextlib.closing(bootstrap.open_configured(hurried, ring, lambda _place: False)) as store:
             return store.key_uses()
     except Problem as cause:
         click.echo(f"when keys were used is not known now: {logs.escape(str(cause))}", err=True)

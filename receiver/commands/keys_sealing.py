@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from receiver import app, keyring, settings
+from receiver import bootstrap, settings
+from receiver.keys import keyring
 from receiver.problems import Problem
 from receiver.sealing import generate
 from receiver.stores.filesystem.durable import make_folder, sync_folder, write_file
@@ -67,7 +68,7 @@ def _clear_stores(declared: settings.Settings, ring: keyring.Keyring) -> list[st
     hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
     found = []
     for resident in declared.residents.values():
-        with suppress(Problem), closing(app.open_place(resident.place, hurried, ring, create=False)) as store:
+        with suppress(Problem), closing(bootstrap.open_place(resident.place, hurried, ring, create=False)) as store:
             if store.is_clear():
                 found.append(resident.variable)
     return found

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 import click
 
-from receiver import __version__, app, logs, standard_error
+from receiver import __version__, bootstrap
 from receiver.commands import EX_TEMPFAIL
 from receiver.commands.keys import ago, key_rows, key_table
 from receiver.commands.tables import columns
-from receiver.keyring import Keyring
-from receiver.listeners import AddressTaken
-from receiver.preparing import prepare_stores
-from receiver.server import Server
-from receiver.settings import Resident, Settings
+from receiver.keys.keyring import Keyring
+from receiver.network.listeners import AddressTaken
+from receiver.server.application import Server
+from receiver.server.preparing import prepare_stores
+from receiver.settings import Settings, TenantStore
+from receiver.telemetry import logs, standard_error
 
 _AS_ROOT = (
     "runs as root, and needs nothing that only root may: give it a user of its own (systemd: User=receiver,"
@@ -28,7 +29,7 @@ _AS_ROOT = (
 def serve() -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     standard_error.install()
-    settings, keyring = app.configure()
+    settings, keyring = bootstrap.configure()
     logs.configure(settings.log_level, settings.log_format)
     logs.warn((*settings.warnings, *keyring.exposed))
     if os.geteuid() == 0:
@@ -51,7 +52,7 @@ def serve() -> None:
 
 
 def banner(
-    settings: Settings, keyring: Keyring, addresses: list[str], admin: str | None, waiting: Sequence[Resident] = ()
+    settings: Settings, keyring: Keyring, addresses: list[str], admin: str | None, waiting: Sequence[TenantStore] = ()
 ) -> str:
     """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try.
 
@@ -106,7 +107,7 @@ def _try_next(url: str) -> list[str]:
     ]
 
 
-def _not_ready(waiting: Sequence[Resident]) -> list[str]:
+def _not_ready(waiting: Sequence[TenantStore]) -> list[str]:
     return [
         *(f"  The store of {one.variable} does not answer: {one.place}." for one in waiting),
         "  Its calls get 503 until it does; no restart is needed then. To see what is wrong:",

@@ -11,20 +11,21 @@ from uuid import UUID
 import click
 from tabulate import tabulate
 
-from receiver import app
+from receiver import bootstrap
 from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import StoreUrl, copy
 from receiver.commands.store_reseal import reseal
 from receiver.commands.tables import columns, counted, fitted
 from receiver.conformance.printable import visible
-from receiver.keyring import Keyring
+from receiver.keys.keyring import Keyring
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.states import Instant, Summary, metadata_of
-from receiver.stores import Store, open_store
+from receiver.stores import open_store
+from receiver.stores.contract import Store
 from receiver.stores.tally import tallies
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 _NOTHING = "there are no states"
 _DELETED_AT_ONCE = 5000  # each within STORAGE_STORE_TIMEOUT
@@ -44,13 +45,13 @@ store.add_command(reseal)
 
 
 @contextlib.contextmanager
-def _opened(place: Place | None, contents: bool = False) -> Iterator[Store]:
+def _opened(place: StoreURL | None, contents: bool = False) -> Iterator[Store]:
     """Yield the store that is meant; its sealing keys are needed, and read, only for ``contents``."""
-    settings, ring = app.configure_contents() if contents else (app.configure_stores(), Keyring())
+    settings, ring = bootstrap.configure_contents() if contents else (bootstrap.configure_stores(), Keyring())
     opened = (
-        app.open_place(place, settings, ring, create=False)
+        bootstrap.open_place(place, settings, ring, create=False)
         if place
-        else app.open_configured(settings, ring, lambda _place: False)
+        else bootstrap.open_configured(settings, ring, lambda _place: False)
     )
     with contextlib.closing(opened):
         yield opened
@@ -69,7 +70,7 @@ def purge(as_json: bool) -> None:
 @_tenant
 @_url
 @_json
-def stats(tenant: UUID | None, url: Place | None, as_json: bool) -> None:
+def stats(tenant: UUID | None, url: StoreURL | None, as_json: bool) -> None:
     """Count states, bytes and expired ones; oldest and newest updatedAt; tenant by tenant.
 
     Content bytes are what the platform sent: not known for a tenant with sealed states. Stored bytes are what the store
@@ -87,7 +88,7 @@ def stats(tenant: UUID | None, url: Place | None, as_json: bool) -> None:
 @click.argument("tenant", type=click.UUID)
 @_url
 @_json
-def list_states(tenant: UUID, url: Place | None, as_json: bool) -> None:
+def list_states(tenant: UUID, url: StoreURL | None, as_json: bool) -> None:
     """List the states of TENANT: id, updatedAt, expiresAt, bytes of content and as stored."""
     with _opened(url) as opened:
         found = opened.summaries(str(tenant))
@@ -143,7 +144,7 @@ def _utc(instant: Instant) -> str:
 @click.option("--content", "with_content", is_flag=True, help="Show the content too: it may be personal data.")
 @_url
 @_json
-def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json: bool) -> None:
+def show(tenant: UUID, id: UUID, with_content: bool, url: StoreURL | None, as_json: bool) -> None:
     """Show what is known of the state ID of TENANT."""
     with _opened(url, contents=True) as opened:
         state = opened.find(str(tenant), str(id))
@@ -170,7 +171,9 @@ def show(tenant: UUID, id: UUID, with_content: bool, url: Place | None, as_json:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_url
 @_json
-def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url: Place | None, as_json: bool) -> None:
+def delete(
+    tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url: StoreURL | None, as_json: bool
+) -> None:
     """Delete the states IDS of TENANT, or all of them."""
     if bool(ids) == all_of_it:
         raise click.UsageError("name the ids, or give --all")
@@ -187,7 +190,7 @@ def delete(tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url:
 @_json
 def residency(as_json: bool) -> None:
     """Print where each tenant's states lie. Ends with 1 when some lie where they should not, or a store is silent."""
-    settings = app.configure_stores()
+    settings = bootstrap.configure_stores()
     rows = [row for place in settings.places for row in _residency_of(settings, place)]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -196,7 +199,7 @@ def residency(as_json: bool) -> None:
     sys.exit(0 if all(row["verdict"] in ("at home", "empty") for row in rows) else 1)
 
 
-def _residency_of(settings: Settings, place: Place) -> list[dict[str, object]]:
+def _residency_of(settings: Settings, place: StoreURL) -> list[dict[str, object]]:
     """Return a row for each tenant that has states in the store at ``place``, or ought to."""
     residents = {tenant: one for tenant, one in settings.residents.items() if one.place.identity == place.identity}
     try:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from receiver import app, logs
+from receiver import bootstrap
 from receiver.commands.asking import confirm
 from receiver.commands.store_copy import StoreUrl
 from receiver.commands.tables import counted
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
+from receiver.telemetry import logs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--check-back", is_flag=True, help="Find the states that stop the way back, once it is adopted.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or what --check-back found, as JSON.")
-def adopt(url: Place | None, yes: bool, only_plan: bool, check_back: bool, as_json: bool) -> None:
+def adopt(url: StoreURL | None, yes: bool, only_plan: bool, check_back: bool, as_json: bool) -> None:
     """Take over the states table that the Java service made in a database.
 
     Shows the statements that it will run and those of the way back, then asks. Stop the Java service and make a
@@ -33,7 +34,7 @@ def adopt(url: Place | None, yes: bool, only_plan: bool, check_back: bool, as_js
     """
     if check_back and (yes or only_plan):
         raise click.UsageError("--check-back goes with neither --plan nor --yes")
-    settings = app.configure_stores()
+    settings = bootstrap.configure_stores()
     place = url or settings.place
     if place.path:
         raise click.ClickException(f"{place}: the Java service kept its states in a database server")
@@ -61,7 +62,7 @@ def adopt(url: Place | None, yes: bool, only_plan: bool, check_back: bool, as_js
     click.echo(f"{counted(found.states, 'state')} adopted; `receiver serve` answers them now", err=as_json)
 
 
-def _show(found: "Plan", place: Place) -> None:
+def _show(found: "Plan", place: StoreURL) -> None:
     click.echo(
         f"{place}\n\nThe states table of the Java service holds {counted(found.states, 'state')}. To adopt it:\n"
     )
@@ -88,7 +89,7 @@ def _print_obstacles(found: "Plan") -> None:
         click.echo(logs.escape(line), err=True)  # an id that is no UUID may be anything
 
 
-def _check_back(engine: "Engine", place: Place, as_json: bool) -> int:
+def _check_back(engine: "Engine", place: StoreURL, as_json: bool) -> int:
     """Print which states stop the way back; return the exit status."""
     from receiver.stores.sql import way_back  # noqa: PLC0415 - see adopt
 

@@ -8,22 +8,23 @@ from uuid import UUID
 
 import click
 
-from receiver import app, files
+from receiver import bootstrap, files
 from receiver.commands.progress import progress
 from receiver.commands.tables import fitted
 from receiver.conformance.printable import visible
-from receiver.stores import OnDamage, Store, transfer
-from receiver.stores.urls import Place, parse
+from receiver.stores import copying
+from receiver.stores.contract import OnDamage, Store
+from receiver.stores.urls.store_url import StoreURL, parse
 
 
 class StoreUrl(click.ParamType):
-    """The URL of a store, or @FILE that holds it → Place. The list of processes shows what is typed here."""
+    """The URL of a store, or @FILE that holds it → StoreURL. The list of processes shows what is typed here."""
 
     name = "url"
 
     def convert(self, value, param, ctx):
-        """Return the Place of ``value``, or fail as click does, without repeating it."""
-        if isinstance(value, Place):
+        """Return the StoreURL of ``value``, or fail as click does, without repeating it."""
+        if isinstance(value, StoreURL):
             return value
         try:
             return parse(files.read_text(value[1:]).strip() if value.startswith("@") else value)
@@ -36,19 +37,21 @@ class StoreUrl(click.ParamType):
 @click.option("--to", "target", type=StoreUrl(), required=True, help="The store to fill; made where it is missing.")
 @click.option("--tenant", type=click.UUID, help="UUID of the one tenant whose states are copied.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool) -> None:
+def copy(source: StoreURL | None, target: StoreURL, tenant: UUID | None, as_json: bool) -> None:
     """Copy all states into another store, and compare both to the last byte.
 
     The newer of two wins in the target. May be broken off and run again, and while either is in use. A URL may be
     given as @FILE, the path of a file that holds it: nobody else sees its password then.
     """
-    settings, ring = app.configure_contents()
+    settings, ring = bootstrap.configure_contents()
     source = source or settings.place
     if source.identity == target.identity:
         raise click.UsageError("--from and --to name the same store")
     with (
-        contextlib.closing(app.open_place(source, replace(settings, clear_states="read"), ring, create=False)) as here,
-        contextlib.closing(app.open_place(target, settings, ring)) as there,
+        contextlib.closing(
+            bootstrap.open_place(source, replace(settings, clear_states="read"), ring, create=False)
+        ) as here,
+        contextlib.closing(bootstrap.open_place(target, settings, ring)) as there,
     ):
         here.ping()
         if tenant and next(here.summaries(str(tenant)), None) is None:
@@ -60,19 +63,19 @@ def copy(source: Place | None, target: Place, tenant: UUID | None, as_json: bool
     sys.exit(0 if all(one.is_complete for one in verdicts) and not damaged else 1)
 
 
-def _run(source: Store, target: Store, tenant: str | None, on_damage: OnDamage) -> list[transfer.Copied]:
+def _run(source: Store, target: Store, tenant: str | None, on_damage: OnDamage) -> list[copying.Copied]:
     total = sum(1 for _ in source.summaries(tenant, on_damage))
     with progress("copying", total) as step:
-        copied = transfer.copy(source, target, tenant, step, on_damage)
+        copied = copying.copy(source, target, tenant, step, on_damage)
     verdicts = []
     with progress("comparing", total) as step:
-        for verdict in transfer.compare(source, target, tenant, step, on_damage):
+        for verdict in copying.compare(source, target, tenant, step, on_damage):
             verdict.copied = copied.get(verdict.tenant, 0)
             verdicts.append(verdict)
     return verdicts
 
 
-def _report(verdicts: list[transfer.Copied], source: str, target: str, damaged: list[str], as_json: bool) -> None:
+def _report(verdicts: list[copying.Copied], source: str, target: str, damaged: list[str], as_json: bool) -> None:
     rows = [
         {
             "tenant": one.tenant,

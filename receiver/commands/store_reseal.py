@@ -9,17 +9,17 @@ from uuid import UUID
 
 import click
 
-from receiver import app
+from receiver import bootstrap
 from receiver.commands.keys_sealing import moment
 from receiver.commands.progress import progress
 from receiver.commands.tables import counted
 from receiver.conformance.printable import visible
-from receiver.keyring import Keyring
+from receiver.keys.keyring import Keyring
 from receiver.problems import Problem
 from receiver.settings import Settings
 from receiver.stores import resealing
 from receiver.stores.sealed import Sealed
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 
 @click.command()
@@ -37,7 +37,7 @@ def reseal(opening: bool, tenant: UUID | None, stopped: bool, no_compact: bool, 
     meanwhile. A key that was in use a moment ago is waited for, half a minute, so that afterwards none of the old ones
     is needed. Ends with 1 when a content could not be opened, or is left.
     """
-    settings, ring = app.configure_contents()
+    settings, ring = bootstrap.configure_contents()
     if not ring.sealing:
         raise click.UsageError("there is no sealing key: put one into STORAGE_SEALING_KEY or into STORAGE_KEYS")
     refuses_clear = settings.clear_states == "refuse" and not opening
@@ -68,9 +68,9 @@ class _Work:
     compact: bool
     refuses_clear: bool
 
-    def reseal(self, place: Place) -> dict[str, object]:
+    def reseal(self, place: StoreURL) -> dict[str, object]:
         """Reseal the store at ``place``; return what came of it as plain values."""
-        with contextlib.closing(app.open_place(place, self.settings, self.ring, create=False)) as store:
+        with contextlib.closing(bootstrap.open_place(place, self.settings, self.ring, create=False)) as store:
             try:
                 if self.would_lock_out(store):
                     return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": _LOCKED_OUT}

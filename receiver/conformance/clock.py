@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from receiver.mock_platform.client import Answer
 
-SKEW = 30  # seconds that the contract grants: PROTOCOL, "Clock skew"
+SKEW = 30  # seconds that the contract grants: protocol, section 3.5
 _UNSURE = 2  # seconds: Date has whole ones, and the answer was under way
 
 

@@ -1,6 +1,6 @@
 """What the Java service is known to do otherwise: a table, with how a failure is recognised as just that.
 
-Sources: PROTOCOL, "Seen with the Java service itself", and what it marks **ours**; `deploy/SWITCHING.md`.
+Sources: protocol, section 9, and what that page marks **Own**; `deploy/SWITCHING.md`.
 No check of level must stands here: the Java service passes all of those.
 """
 

@@ -75,7 +75,8 @@ def markdown_table() -> str:
         "Made by `receiver conformance --markdown`. **must** is what the platform relies on and the Java "
         "implementation does too, **should** is what a careful receiver does beyond. Checks of level must compare "
         "contents as JSON values and times by whole seconds: more does not come through every database of the Java "
-        "implementation.",
+        'implementation. A source such as A17 is a row of the manual\'s table of cases; "protocol, section 3.2" is a '
+        "section of its page on the wire protocol.",
         f"{len(CHECKS)} checks: {counts}.",
         "",
         "| check | level | what and why | source |",

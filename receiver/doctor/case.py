@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from receiver import keyring
 from receiver.doctor import eyes
-from receiver.keyring import Keyring
-from receiver.running import Service, base_of, services
+from receiver.keys import keyring
+from receiver.keys.keyring import Keyring
+from receiver.process.running import Service, base_of, services
 from receiver.settings import Settings, read
 
 _OF_STORE = ("DATABASE_URL", "JDBC_DATABASE_URL", "DATABASE_USERNAME", "DATABASE_PASSWORD")

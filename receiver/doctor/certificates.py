@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
-from receiver import tls
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, warn
+from receiver.network import tls
 from receiver.settings import Settings
 
 SUBJECT = "tls"

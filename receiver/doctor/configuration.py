@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from receiver.addresses import Networks, address_of
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, warn
-from receiver.logs import escape
+from receiver.network.addresses import Networks, address_of
 from receiver.settings import Settings
-from receiver.settings.showing import DEFAULT, shown_rows
-from receiver.stores.urls import SERVERS
+from receiver.settings.display import DEFAULT, shown_rows
+from receiver.stores.urls.store_url import SERVERS
+from receiver.telemetry.logs import escape
 
 SUBJECT = "settings"
 _UNKNOWN = re.compile(r"(?P<name>.+): there is no such setting; the nearest is (?P<nearest>\w+(?:-\w+)*)")

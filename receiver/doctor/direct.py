@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from receiver.addresses import Gate
 from receiver.doctor.case import Case
 from receiver.doctor.findings import told_cause
 from receiver.doctor.line import Line
 from receiver.mock_platform.keys import StoreKeys
+from receiver.network.addresses import AccessPolicy
 
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: that it has expired is told elsewhere
 # What listens on all addresses is reached by these; where IPv6 is turned off, "::" still is, and answers on IPv4 alone.
@@ -49,7 +49,7 @@ def direct(case: Case, way: Way, tenant: str, keys: StoreKeys) -> Line:
     if not addresses:
         raise Closed("the receiver listens on a Unix socket only", "name its public address: --url https://...")
     parts = urlsplit(addresses[0])
-    host = _host(parts.hostname, parts.port, Gate(settings.allow_from, settings.trusted_proxies))
+    host = _host(parts.hostname, parts.port, AccessPolicy(settings.allow_from, settings.trusted_proxies))
     secure = parts.scheme == "https"
     if secure and settings.tls_client_ca and not way.identified:
         raise Closed("the receiver asks for a client certificate", "--client-cert FILE --client-key FILE")
@@ -57,7 +57,7 @@ def direct(case: Case, way: Way, tenant: str, keys: StoreKeys) -> Line:
     return Line(f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{parts.port}", tenant, keys, context)
 
 
-def _host(hostname: str, port: int, gate: Gate) -> str:
+def _host(hostname: str, port: int, gate: AccessPolicy) -> str:
     """Return the address by which this machine reaches ``hostname``, one that ``gate`` admits; raises Closed."""
     hosts = _LOOPBACK.get(hostname, (hostname,))
     admitted = [host for host in hosts if gate.admits(host, "", False)]

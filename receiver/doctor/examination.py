@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Options:
     """What is asked for: the public ``url``, if any, by which ``way``; a ``roundtrip``, perhaps for ``tenant``."""
 
     way: Way
@@ -24,12 +24,12 @@ class Wanted:
     tenant: str | None = None
 
 
-def examine(case: Case, wanted: Wanted) -> list[Finding]:
+def examine(case: Case, wanted: Options) -> list[Finding]:
     """Return what there is to say of ``case``."""
     return list(_findings(case, wanted))
 
 
-def _findings(case: Case, wanted: Wanted) -> Iterator[Finding]:
+def _findings(case: Case, wanted: Options) -> Iterator[Finding]:
     examined: list[stores.Examined] = []
     if case.has_store:
         yield from _guarded("store", lambda: examined.extend(stores.examine(case.settings, case.ring)))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from receiver import __version__
-from receiver.logs import escape
+from receiver.telemetry.logs import escape
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _GRAVITY = {FAIL: 0, WARN: 1, OK: 2}

@@ -5,15 +5,14 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator
 
-from receiver import keysources
 from receiver.commands.keys import ago
 from receiver.doctor.case import Case
 from receiver.doctor.configuration import is_loopback
 from receiver.doctor.findings import Finding, fail, ok, warn
-from receiver.keyring import ROLES, Key, Keyring
-from receiver.keysources import Entry
-from receiver.settings import Settings
-from receiver.uses import Uses
+from receiver.keys.keyring import ROLES, Key, Keyring
+from receiver.keys.usage import Uses
+from receiver.settings import Settings, key_sources
+from receiver.settings.key_sources import Entry
 
 SUBJECT = "keys"
 _DAY = 86_400
@@ -81,7 +80,7 @@ def _summary(ring: Keyring, uses: Uses, now: float) -> str:
 def _private_halves(settings: Settings) -> Iterator[Finding]:
     """Yield where the platform's private half lies, with which anybody is the platform."""
     shared = settings.keys == settings.credentials
-    for entry in keysources.entries(settings.key_texts, settings.paths, settings.keys, shared):
+    for entry in key_sources.entries(settings.key_texts, settings.paths, settings.keys, shared):
         if isinstance(entry, Entry) and entry.role == "platform" and '"d"' in entry.text.text:
             told = f"{entry.source} holds the platform's private half, which the receiver never needs"
             yield warn(SUBJECT, told, f"leave only the public half there, without the member d: {entry.source}")

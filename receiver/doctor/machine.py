@@ -18,8 +18,8 @@ from receiver import __version__
 from receiver.doctor.case import Case
 from receiver.doctor.configuration import is_in_container
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
-from receiver.running import base_of
-from receiver.stores.urls import Place
+from receiver.process.running import base_of
+from receiver.stores.urls.store_url import StoreURL
 
 _AMPLE = 4  # times STORAGE_MIN_FREE, below which somebody should think of it
 _ROOM_TO_RUN = 8 << 20  # bytes that metrics and the trial's keys take at most
@@ -66,7 +66,7 @@ def _size(count: int) -> str:
     return f"{count >> 30} GiB" if count >= 10 << 30 else f"{count >> 20} MiB"
 
 
-def _mend_of(place: Place) -> str:
+def _mend_of(place: StoreURL) -> str:
     return f"receiver store purge, or more room: df -h {shlex.quote(os.path.dirname(os.path.abspath(place.path)))}"
 
 

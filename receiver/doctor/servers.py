@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterator
 
-from receiver.addresses import Networks, address_of
 from receiver.doctor.findings import Finding, fail, warn
+from receiver.network.addresses import Networks, address_of
 from receiver.settings import Settings
 from receiver.stores.sql.inspection import Said
 from receiver.stores.sql.upgrade import HEAD
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 SUBJECT = "store"
 _SMALL = 16 << 20  # bytes of a statement, the least that servers allow by default
@@ -36,7 +36,7 @@ def outdated(said: Said) -> str:
     return f"the schema is {said.revision}, and this program needs {HEAD}" if older else ""
 
 
-def judged(said: Said, place: Place, settings: Settings, whose: str) -> Iterator[Finding]:
+def judged(said: Said, place: StoreURL, settings: Settings, whose: str) -> Iterator[Finding]:
     """Yield what is odd about the server of ``place``; ``whose`` begins each line of a tenant's own."""
     yield from _durability(said.variables, whose)
     if place.kind in _SURE and not _is_verified(place):
@@ -71,7 +71,7 @@ def _durability(variables: dict[str, str], whose: str) -> Iterator[Finding]:
         yield warn(SUBJECT, told, "SET GLOBAL sync_binlog = 1, and in the server's configuration")
 
 
-def _is_verified(place: Place) -> bool:
+def _is_verified(place: StoreURL) -> bool:
     """Tell whether the server is on this machine, or has to prove by a certificate that it is the one that is meant."""
     if all(_is_here(name) for name, _ in place.hosts):
         return True

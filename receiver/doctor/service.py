@@ -7,14 +7,15 @@ from contextlib import suppress
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver import __version__, tls
+from receiver import __version__
 from receiver.commands.health import ask, fetch
 from receiver.commands.keys import ago
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
-from receiver.running import Service, base_of
+from receiver.network import tls
+from receiver.process.running import Service, base_of
 from receiver.settings import Settings, declared, read
-from receiver.stores.urls import SERVERS
+from receiver.stores.urls.store_url import SERVERS
 
 SUBJECT = "service"
 _TAKES = 30.0  # seconds within which a running receiver takes files that have changed
@@ -26,7 +27,7 @@ _MENDS = {
     "workers": "look into its log: a worker that ends is told there",
     "log": "start or unblock what reads the receiver's standard error, or make room on the disk of its log",
 }
-Figures = dict[str, list[tuple[dict[str, str], float]]]  # name → labels and value of each
+ProcessMetrics = dict[str, list[tuple[dict[str, str], float]]]  # name → labels and value of each
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -100,7 +101,7 @@ def _of_figures(case: Case, service: Service) -> Iterator[Finding]:
         yield warn(SUBJECT, told, f"kill -HUP {service.pid}, and look into its log for why it kept the old one")
 
 
-def _figures(service: Service) -> Figures:
+def _figures(service: Service) -> ProcessMetrics:
     status, text = fetch(service.admin, "/metrics")
     if status != 200:
         raise ValueError("no figures")
@@ -113,7 +114,7 @@ def _figures(service: Service) -> Figures:
         raise ValueError("no figures") from cause
 
 
-def _other_keys(case: Case, service: Service, figures: Figures) -> Iterator[Finding]:
+def _other_keys(case: Case, service: Service, figures: ProcessMetrics) -> Iterator[Finding]:
     """Yield the keys that lie here and are not in force, and the other way round; figures tell those with an age."""
     in_force = {(one["role"], one["kid"]) for one, _ in figures.get("receiver_key_made_timestamp_seconds", [])}
     ring = case.ring

@@ -20,14 +20,15 @@ from sqlite_utils.utils import sqlite3
 from receiver.doctor.case import Case
 from receiver.doctor.clock import Offset
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
-from receiver.keyring import Keyring
+from receiver.keys.keyring import Keyring
 from receiver.problems import Problem, StoreMisplaced
-from receiver.settings import Resident, Settings
-from receiver.stores import Store, open_store
+from receiver.settings import Settings, TenantStore
+from receiver.stores import open_store
+from receiver.stores.contract import Store
 from receiver.stores.filesystem.formats import MARK
 from receiver.stores.sealed import ROLE, Sealed
 from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.stores.urls import SERVERS, Place
+from receiver.stores.urls.store_url import SERVERS, StoreURL
 
 SUBJECT = "store"
 _PATIENCE = 5.0  # seconds; somebody waits at a terminal
@@ -59,7 +60,7 @@ class Examined:
     Of a database server there are its ``version``, what is ``odd`` about it, and its clock's ``offset``.
     """
 
-    resident: Resident
+    resident: TenantStore
     tenants: tuple[str, ...] = ()
     problem: Problem | None = None
     seconds: float = 0.0
@@ -72,7 +73,7 @@ class Examined:
     offset: Offset | None = None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StoreURL:
         """Where it lies."""
         return self.resident.place
 
@@ -191,7 +192,7 @@ def _judged(one: Examined, runs: bool) -> Iterator[Finding]:
         yield ok(SUBJECT, told + (f", server {one.version}" if one.version else ""))
 
 
-def _mend_of(cause: str, place: Place) -> str:
+def _mend_of(cause: str, place: StoreURL) -> str:
     if match := _OWNED.search(cause):
         return match[1]
     folder = os.path.dirname(os.path.abspath(place.path)) if place.kind == "sqlite" else place.path
@@ -205,7 +206,7 @@ def _mend_of(cause: str, place: Place) -> str:
     return f"look at it: ls -la {shlex.quote(folder)}"
 
 
-def _sqlite(place: Place) -> Iterator[Finding]:
+def _sqlite(place: StoreURL) -> Iterator[Finding]:
     """Yield what is special about SQLite: its version, and who may read its file."""
     if sqlite3.sqlite_version_info < _FIXED:
         least = ".".join(map(str, _FIXED))

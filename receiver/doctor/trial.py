@@ -1,4 +1,4 @@
-"""A throw-away pair of keys that a running receiver accepts for as long as a trial lasts (receiver.running)."""
+"""A throw-away pair of keys that a running receiver accepts for as long as a trial lasts (receiver.process.running)."""
 
 import contextlib
 import json
@@ -6,9 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 
-from receiver import files, folders
+from receiver import files
 from receiver.mock_platform.keys import StoreKeys
-from receiver.running import Service
+from receiver.process import folders
+from receiver.process.running import Service
 
 _FOLDER = 0o700
 

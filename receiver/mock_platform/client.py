@@ -56,7 +56,7 @@ class Client:
         return tokens.open_reply(answer.json["token"], self.tenant, id, self.keys)
 
     def save(self, *states: dict, **how: object) -> Answer:
-        """Save ``states`` (dicts of the claims of PROTOCOL's table); ``how`` as for ``tokens.seal``."""
+        """Save ``states`` (dicts of the claims of protocol, section 5.4); ``how`` as for ``tokens.seal``."""
         return self.post([{"token": tokens.seal_state(state, self.keys, **how)} for state in states])
 
     def post(self, body: object) -> Answer:

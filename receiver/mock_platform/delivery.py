@@ -74,7 +74,7 @@ class Line:
         self._late: dict[str, dict] = {}
 
     def save(self, states: Sequence[dict]) -> None:
-        """Save ``states`` (claims of PROTOCOL's table); raises Undelivered. May let older ones arrive after."""
+        """Save ``states`` (claims of protocol, section 5.4); raises Undelivered. May let older ones arrive after."""
         self._save(states, "")
         self.deliver_late([state["id"] for state in states])
         for state in states:

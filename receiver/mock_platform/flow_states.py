@@ -126,7 +126,7 @@ class FlowRun:
         return self.elements[self.current] == ELEMENTS[-1]
 
     def state(self) -> dict:
-        """Return the claims of PROTOCOL's table for the state as it is now."""
+        """Return the claims of protocol, section 5.4, for the state as it is now."""
         return {
             "id": self.id,
             "tenant": self.tenant,

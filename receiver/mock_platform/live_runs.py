@@ -136,5 +136,5 @@ class LiveRun(FlowRun):
         return super().document() | {name: value for name, value in more.items() if value}
 
     def state(self) -> dict:
-        """Return the claims of PROTOCOL's table for the run as it is now."""
+        """Return the claims of protocol, section 5.4, for the run as it is now."""
         return super().state() | {"currentUser": self.actor or self.user, "expiresAt": self.expires_at}

@@ -1,4 +1,4 @@
-"""Tenants and stores as the platform keeps them (PROTOCOL, "Who holds what")."""
+"""Tenants and stores as the platform keeps them (protocol, section 1)."""
 
 import uuid
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the platform signs and seals, and what it makes of a reply (PROTOCOL, all token sections)."""
+"""What the platform signs and seals, and what it makes of a reply (protocol, sections 3, 4, 5 and 6)."""
 
 import json
 import time
@@ -50,7 +50,7 @@ def request_claims(tenant: str, path: str, now: float | None = None) -> dict:
 
 
 def state_claims(state: dict, now: float | None = None) -> dict:
-    """Return the claims of a state's token. ``state`` holds the claims of PROTOCOL's table, content included."""
+    """Return the claims of a state's token. ``state`` holds the claims of protocol, section 5.4, content included."""
     now = int(time.time() if now is None else now)
     return {
         "iss": "manywho",

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from receiver.secret import Secret
-from receiver.settings import options
-from receiver.settings.residents import Resident
-from receiver.stores import urls
-from receiver.stores.urls import Place
+from receiver.settings import parsers
+from receiver.settings.tenant_stores import TenantStore
+from receiver.stores.urls import store_url
+from receiver.stores.urls.store_url import StoreURL
 
 
 class Decided:
@@ -20,13 +20,13 @@ class Decided:
     bind: str
     region: str
     sources: Mapping[str, str]
-    tenant_stores: Mapping[str, Resident]
+    tenant_stores: Mapping[str, TenantStore]
 
     @property
     def listen(self) -> str:
         """The address to listen on: STORAGE_BIND, else PORT on all addresses, else the default."""
         if "port" in self.sources and "bind" not in self.sources:
-            return options.every_address(self.port)
+            return parsers.every_address(self.port)
         return self.bind
 
     @property
@@ -40,9 +40,9 @@ class Decided:
         return (self.jdbc_database_url if self._jdbc_decides else self.database_url).text
 
     @property
-    def place(self) -> Place:
+    def place(self) -> StoreURL:
         """Where states are kept: ``store_url``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
-        return urls.parse(self.store_url).with_credentials(self.database_username, self.database_password.text)
+        return store_url.parse(self.store_url).with_credentials(self.database_username, self.database_password.text)
 
     @property
     def store_variable(self) -> str:
@@ -50,12 +50,12 @@ class Decided:
         return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
 
     @property
-    def residents(self) -> dict[str | None, Resident]:
+    def residents(self) -> dict[str | None, TenantStore]:
         """All stores: that of the rest under None, then those of tenants that have one of their own."""
-        return {None: Resident(self.store_variable, self.place, self.region), **self.tenant_stores}
+        return {None: TenantStore(self.store_variable, self.place, self.region), **self.tenant_stores}
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[StoreURL]:
         """The place of each store once, though several tenants may share it."""
         return list({resident.place.identity: resident.place for resident in self.residents.values()}.values())
 

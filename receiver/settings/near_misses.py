@@ -17,11 +17,11 @@ from functools import cache
 from typing import NamedTuple
 
 from receiver import files
-from receiver.keysources import kid_in_name
-from receiver.settings import options
+from receiver.settings import parsers
+from receiver.settings.key_sources import kid_in_name
 from receiver.settings.table import Settings, declared
-from receiver.stores import urls
-from receiver.stores.urls import SERVERS
+from receiver.stores.urls import store_url
+from receiver.stores.urls.store_url import SERVERS
 
 _URLS = ("DATABASE_URL", "JDBC_DATABASE_URL")
 _CREDENTIALS = {"DATABASE_USERNAME": "username", "DATABASE_PASSWORD": "password"}
@@ -121,7 +121,7 @@ def _targets() -> tuple[_Target, ...]:
 
 
 def _is_key(bare: str) -> bool:
-    return bare.startswith(tuple(f"{name}_" for name in _KEYS))  # receiver.settings.reading judges what follows
+    return bare.startswith(tuple(f"{name}_" for name in _KEYS))  # receiver.settings.environment judges what follows
 
 
 def _cleaned(variable: str) -> tuple[str, str]:
@@ -206,15 +206,15 @@ def _fits(miss: NearMiss) -> bool:
     if not value:
         return False
     if miss.name in _URLS or miss.name.startswith("STORAGE_TENANT_"):
-        return bool(_STORE_URL.match(value)) or _parses(urls.parse, value)
+        return bool(_STORE_URL.match(value)) or _parses(store_url.parse, value)
     if miss.name.startswith(_KEYS):
         return value.startswith(("{", "-----BEGIN")) or kid_in_name(miss.name) is not None
     if miss.name == "PORT":
         return bool(re.fullmatch(r"\d{2,5}", value, re.ASCII)) and (
             int(value) in (80, 443) or _LEAST_PORT <= int(value) <= 65535
         )
-    parsers = {field.metadata["name"]: field.metadata["parse"] for field in declared()}
-    return _parses(parsers.get(miss.name, options.label), value)
+    parse = {field.metadata["name"]: field.metadata["parse"] for field in declared()}
+    return _parses(parse.get(miss.name, parsers.label), value)
 
 
 def _parses(parse: Callable[[str], object], value: str) -> bool:

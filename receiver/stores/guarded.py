@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
 
-from receiver import metrics
+from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreHangs, StoreUnavailable
 from receiver.states import State, Summary
-from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.breaker import Breaker
+from receiver.stores.contract import OnDamage, Store, raised
 from receiver.stores.deadline import bounded
-from receiver.turns import waiting
+from receiver.telemetry import metrics
+from receiver.threadpool import waiting
 
 _PROBE_SECONDS = 2.0  # that a probe may take; libpq needs as many to give up connecting
 _LENDING = 64  # calls that may wait for a slot without a place; each holds its request in memory

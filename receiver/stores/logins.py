@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from receiver.secret import Secret
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 
 class Login(NamedTuple):
@@ -14,7 +14,7 @@ class Login(NamedTuple):
     password: Secret
 
 
-def login_of(place: Place) -> Login:
+def login_of(place: StoreURL) -> Login:
     """Return the login that ``place`` itself names."""
     return Login(place.username, Secret(place.password))
 
@@ -25,13 +25,13 @@ class Logins:
     ``are_watched`` tells that nobody waits for the outcome of a single login, so that the log has to say it.
     """
 
-    def __init__(self, places: Iterable[Place] = (), are_watched: bool = False):
+    def __init__(self, places: Iterable[StoreURL] = (), are_watched: bool = False):
         self.are_watched = are_watched
         self._known: dict[tuple, Login] = {}
         self.version = 0  # another one after each ``replace``
         self.replace(places)
 
-    def replace(self, places: Iterable[Place]) -> None:
+    def replace(self, places: Iterable[StoreURL]) -> None:
         """Hold the logins of ``places`` instead, at once."""
         known: dict[tuple, Login] = {}
         for place in places:
@@ -39,6 +39,6 @@ class Logins:
         self._known = known
         self.version += 1
 
-    def of(self, place: Place) -> Login:
+    def of(self, place: StoreURL) -> Login:
         """Return the login for ``place``: its own where none is known."""
         return self._known.get(place.identity) or login_of(place)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS, Content, Instant, State, Summary
-from receiver.stores import OnDamage
+from receiver.stores.contract import OnDamage
 
 Made = TypeVar("Made", State, Summary)
 FIELDS = (
@@ -21,7 +21,7 @@ FIELDS = (
     *("created_at", "updated_at", "updated_nanosecond", "expires_at", "content", "content_crc32", "sealing_key"),
 )
 _MOST_ROUNDED = NANOSECONDS // 2
-# What a newer state replaces; the rest keeps its first value (PROTOCOL, "Newer wins").
+# What a newer state replaces; the rest keeps its first value (protocol, section 5.7).
 REPLACED = (
     *("flow", "flow_version", "is_done", "current_map_element", "current_user", "updated_at"),
     *("expires_at", "expires_second", "content", "content_crc32", "sealing_key"),

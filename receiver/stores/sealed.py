@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from receiver.keyring import Keyring
+from receiver.idempotency import Effect, Receipt
+from receiver.keys.keyring import Keyring
 from receiver.problems import Problem, StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary
-from receiver.stores import Effect, OnDamage, Receipt, Store, raised
+from receiver.stores.contract import OnDamage, Store, raised
 
 ROLE = "sealing"  # of the key uses that are the ledger
 CLEAR = "clear"  # in the place of a kid: there are contents in the clear

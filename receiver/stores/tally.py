@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from receiver.states import Summary
-from receiver.stores import Store
+from receiver.stores.contract import Store
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ import pytest
 
 from receiver.admin import readiness
 from receiver.commands.health import ask
-from tests.support.admin import readiness, serving
+from tests.support.admin import readyz, serving
 from tests.support.commands import receiver
 from tests.support.serving import children_of, environment_of
 from tests.support.waiting import until
@@ -33,7 +33,7 @@ def admin_of(running) -> int:
 def test_a_receiver_that_is_well_says_so_check_by_check(keys, tmp_path):
     with serving(keys, tmp_path) as running:
         assert ask(running.admin, "/livez") == (200, {"status": "alive"})
-        status, found = until(lambda: (answer := readiness(running))[0] == 200 and answer)
+        status, found = until(lambda: (answer := readyz(running))[0] == 200 and answer)
         assert (status, found["status"]) == (200, "ready")
         assert set(found["checks"]) == set(readiness.NAMES)
         assert {check["verdict"] for check in found["checks"].values()} == {"ok"}
@@ -77,7 +77,7 @@ def test_an_admin_listener_that_is_killed_comes_again_and_no_call_notices(keys, 
 
         def is_back():
             with contextlib.suppress(OSError):
-                return readiness(running)[0] == 200
+                return readyz(running)[0] == 200
 
         until(is_back)
         assert admin_of(running) != first
@@ -111,12 +111,12 @@ def test_a_unix_socket_will_do_and_none_at_all(keys, platform_at, tmp_path):
 def test_receiver_health_tells_by_its_exit_status(keys, tmp_path):
     with serving(keys, tmp_path) as running:
         address = running.admin.removeprefix("http://")
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         assert receiver("health", "--live", cwd=tmp_path, STORAGE_ADMIN_BIND=address).stdout == "alive\n"
         asked = receiver("health", "--json", cwd=tmp_path, STORAGE_ADMIN_BIND=address)
         assert (asked.returncode, json.loads(asked.stdout)["status"]) == (0, "ready")
         (tmp_path / "states.db").rename(tmp_path / "aside")
-        until(lambda: readiness(running)[0] == 503)
+        until(lambda: readyz(running)[0] == 503)
         asked = receiver("health", cwd=tmp_path, STORAGE_ADMIN_BIND=address)
         assert asked.returncode == 1
         assert asked.stdout.startswith("not ready\n  store: fail, ")

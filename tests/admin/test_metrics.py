@@ -16,11 +16,11 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
-from receiver.server.arbiter import Master
-from receiver.telemetry import metrics
 
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.problems import REASONS
+from receiver.server.arbiter import Master
+from receiver.telemetry import metrics
 from tests.support.admin import counted, serving, value
 from tests.support.serving import children_of
 from tests.support.waiting import until

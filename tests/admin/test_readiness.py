@@ -7,23 +7,22 @@ import socket
 import threading
 import time
 
-from receiver.admin.readiness import Check, Prober
-from receiver.process.lifecycle import Lifecycle
-
 from receiver.admin import readiness
+from receiver.admin.readiness import Check, Prober
 from receiver.commands.health import ask, fetch
 from receiver.problems import StoreUnavailable
+from receiver.process.lifecycle import Lifecycle
 from receiver.settings import Settings
-from tests.support.admin import counted, readiness, serving, value
+from tests.support.admin import counted, readyz, serving, value
 from tests.support.platform_client import ring_of
 from tests.support.waiting import pass_time, until
 
 
 def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_back(keys, tmp_path):
     with serving(keys, tmp_path) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         (tmp_path / "states.db").rename(tmp_path / "aside")
-        _, found = until(lambda: (answer := readiness(running))[0] == 503 and answer)
+        _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert found["status"] == "not ready"
         assert found["checks"]["store"]["verdict"] == "fail"
         assert ask(running.admin, "/livez")[0] == 200
@@ -31,7 +30,7 @@ def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_
         assert value(counted(running), "receiver_check", check="store") == 0
         assert value(counted(running), "receiver_check", check="keys") == 1
         (tmp_path / "aside").rename(tmp_path / "states.db")
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
 
 
 def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
@@ -39,7 +38,7 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
         url = f"postgresql://u:secret@127.0.0.1:{silent.getsockname()[1]}/d"
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="1") as running:
             began = time.monotonic()
-            status, found = readiness(running)
+            status, found = readyz(running)
             assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
             assert ask(running.admin, "/livez")[0] == 200
@@ -50,9 +49,9 @@ def test_a_tenants_own_store_that_is_down_is_warned_about_and_takes_nobody_else_
     own = tmp_path / "own"
     own.mkdir()
     with serving(keys, tmp_path, **{f"STORAGE_TENANT_{tenant.replace('-', '_')}": f"sqlite:///{own}/x.db"}) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         (own / "x.db").rename(own / "aside")
-        found = until(lambda: (answer := readiness(running)[1])["checks"]["store"]["verdict"] == "warn" and answer)
+        found = until(lambda: (answer := readyz(running)[1])["checks"]["store"]["verdict"] == "warn" and answer)
         assert found["status"] == "ready"
         assert tenant in found["checks"]["store"]["told"]
 
@@ -63,7 +62,7 @@ def test_a_tenants_own_store_that_hangs_takes_nobody_else_down_either(keys, tena
         own = {f"STORAGE_TENANT_{tenant.replace('-', '_')}": url, "STORAGE_STORE_TIMEOUT": "1"}
         with serving(keys, tmp_path, **own) as running:
             for _ in range(3):
-                status, found = readiness(running)
+                status, found = readyz(running)
                 assert (status, found["checks"]["store"]["verdict"]) == (200, "warn")
                 assert tenant in found["checks"]["store"]["told"]
 
@@ -89,7 +88,7 @@ def test_many_who_ask_for_a_store_that_hangs_do_not_hold_up_the_question_whether
 def test_a_disk_without_the_room_that_is_asked_for_is_not_ready_unless_nobody_asks(keys, tmp_path):
     for least, status in (("1000000GiB", 503), ("0", 200)):
         with serving(keys, tmp_path, STORAGE_MIN_FREE=least) as running:
-            answer = until(lambda running=running, status=status: (got := readiness(running))[0] == status and got)
+            answer = until(lambda running=running, status=status: (got := readyz(running))[0] == status and got)
             assert "MiB are free" in answer[1]["checks"]["disk"]["told"]
 
 
@@ -97,26 +96,26 @@ def test_a_schema_that_a_newer_version_has_changed_meanwhile_is_told(keys, tmp_p
     from receiver.stores.sqlite.file import sqlite3
 
     with serving(keys, tmp_path) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         connection = sqlite3.connect(tmp_path / "states.db")
         connection.execute(
             "insert into _sqlite_migrations (migration_set, name, applied_at) values ('receiver', '0099_later', '')"
         )
         connection.commit()
         connection.close()
-        _, found = until(lambda: (answer := readiness(running))[0] == 503 and answer)
+        _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert "newer than this program knows" in found["checks"]["migrations"]["told"]
         assert found["checks"]["store"]["verdict"] == "ok"
 
 
 def test_sigterm_fails_readiness_first_and_answers_until_the_listener_closes(keys, platform_at, tmp_path):
     with serving(keys, tmp_path, STORAGE_DRAIN="2") as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         kept = platform_at(running.url)
         assert kept.health().headers.get("connection") != "close"
         running.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        _, found = until(lambda: (answer := readiness(running))[0] == 503 and answer)
+        _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert (found["status"], ask(running.admin, "/livez")[0]) == ("draining", 200)
         assert value(counted(running), "receiver_draining") == 1
         answers = []
@@ -133,7 +132,7 @@ def test_sigterm_fails_readiness_first_and_answers_until_the_listener_closes(key
 def test_a_second_sigterm_ends_the_drain(keys, tmp_path):
     with serving(keys, tmp_path, STORAGE_DRAIN="600") as running:
         running.process.send_signal(signal.SIGTERM)
-        until(lambda: readiness(running)[0] == 503)
+        until(lambda: readyz(running)[0] == 503)
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
 

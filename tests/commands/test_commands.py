@@ -10,8 +10,6 @@ import uuid
 
 import pytest
 from click.testing import CliRunner
-from receiver.keys import keyring
-from receiver.stores.urls.store_url import parse
 
 from receiver import files
 from receiver.commands import cli
@@ -19,10 +17,12 @@ from receiver.commands.config import markdown_table
 from receiver.commands.keys import key_table
 from receiver.commands.serve import banner
 from receiver.commands.tables import columns, counted, fitted
+from receiver.keys import keyring
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.settings import Settings, TenantStore
 from receiver.states import Instant
 from receiver.stores import open_store
+from receiver.stores.urls.store_url import parse
 from tests.support.commands import receiver
 from tests.support.platform_client import ring_of
 from tests.support.states import TENANT, a_state

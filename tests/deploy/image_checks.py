@@ -1,4 +1,4 @@
-"""What the image must keep, tried on the image itself: run by `make image-test`, in Docker or in a sandbox (tests/containers.py)."""
+"""What the image must keep, tried on the image itself: run by `make image-test`, in Docker or in a sandbox (tests/support/containers.py)."""
 
 import contextlib
 import http.client

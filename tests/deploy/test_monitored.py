@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from receiver.keys.keyring import ROLES
-from receiver.telemetry import metrics
 
 from receiver import problems
 from receiver.admin import readiness
+from receiver.keys.keyring import ROLES
 from receiver.mock_platform import keyfiles, tokens
 from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
+from receiver.telemetry import metrics
 from tests.support import certificates, servers
 from tests.support.monitoring import ALERTS, FOLDER, VARIABLES, expressions, filled_in, panel_targets
 from tests.support.servers import needed

@@ -5,11 +5,11 @@ import time
 import uuid
 
 import pytest
-from receiver.keys import keyring
 
 from receiver.doctor import clock, keys
 from receiver.doctor.case import Case
 from receiver.doctor.clock import Offset
+from receiver.keys import keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read

@@ -4,10 +4,10 @@ import os
 
 import click
 import pytest
-from receiver.keys import keyring
 
 from receiver.doctor import configuration, findings
 from receiver.doctor.case import Case
+from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store

@@ -9,10 +9,10 @@ import uuid
 import click
 import pytest
 from click.testing import CliRunner
-from receiver.keys import keyring
 
 from receiver.commands import cli
 from receiver.doctor import case, findings, keys, machine, service, stores
+from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
 from tests.support import certificates as authority

@@ -6,10 +6,10 @@ import sqlite3
 import uuid
 
 import pytest
-from receiver.keys import keyring
 
 from receiver.doctor import stores
 from receiver.doctor.case import Case
+from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store

@@ -1,13 +1,13 @@
-"""Lenient where nothing is lost: what other libraries write, or a platform may add, and means the same. Rows A14, B07, B21, B22."""
+"""Lenient where nothing is lost: what other libraries write, or a platform may add, and means the same. Cases A14, B07, B21 and B22."""
 
 import json
 import time
 import uuid
 
 import pytest
-from receiver.jose.p384 import point_of, private_key
 
 from receiver import envelope, problems, signature
+from receiver.jose.p384 import point_of, private_key
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import b64, jws, unb64
 from receiver.mock_platform.keys import KeyPair, StoreKeys

@@ -1,4 +1,4 @@
-"""Keys and settings as people have them: numbers of other lengths, other wrappings, other formats. Row B22 of the cases."""
+"""Keys and settings as people have them: numbers of other lengths, other wrappings, other formats. Case B22."""
 
 import base64
 import codecs
@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from receiver.jose.p384 import point_of, private_key
-from receiver.keys import keyring, passphrase
-from receiver.keys.keyring import parse_key
-from receiver.network import tls
-from receiver.settings.key_sources import KeyFault
 
 from receiver import files, sealing, settings
 from receiver.commands.conformance import conformance
+from receiver.jose.p384 import point_of, private_key
+from receiver.keys import keyring, passphrase
+from receiver.keys.keyring import parse_key
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.forging import b64, unb64
 from receiver.mock_platform.keys import KeyFault as MockKeyFault
 from receiver.mock_platform.keys import KeyPair, new_store
+from receiver.network import tls
 from receiver.sealing import SealingFault
 from receiver.secret import Secret
+from receiver.settings.key_sources import KeyFault
 from tests.support import certificates
 from tests.support.key_files import load, write_private
 

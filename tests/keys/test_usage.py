@@ -5,8 +5,8 @@ import time
 import uuid
 
 import pytest
-from receiver.keys.usage import KeyUses
 
+from receiver.keys.usage import KeyUses
 from receiver.problems import StoreUnavailable
 from receiver.stores import open_store
 from tests.support.serving import serving

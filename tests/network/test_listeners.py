@@ -12,11 +12,11 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from receiver.network import listeners
-from receiver.server.application import Server
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client
+from receiver.network import listeners
+from receiver.server.application import Server
 from receiver.settings import Settings, SettingsMistakes, parsers, read
 from tests.support.serving import environment_of, serving
 from tests.support.waiting import until
@@ -69,7 +69,7 @@ def test_a_kernel_without_ipv6_gets_ipv4(monkeypatch):
         return real(family, *arguments, **options)
 
     monkeypatch.setattr(socket, "socket", without_ipv6)
-    assert options.every_address(8080) == "0.0.0.0:8080"
+    assert parsers.every_address(8080) == "0.0.0.0:8080"
 
 
 def second_start(keys, folder, **settings) -> tuple[subprocess.CompletedProcess, float]:

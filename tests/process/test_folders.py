@@ -9,12 +9,11 @@ import time
 import uuid
 
 from receiver.keys import keyring
-from receiver.process.running import RunFolder, services
-
 from receiver.mock_platform.keys import new_store
+from receiver.process.running import RunFolder, services
 from receiver.secret import Secret
 from receiver.settings import Settings
-from tests.support.admin import counted, readiness, serving, value
+from tests.support.admin import counted, readyz, serving, value
 from tests.support.serving import children_of
 from tests.support.waiting import until
 
@@ -54,7 +53,7 @@ def test_folders_of_receivers_that_run_are_left_alone_and_others_go(tmp_path):
 
 def test_a_folder_that_is_taken_away_is_made_anew_and_nothing_ends(keys, platform_at, tmp_path):
     with serving(keys, tmp_path) as running:
-        until(lambda: readiness(running)[0] == 200)
+        until(lambda: readyz(running)[0] == 200)
         (former,) = tmp_path.glob("receiver-*")
         shutil.rmtree(former)
         until(lambda: list(tmp_path.glob("receiver-*/service.json")))

@@ -13,16 +13,16 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
+from receiver import bootstrap
 from receiver.admin.readiness import check_keys
+from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.keys import new_store
 from receiver.process.lifecycle import Lifecycle
 from receiver.server.application import Server
 from receiver.server.offers import StoresDisagree
 from receiver.server.preparing import prepare_stores
 from receiver.server.reload import Reloads
-
-from receiver import app
-from receiver.mock_platform.flow_states import FlowRun
-from receiver.mock_platform.keys import new_store
 from receiver.settings import SettingsMistakes
 from receiver.stores import open_store
 from tests.support import certificates
@@ -68,7 +68,7 @@ def configured(tmp_path, monkeypatch):
 
 def started() -> Server:
     """Return the server of a start by all its rules; raises SettingsMistakes."""
-    settings, ring = app.configure()
+    settings, ring = bootstrap.configure()
     server = Server(settings, ring, lambda *_: None, prepare_stores(settings, ring))
     server.folder = SimpleNamespace(trial_keys=contextlib.nullcontext)
     return server
@@ -164,7 +164,7 @@ def test_what_a_start_refuses_a_reload_refuses_and_what_was_in_force_stays(confi
 def test_a_sealing_key_that_contents_need_is_not_given_up(configured):
     kid = seal(configured.folder)
     server = started()
-    store = app.open_configured(server.settings, server.keyring)
+    store = bootstrap.open_configured(server.settings, server.keyring)
     store.save(TENANT, [a_state()], None)
     store.save(OTHER, [a_state(tenant=OTHER)], None)
     pass_time(1, "the times of keys are whole seconds")
@@ -180,7 +180,7 @@ def test_a_sealing_key_that_contents_need_is_not_given_up(configured):
 
 def test_a_first_key_on_empty_stores_is_taken_and_nobody_begins_to_write_in_the_clear(configured):
     server = started()
-    keyless = app.open_configured(*app.configure())
+    keyless = bootstrap.open_configured(*bootstrap.configure())
     kid = seal(configured.folder)
     assert server.refresh() == [f"key added: sealing {kid}"]
     for tenant in (TENANT, OTHER):

@@ -9,8 +9,8 @@ import sys
 import threading
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS, Content, Instant
 from receiver.stores import open_store

@@ -17,7 +17,7 @@ def serving(keys, folder, **environment):
         yield running
 
 
-def readiness(running) -> tuple[int, dict]:
+def readyz(running) -> tuple[int, dict]:
     return ask(running.admin, "/readyz")
 
 

@@ -142,7 +142,7 @@ class OfBuildah(Container):
 
 
 class Buildah:
-    """The image ``name`` of buildah's own storage. Its programs run in tests/sandbox.py, with the host's network."""
+    """The image ``name`` of buildah's own storage. Its programs run in tests/support/sandbox.py, with the host's network."""
 
     def __init__(self, name: str):
         self.name = name

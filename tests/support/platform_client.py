@@ -4,7 +4,6 @@ import json
 import time
 
 from receiver.keys.keyring import Keyring, parse_key
-
 from receiver.mock_platform.client import Answer, Client
 
 
@@ -54,7 +53,7 @@ def loaded(platform, id) -> str:
 
 
 def assert_problem(answer, status, *texts):
-    """Assert that ``answer`` is the error reply of PROTOCOL with ``status``, its message holding ``texts``."""
+    """Assert that ``answer`` is an error (protocol, section 8.1) with ``status``, its message holding ``texts``."""
     assert answer.status == status, (answer.status, answer.body)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-manywho-service-problem-kind"] == "service"

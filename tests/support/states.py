@@ -2,9 +2,9 @@
 
 import uuid
 
-from receiver.idempotency import Receipt
 from sqlite_utils.utils import sqlite3
 
+from receiver.idempotency import Receipt
 from receiver.states import Content, Instant, State
 
 

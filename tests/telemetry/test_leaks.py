@@ -1,4 +1,4 @@
-"""Promise 7, tried on the whole service at its most talkative: whoever reads what it prints finds nothing of it."""
+"""Protocol, section 10.7, on the whole service at its most talkative: whoever reads what it prints finds nothing of it."""
 
 import base64
 import contextlib
@@ -10,9 +10,9 @@ from functools import partial
 from urllib.parse import quote, urlsplit
 
 import pytest
-from receiver.keys import passphrase
 from sqlite_utils.utils import sqlite3
 
+from receiver.keys import passphrase
 from receiver.mock_platform import forging, tokens
 from receiver.mock_platform.forging import unb64
 from tests.support.servers import needed

@@ -13,11 +13,11 @@ import threading
 import time
 
 import pytest
+
+from receiver.commands.health import ask
 from receiver.telemetry.log_losses import Losses
 from receiver.telemetry.log_output import LineOutput
 from receiver.telemetry.standard_error import LineStream
-
-from receiver.commands.health import ask
 from tests.support.admin import counted, value
 from tests.support.platform_client import loaded
 from tests.support.serving import environment_of
@@ -381,7 +381,7 @@ def test_a_start_that_is_refused_ends_too(tmp_path):
 
 def test_a_file_of_the_store_never_gets_the_number_of_standard_error(tmp_path):
     program = (
-        "from receiver import standard_error, logs\nimport sys, os\nstandard_error.open_closed_files()\n"
+        "from receiver.telemetry import logs, standard_error\nimport sys, os\nstandard_error.open_closed_files()\n"
         "standard_error.install()\nlogs.configure('info', 'auto')\n"
         f"store = open({str(tmp_path / 'store')!r}, 'w')\nlogs.log.info('hello')\nprint('hello', file=sys.stderr)\n"
         "print(store.fileno(), sys.stderr.output.number)\n"

@@ -8,14 +8,14 @@ import subprocess
 import sys
 
 import pytest
-from receiver.telemetry import tracing
-from receiver.telemetry.logs import JsonFormatter, LineFormatter, escape, is_json
 
 from receiver.app import create_app
 from receiver.routes import Change
 from receiver.secret import Secret
 from receiver.settings import Settings
 from receiver.states import State
+from receiver.telemetry import tracing
+from receiver.telemetry.logs import JsonFormatter, LineFormatter, escape, is_json
 from tests.support.serving import environment_of
 from tests.support.states import TENANT, a_state
 

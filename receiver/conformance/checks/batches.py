@@ -1,4 +1,4 @@
-"""Several states in one request: all or none. C06 of the cases, promise 2."""
+"""Several states in one request: all or none. Case C06; protocol, section 10.2."""
 
 import uuid
 
@@ -12,7 +12,7 @@ def _all_absent(trial: Trial, states: list[dict]) -> None:
         trial.expect_absent(state["id"], "another item of its request was refused")
 
 
-@check("batch.all", "must", "Every state of a request is stored, the first and the last too.", "PROTOCOL, endpoints")
+@check("batch.all", "must", "Every state of a request is stored, the first and the last too.", "protocol, section 2.3")
 def all_stored(trial: Trial) -> None:
     states = [trial.state() for _ in range(20)]
     trial.expect(trial.client.save(*states), 204, what="20 states")
@@ -20,7 +20,7 @@ def all_stored(trial: Trial) -> None:
         trial.expect_content(state["id"], state["content"], "the content of one of 20")
 
 
-@check("batch.two", "must", "Two states in one request are two states.", "PROTOCOL, endpoints")
+@check("batch.two", "must", "Two states in one request are two states.", "protocol, section 2.3")
 def two(trial: Trial) -> None:
     states = [trial.state(), trial.state()]
     trial.expect(trial.client.save(*states), 204, what="2 states")
@@ -28,7 +28,7 @@ def two(trial: Trial) -> None:
         trial.expect_content(state["id"], state["content"], "the content of one of 2")
 
 
-@check("batch.hundred", "must", "A request of 100 states is stored.", "PROTOCOL, endpoints")
+@check("batch.hundred", "must", "A request of 100 states is stored.", "protocol, section 2.3")
 def hundred(trial: Trial) -> None:
     states = [trial.state() for _ in range(100)]
     trial.expect(trial.client.save(*states), 204, what="100 states")
@@ -65,7 +65,7 @@ def partly_older(trial: Trial) -> None:
     "batch.invalid-last",
     "should",
     "One invalid state at the end: 400, and none of the others is stored.",
-    "C06, promise 2",
+    "C06; protocol, section 10.2",
 )
 def invalid_last(trial: Trial) -> None:
     states = [trial.state() for _ in range(10)]
@@ -78,7 +78,7 @@ def invalid_last(trial: Trial) -> None:
     "batch.invalid-first",
     "should",
     "One invalid state at the beginning: 400, and none of the others is stored.",
-    "C06, promise 2",
+    "C06; protocol, section 10.2",
 )
 def invalid_first(trial: Trial) -> None:
     states = [trial.state() for _ in range(3)]
@@ -91,7 +91,7 @@ def invalid_first(trial: Trial) -> None:
     "batch.unreadable",
     "should",
     "One token that cannot be opened: 400, and none of the others is stored.",
-    "C06, promise 2",
+    "C06; protocol, section 10.2",
 )
 def unreadable(trial: Trial) -> None:
     states = [trial.state() for _ in range(3)]
@@ -100,7 +100,7 @@ def unreadable(trial: Trial) -> None:
     _all_absent(trial, states)
 
 
-@check("batch.keeps-old", "should", "A refused request leaves what was stored before, too.", "Promise 2")
+@check("batch.keeps-old", "should", "A refused request leaves what was stored before, too.", "protocol, section 10.2")
 def keeps_old(trial: Trial) -> None:
     stored = trial.stored()
     newer = trial.token(stored | {"updatedAt": LATER, "content": worded("newer")})
@@ -108,7 +108,7 @@ def keeps_old(trial: Trial) -> None:
     trial.expect_content(stored["id"], stored["content"], "the content from before the refused request")
 
 
-@check("batch.index", "should", "The message names the index of the first item that is wrong.", "PROTOCOL, errors")
+@check("batch.index", "should", "The message names the index of the first item that is wrong.", "protocol, section 7.2")
 def index(trial: Trial) -> None:
     good = [trial.token(trial.state()) for _ in range(4)]
     answer = trial.post(*good, trial.token(trial.state(), currentUser="x"), trial.token(trial.state(), flow="x"))
@@ -122,7 +122,7 @@ def index(trial: Trial) -> None:
     "batch.unknown-parent",
     "must",
     "States may name a parent that the store does not hold (yet).",
-    "PROTOCOL, a state on its way in",
+    "protocol, section 5.4",
 )
 def unknown_parent(trial: Trial) -> None:
     parent = trial.state()

@@ -12,7 +12,7 @@ from receiver.mock_platform.keys import KeyPair
     "signature.before-body",
     "should",
     "An unproven caller learns nothing: 401 comes before any look at the body.",
-    "Promise 6",
+    "protocol, section 10.6",
 )
 def before_body(trial: Trial) -> None:
     path = trial.path()
@@ -29,7 +29,7 @@ def before_body(trial: Trial) -> None:
     "signature.one-answer",
     "should",
     "All refusals read the same, so a caller cannot tell which check failed.",
-    "PROTOCOL, errors",
+    "protocol, section 8.3",
 )
 def one_answer(trial: Trial) -> None:
     path = trial.path()
@@ -65,7 +65,7 @@ def key_ids_malformed(trial: Trial) -> None:
     "signature.key-ids-unknown",
     "should",
     "A key-id header that names a key nobody has is the caller's fault: 400.",
-    "PROTOCOL, errors",
+    "protocol, section 3.1",
 )
 def key_ids_unknown(trial: Trial) -> None:
     _key_ids(trial, str(uuid.uuid4()))

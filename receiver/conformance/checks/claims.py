@@ -45,7 +45,7 @@ def exp_five_minutes(trial: Trial) -> None:
     "claims.exp-bounds",
     "should",
     "The skew granted on either end of exp is under two minutes.",
-    "A13, PROTOCOL, clock skew",
+    "A13; protocol, section 3.5",
 )
 def exp_bounds(trial: Trial) -> None:
     now = int(time.time())
@@ -56,7 +56,7 @@ def exp_bounds(trial: Trial) -> None:
     "claims.exp-skew",
     "should",
     "A clock that differs by a few seconds does not stop the flows.",
-    "A13, PROTOCOL, clock skew",
+    "A13; protocol, section 3.5",
 )
 def exp_skew(trial: Trial) -> None:
     _accepted(trial, exp=time.time() - 5)
@@ -201,7 +201,7 @@ def _paths(trial: Trial, *changes) -> None:
     "claims.path-encoded",
     "should",
     "A percent-encoded path is signed, and compared, as it was sent.",
-    "PROTOCOL, path; A17",
+    "protocol, section 3.3; A17",
 )
 def path_encoded(trial: Trial) -> None:
     state = trial.stored()
@@ -232,7 +232,7 @@ def path_upper_case(trial: Trial) -> None:
     "claims.jti-missing",
     "should",
     "A change that carries no jti could be replayed for ever: 401.",
-    "A16, PROTOCOL, jti",
+    "A16; protocol, section 3.4",
 )
 def jti_missing(trial: Trial) -> None:
     refused_claims(trial, {"no jti": {"jti": ...}}, methods=("POST", "DELETE"))
@@ -247,7 +247,7 @@ def jti_odd(trial: Trial) -> None:
     "claims.not-uuid",
     "should",
     "A tenant or id that is no UUID: 404 once the signature holds, 401 before.",
-    "PROTOCOL, errors",
+    "protocol, section 8.2",
 )
 def not_uuid(trial: Trial) -> None:
     for path, tenant in ((trial.path("there"), trial.tenant), (trial.path("there", "here"), "here")):

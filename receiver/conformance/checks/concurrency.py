@@ -1,4 +1,4 @@
-"""Many callers at once, over connections of their own. Promises 1, 3 and 5; F02 of the cases in small.
+"""Many callers at once, over connections of their own. Protocol, sections 10.1, 10.3 and 10.5; case F02 in small.
 
 A 503 means "unknown, send it again" (promise 3): so is done, a few times.
 """
@@ -46,7 +46,10 @@ def _all(trial: Trial, statuses: list[int], expected: int, what: str) -> None:
 
 
 @check(
-    "concurrency.newest-wins", "must", "Versions of one state that arrive together leave the newest.", "F02, promise 5"
+    "concurrency.newest-wins",
+    "must",
+    "Versions of one state that arrive together leave the newest.",
+    "F02; protocol, section 10.5",
 )
 def newest_wins(trial: Trial) -> None:
     for _ in range(3):
@@ -59,7 +62,7 @@ def newest_wins(trial: Trial) -> None:
     "concurrency.first-save",
     "must",
     "The first save of an id by several callers at once is no fault.",
-    "F02, promise 4",
+    "F02; protocol, section 10.4",
 )
 def first_save(trial: Trial) -> None:
     for _ in range(5):
@@ -72,7 +75,7 @@ def first_save(trial: Trial) -> None:
     "concurrency.distinct",
     "must",
     "Saves of different states do not disturb each other; none is lost.",
-    "F01, promise 1",
+    "F01; protocol, section 10.1",
 )
 def distinct(trial: Trial) -> None:
     groups = [[trial.state() for _ in range(5)] for _ in range(8)]
@@ -92,7 +95,7 @@ def distinct(trial: Trial) -> None:
     "concurrency.read-your-write",
     "must",
     "After 204 every other connection reads what was saved, at once.",
-    "Promise 1",
+    "protocol, section 10.1",
 )
 def read_your_write(trial: Trial) -> None:
     state = trial.state()
@@ -111,7 +114,10 @@ def read_your_write(trial: Trial) -> None:
 
 
 @check(
-    "concurrency.delete-is-seen", "must", "After the 204 of a DELETE no other connection reads the state.", "Promise 1"
+    "concurrency.delete-is-seen",
+    "must",
+    "After the 204 of a DELETE no other connection reads the state.",
+    "protocol, section 10.1",
 )
 def delete_is_seen(trial: Trial) -> None:
     reader = trial.connect()
@@ -129,7 +135,7 @@ def delete_is_seen(trial: Trial) -> None:
     "concurrency.monotonic",
     "must",
     "While a state is written, no reader sees an older version than was acknowledged.",
-    "F02, promise 5",
+    "F02; protocol, section 10.5",
 )
 def monotonic(trial: Trial) -> None:
     state = trial.stored(_version(trial.state(), 0))
@@ -162,7 +168,7 @@ def monotonic(trial: Trial) -> None:
     "concurrency.batches",
     "must",
     "Two requests that hold the same states in opposite order both end.",
-    "Promises 3 and 4",
+    "protocol, sections 10.3 and 10.4",
 )
 def batches(trial: Trial) -> None:
     for _ in range(3):
@@ -177,7 +183,7 @@ def batches(trial: Trial) -> None:
     "concurrency.save-and-delete",
     "must",
     "A save and a delete of one state at once both succeed, in one order or the other.",
-    "Promise 4",
+    "protocol, section 10.4",
 )
 def save_and_delete(trial: Trial) -> None:
     for _ in range(5):
@@ -198,7 +204,7 @@ def save_and_delete(trial: Trial) -> None:
     "concurrency.retries",
     "should",
     "One request that arrives several times at once is done once: 204 each.",
-    "A21, promise 3",
+    "A21; protocol, section 10.3",
 )
 def retries(trial: Trial) -> None:
     for _ in range(3):
@@ -216,7 +222,7 @@ def retries(trial: Trial) -> None:
     "concurrency.one-jti",
     "should",
     "Of several different changes under one jti at once exactly one is done.",
-    "PROTOCOL, jti",
+    "protocol, section 3.4",
 )
 def one_jti(trial: Trial) -> None:
     for _ in range(3):

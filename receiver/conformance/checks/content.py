@@ -103,14 +103,17 @@ def escapes(trial: Trial) -> None:
     "content.nul",
     "should",
     "U+0000 is refused with 400 rather than stored in some databases only.",
-    "PROTOCOL, content",
+    "protocol, section 5.6",
 )
 def nul(trial: Trial) -> None:
     _refused(trial, "a\0b", "\0")
 
 
 @check(
-    "content.surrogates", "should", "A lone surrogate is refused with 400: no UTF-8 can hold it.", "PROTOCOL, content"
+    "content.surrogates",
+    "should",
+    "A lone surrogate is refused with 400: no UTF-8 can hold it.",
+    "protocol, section 5.6",
 )
 def surrogates(trial: Trial) -> None:
     _refused(trial, "\ud800", "\udfff\ud800")
@@ -129,7 +132,10 @@ def _refused(trial: Trial, *contents: object) -> None:
 
 
 @check(
-    "content.bytes", "should", "What a flow saves comes back byte for byte, not just as the same value.", "Promise 5"
+    "content.bytes",
+    "should",
+    "What a flow saves comes back byte for byte, not just as the same value.",
+    "protocol, section 10.5",
 )
 def byte_for_byte(trial: Trial) -> None:
     run = FlowRun(trial.tenant, uuid.uuid4().int)
@@ -140,7 +146,7 @@ def byte_for_byte(trial: Trial) -> None:
     _identical(trial, run.state()["content"], compact, spaced, large)
 
 
-@check("content.64k", "must", "Sizes around 64 KiB, where some columns end, come back whole.", "PROTOCOL, content")
+@check("content.64k", "must", "Sizes around 64 KiB, where some columns end, come back whole.", "protocol, section 5.6")
 def around_64k(trial: Trial) -> None:
     _equal(trial, *(json.dumps("x" * (size - 2)) for size in (65_534, 65_535, 65_536, 65_537, 70_000)))
 
@@ -149,13 +155,13 @@ def around_64k(trial: Trial) -> None:
     "content.64k-bytes",
     "must",
     "The same in bytes: text that is longer in UTF-8 than in characters.",
-    "PROTOCOL, content",
+    "protocol, section 5.6",
 )
 def around_64k_bytes(trial: Trial) -> None:
     _equal(trial, json.dumps("ü" * 40_000, ensure_ascii=False), json.dumps("\U0001f680" * 20_000, ensure_ascii=False))
 
 
-@check("content.500k", "must", "A state of 500 KB, the usual upper end, makes the round trip.", "PROTOCOL, content")
+@check("content.500k", "must", "A state of 500 KB, the usual upper end, makes the round trip.", "protocol, section 5.6")
 def usual_upper_end(trial: Trial) -> None:
     chance = random.Random(5)  # noqa: S311 - what does not compress well
     _equal(trial, json.dumps([chance.random() for _ in range(25_000)]))
@@ -189,7 +195,9 @@ def _sized(megabytes: int) -> str:
     return json.dumps([block] * (megabytes * 1_000_000 // len(block))).ljust(megabytes * 1_000_000)
 
 
-@check("content.shrinks", "must", "A later content that is shorter replaces all of a longer one.", "Promise 5")
+@check(
+    "content.shrinks", "must", "A later content that is shorter replaces all of a longer one.", "protocol, section 10.5"
+)
 def shrinks(trial: Trial) -> None:
     state = trial.stored(content=json.dumps("x" * 200_000))
     trial.expect(trial.client.save(state | {"updatedAt": LATER, "content": "{}"}), 204, what="a shorter content")

@@ -1,4 +1,4 @@
-"""Room 3: deleting. PROTOCOL, "Endpoints"; C13 of the cases."""
+"""Room 3: deleting. Protocol, section 2.4; case C13."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ def _delete(trial: Trial, *ids: str, what: str = "DELETE") -> None:
     trial.expect(trial.client.delete(ids), 204, what=what)
 
 
-@check("delete.removes", "must", "A deleted state is gone, and 204 has no body.", "PROTOCOL, endpoints")
+@check("delete.removes", "must", "A deleted state is gone, and 204 has no body.", "protocol, section 2.4")
 def removes(trial: Trial) -> None:
     state = trial.stored()
     answer = trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
@@ -20,12 +20,12 @@ def removes(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("delete.unknown", "must", "Ids that do not exist are no fault.", "PROTOCOL, endpoints")
+@check("delete.unknown", "must", "Ids that do not exist are no fault.", "protocol, section 2.4")
 def unknown(trial: Trial) -> None:
     _delete(trial, str(uuid.uuid4()), str(uuid.uuid4()), what="DELETE of unknown ids")
 
 
-@check("delete.again", "must", "Deleting twice is no fault.", "PROTOCOL, endpoints")
+@check("delete.again", "must", "Deleting twice is no fault.", "protocol, section 2.4")
 def again(trial: Trial) -> None:
     state = trial.stored()
     for time in ("first", "second"):
@@ -33,7 +33,7 @@ def again(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("delete.only-named", "must", "Only the states that are named are deleted.", "PROTOCOL, endpoints")
+@check("delete.only-named", "must", "Only the states that are named are deleted.", "protocol, section 2.4")
 def only_named(trial: Trial) -> None:
     states = [trial.stored() for _ in range(3)]
     _delete(trial, states[1]["id"])
@@ -46,7 +46,7 @@ def only_named(trial: Trial) -> None:
     "delete.many",
     "must",
     "All the states that are named are deleted, known and unknown ones mixed.",
-    "PROTOCOL, endpoints",
+    "protocol, section 2.4",
 )
 def many(trial: Trial) -> None:
     states = [trial.state() for _ in range(20)]
@@ -64,7 +64,7 @@ def empty(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("delete.twice-in-one", "must", "An id that is named twice in one request is no fault.", "PROTOCOL, endpoints")
+@check("delete.twice-in-one", "must", "An id that is named twice in one request is no fault.", "protocol, section 2.4")
 def twice_in_one(trial: Trial) -> None:
     state = trial.stored()
     _delete(trial, state["id"], state["id"], what="the same id twice")
@@ -93,7 +93,12 @@ def no_body(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("delete.all-or-nothing", "should", "One id that is none: 400, and the others are not deleted.", "Promise 2, C13")
+@check(
+    "delete.all-or-nothing",
+    "should",
+    "One id that is none: 400, and the others are not deleted.",
+    "protocol, section 10.2; C13",
+)
 def all_or_nothing(trial: Trial) -> None:
     state = trial.stored()
     for bad in ("x", 1, None, "{" + state["id"] + "}", state["id"].replace("-", "")):

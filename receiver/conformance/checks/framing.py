@@ -1,4 +1,4 @@
-"""HTTP to the byte: where a body ends, and what is refused before it is read. E01, E03, E05, E06, E10, A25."""
+"""HTTP to the byte: where a body ends, and what is refused before it is read. Cases E01, E03, E05, E06, E10 and A25."""
 
 import json
 

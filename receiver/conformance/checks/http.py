@@ -23,7 +23,7 @@ _TELLING = re.compile(
     "http.health",
     "must",
     "GET /health answers 200 without a signature: load balancers ask it.",
-    "E11, PROTOCOL, endpoints",
+    "E11; protocol, section 2.1",
 )
 def health(trial: Trial) -> None:
     trial.expect(trial.client.health(), 200, what="GET /health")
@@ -70,7 +70,12 @@ def _errors(trial: Trial) -> dict[str, Answer]:
     }
 
 
-@check("http.error-shape", "should", "Every error is the platform's JSON problem, with its header.", "PROTOCOL, errors")
+@check(
+    "http.error-shape",
+    "should",
+    "Every error is the platform's JSON problem, with its header.",
+    "protocol, section 8.1",
+)
 def error_shape(trial: Trial) -> None:
     for what, answer in _errors(trial).items():
         trial.expect(answer, int(what[:3]), what=what)
@@ -99,7 +104,7 @@ def _unlike(problem: dict, answer: Answer) -> str:
     "http.error-silent",
     "should",
     "No error holds a stack trace, a file path, a version or the name of a product.",
-    "PROTOCOL, errors",
+    "protocol, section 8.4",
 )
 def error_silent(trial: Trial) -> None:
     for what, answer in _errors(trial).items():
@@ -203,7 +208,7 @@ def content_encoding(trial: Trial) -> None:
     trial.expect_absent(state["id"], "its save was refused")
 
 
-@check("http.not-an-array", "should", "A body that is JSON but no array is answered 400.", "PROTOCOL, errors")
+@check("http.not-an-array", "should", "A body that is JSON but no array is answered 400.", "protocol, section 7.2")
 def not_an_array(trial: Trial) -> None:
     state = trial.state()
     item = json.dumps({"token": trial.token(state)}).encode()

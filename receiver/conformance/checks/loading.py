@@ -1,4 +1,4 @@
-"""Room 4: the reply to a GET, checked as the platform checks it. PROTOCOL, "A state on its way out"; B20."""
+"""Room 4: the reply to a GET, checked as the platform checks it. Protocol, section 6; case B20."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform.forging import unb64
 
-_SOURCE = "PROTOCOL, a state on its way out"
+_SOURCE = "protocol, section 6"
 _HIDDEN = "a content that must not show"
 
 
@@ -53,12 +53,12 @@ def _expect(trial: Trial, what: str, found: object, *expected: object) -> None:
         trial.fail(f"{what} {' or '.join(map(repr, expected))}", f"{found!r} came")
 
 
-@check("load.unknown", "must", "A state that was never saved is answered 404.", "PROTOCOL, endpoints")
+@check("load.unknown", "must", "A state that was never saved is answered 404.", "protocol, section 2.2")
 def unknown(trial: Trial) -> None:
     trial.expect(trial.client.load(str(uuid.uuid4())), 404, what="GET of an unknown id")
 
 
-@check("load.shape", "must", "A reply is a JSON object that holds the token.", "PROTOCOL, endpoints")
+@check("load.shape", "must", "A reply is a JSON object that holds the token.", "protocol, section 2.2")
 def shape(trial: Trial) -> None:
     answer = trial.expect(trial.client.load(trial.stored()["id"]), 200, what="GET")
     _expect(trial, "Content-Type", answer.headers.get("content-type", "").partition(";")[0], "application/json")
@@ -182,7 +182,7 @@ def jti(trial: Trial) -> None:
         trial.fail("5 replies with 5 different jti", f"{len(set(found))} came")
 
 
-@check("load.no-change", "must", "Loading a state changes nothing.", "PROTOCOL, endpoints")
+@check("load.no-change", "must", "Loading a state changes nothing.", "protocol, section 2.2")
 def no_change(trial: Trial) -> None:
     state = trial.stored()
     for _ in range(3):

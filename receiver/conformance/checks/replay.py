@@ -1,4 +1,4 @@
-"""One signature serves one change; the identical request again is a retry. PROTOCOL, "jti"; A21 of the cases."""
+"""One signature serves one change; the identical request again is a retry. Protocol, section 3.4; case A21."""
 
 import json
 
@@ -10,7 +10,7 @@ from receiver.conformance.trial import FIRST, LATER, Trial, worded
     "replay.retry",
     "must",
     "The identical request again, as after a lost reply, is answered 204 again.",
-    "Promise 3, A21",
+    "protocol, section 10.3; A21",
 )
 def retry(trial: Trial) -> None:
     state = trial.state()
@@ -21,7 +21,7 @@ def retry(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("replay.retry-delete", "must", "The same for a DELETE.", "Promise 3, A21")
+@check("replay.retry-delete", "must", "The same for a DELETE.", "protocol, section 10.3; A21")
 def retry_delete(trial: Trial) -> None:
     state = trial.stored()
     path, body = trial.path(), json.dumps([state["id"]]).encode()
@@ -31,7 +31,9 @@ def retry_delete(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("replay.load", "must", "A GET may be repeated under its signature: it changes nothing.", "Promise 3")
+@check(
+    "replay.load", "must", "A GET may be repeated under its signature: it changes nothing.", "protocol, section 10.3"
+)
 def load(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"])
@@ -44,7 +46,7 @@ def load(trial: Trial) -> None:
     "replay.no-second-effect",
     "should",
     "A late copy of a save does not bring a deleted state back.",
-    "A21, PROTOCOL, jti",
+    "A21; protocol, section 3.4",
 )
 def no_second_effect(trial: Trial) -> None:
     state = trial.state()
@@ -60,7 +62,7 @@ def no_second_effect(trial: Trial) -> None:
     "replay.no-second-delete",
     "should",
     "A late copy of a delete does not delete what was saved since.",
-    "A21, PROTOCOL, jti",
+    "A21; protocol, section 3.4",
 )
 def no_second_delete(trial: Trial) -> None:
     state = trial.stored()
@@ -76,7 +78,7 @@ def no_second_delete(trial: Trial) -> None:
     "replay.other-body",
     "should",
     "A caught signature does not carry another body: 401, nothing changed.",
-    "PROTOCOL, jti",
+    "protocol, section 3.4",
 )
 def other_body(trial: Trial) -> None:
     one, other = trial.state(), trial.state()
@@ -93,7 +95,7 @@ def other_body(trial: Trial) -> None:
     "replay.other-method",
     "should",
     "A signature caught from a save does not delete: POST and DELETE share a path.",
-    "PROTOCOL, jti",
+    "protocol, section 3.4",
 )
 def other_method(trial: Trial) -> None:
     state = trial.state()
@@ -109,7 +111,7 @@ def other_method(trial: Trial) -> None:
     "replay.new-signature",
     "should",
     "A used jti in a new signature is still used: it binds, not the signature's bytes.",
-    "PROTOCOL, jti",
+    "protocol, section 3.4",
 )
 def new_signature(trial: Trial) -> None:
     state = trial.stored()
@@ -126,7 +128,7 @@ def new_signature(trial: Trial) -> None:
     "replay.free-after-refusal",
     "should",
     "A request that was refused has not used its jti up.",
-    "Promise 2, PROTOCOL, jti",
+    "protocol, section 10.2; protocol, section 3.4",
 )
 def free_after_refusal(trial: Trial) -> None:
     state = trial.state()
@@ -137,7 +139,9 @@ def free_after_refusal(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("replay.old-copy", "must", "A late copy of an older save does not undo a newer one.", "Promise 5, C08")
+@check(
+    "replay.old-copy", "must", "A late copy of an older save does not undo a newer one.", "protocol, section 10.5; C08"
+)
 def old_copy(trial: Trial) -> None:
     state = trial.state(updatedAt=FIRST)
     path, body = trial.path(), trial.body(state)

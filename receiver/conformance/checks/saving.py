@@ -1,4 +1,4 @@
-"""Room 3: saving. What replaces what, and which claims make a state. PROTOCOL, "Newer wins"; table C of the cases."""
+"""Room 3: saving. What replaces what, and which claims make a state. Protocol, section 5; part C of the cases."""
 
 import random
 import uuid
@@ -17,7 +17,7 @@ def save(trial: Trial, state: dict, what: str, **changes: object) -> None:
     trial.expect(trial.client.save(state | changes), 204, what=what)
 
 
-@check("save.new", "must", "A state is stored, answered 204 without a body, and comes back.", "PROTOCOL, endpoints")
+@check("save.new", "must", "A state is stored, answered 204 without a body, and comes back.", "protocol, section 2.3")
 def new(trial: Trial) -> None:
     state = trial.state()
     answer = trial.expect(trial.client.save(state), 204, what="a new state")
@@ -30,7 +30,7 @@ def new(trial: Trial) -> None:
     "save.flow",
     "must",
     "A run of a flow is saved step by step, each time larger, and is answered as it is now.",
-    "PROTOCOL, states",
+    "protocol, section 5.7",
 )
 def flow(trial: Trial) -> None:
     run = FlowRun(trial.tenant, uuid.uuid4().int)
@@ -41,7 +41,7 @@ def flow(trial: Trial) -> None:
         run.step()
 
 
-@check("save.newer-wins", "must", "A later updatedAt replaces what is stored.", "PROTOCOL, newer wins; C08")
+@check("save.newer-wins", "must", "A later updatedAt replaces what is stored.", "protocol, section 5.7; C08")
 def newer_wins(trial: Trial) -> None:
     state = trial.stored()
     trial.expect_content(state["id"], state["content"])
@@ -50,7 +50,10 @@ def newer_wins(trial: Trial) -> None:
 
 
 @check(
-    "save.older-ignored", "must", "A save that comes late answers 204 and changes nothing.", "PROTOCOL, newer wins; C08"
+    "save.older-ignored",
+    "must",
+    "A save that comes late answers 204 and changes nothing.",
+    "protocol, section 5.7; C08",
 )
 def older_ignored(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
@@ -62,7 +65,7 @@ def older_ignored(trial: Trial) -> None:
     "save.equal-replaces",
     "should",
     "An equal updatedAt replaces: the last of two saves at one instant stays.",
-    "PROTOCOL, newer wins; C08",
+    "protocol, section 5.7; C08",
 )
 def equal_replaces(trial: Trial) -> None:
     state = trial.stored()
@@ -70,7 +73,7 @@ def equal_replaces(trial: Trial) -> None:
     trial.expect_content(state["id"], worded("equal"), "the content that came last")
 
 
-@check("save.any-order", "must", "Whatever the order of arrival, the newest stays.", "C08, promise 5")
+@check("save.any-order", "must", "Whatever the order of arrival, the newest stays.", "C08; protocol, section 10.5")
 def any_order(trial: Trial) -> None:
     base = trial.state()
     versions = [{"updatedAt": f"2026-01-01T00:00:{n:02d}.000Z", "content": worded(str(n))} for n in range(12)]
@@ -84,7 +87,7 @@ def any_order(trial: Trial) -> None:
     "save.again-after-delete",
     "must",
     "A deleted state may be saved again, also an older version of it.",
-    "PROTOCOL, endpoints",
+    "protocol, section 5.7",
 )
 def again_after_delete(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
@@ -113,7 +116,7 @@ def never_expires(trial: Trial) -> None:
     "save.empties",
     "should",
     "The nullable claims may be empty texts.",
-    "PROTOCOL, a state on its way in",
+    "protocol, section 5.4",
 )
 def empties(trial: Trial) -> None:
     state = trial.state(**dict.fromkeys(NULLABLE, ""))
@@ -121,7 +124,7 @@ def empties(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("save.is-done", "must", "A state is done or not.", "PROTOCOL, a state on its way in")
+@check("save.is-done", "must", "A state is done or not.", "protocol, section 5.4")
 def is_done(trial: Trial) -> None:
     for value in (True, False):
         state = trial.state(isDone=value)
@@ -141,7 +144,10 @@ def required(trial: Trial) -> None:
 
 
 @check(
-    "save.required-named", "should", "A missing claim is answered 400, naming item and claim.", "C05, PROTOCOL, errors"
+    "save.required-named",
+    "should",
+    "A missing claim is answered 400, naming item and claim.",
+    "C05; protocol, section 5.4",
 )
 def required_named(trial: Trial) -> None:
     for name in REQUIRED:
@@ -183,7 +189,7 @@ def _claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
     trial.expect_absent(state["id"], "each save of it was refused")
 
 
-@check("save.id-spelling", "should", "An id has the spelling 8-4-4-4-12 and no other: 400.", "PROTOCOL, errors")
+@check("save.id-spelling", "should", "An id has the spelling 8-4-4-4-12 and no other: 400.", "protocol, section 5.4")
 def id_spelling(trial: Trial) -> None:
     id = trial.state()["id"]
     spellings = ("{" + id + "}", "urn:uuid:" + id, id.replace("-", ""), id[:-1], id + "0", id + "\n", " " + id)

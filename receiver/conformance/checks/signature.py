@@ -138,7 +138,7 @@ def embedded_key(trial: Trial) -> None:
     )
 
 
-@check("signature.kid-missing", "must", "A signature that names no key is refused.", "PROTOCOL, three headers")
+@check("signature.kid-missing", "must", "A signature that names no key is refused.", "protocol, section 3.2")
 def kid_missing(trial: Trial) -> None:
     _refused_headers(trial, {"alg": "ES384"})
 

@@ -1,4 +1,4 @@
-"""Tenants are apart. C01 and C03 of the cases. A receiver that serves one tenant alone refuses the other: as good."""
+"""Tenants are apart. Cases C01 and C03. A receiver that serves one tenant alone refuses the other: as good."""
 
 import json
 
@@ -31,7 +31,7 @@ def delete(trial: Trial) -> None:
     "tenants.save",
     "should",
     "A save of an id that another tenant holds does not touch that one's state.",
-    "PROTOCOL, newer wins; C03",
+    "protocol, section 5.4; C03",
 )
 def save(trial: Trial) -> None:
     state = trial.stored()
@@ -46,7 +46,7 @@ def save(trial: Trial) -> None:
 
 
 @check(
-    "tenants.same-id", "should", "Two tenants may hold the same id, each with its own times.", "PROTOCOL, newer wins"
+    "tenants.same-id", "should", "Two tenants may hold the same id, each with its own times.", "protocol, section 5.4"
 )
 def same_id(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
@@ -94,7 +94,7 @@ def signature(trial: Trial) -> None:
     _still_there(trial, state)
 
 
-@check("tenants.jti", "should", "Two tenants that use the same jti do not disturb each other.", "PROTOCOL, jti")
+@check("tenants.jti", "should", "Two tenants that use the same jti do not disturb each other.", "protocol, section 3.4")
 def jti(trial: Trial) -> None:
     shared = f"shared-{trial.state()['id']}"
     for tenant in (trial.tenant, trial.other):

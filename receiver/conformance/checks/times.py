@@ -1,4 +1,4 @@
-"""Room 3: times are instants, compared to the last digit. C08 and C10 of the cases."""
+"""Room 3: times are instants, compared to the last digit. Cases C08 and C10."""
 
 from receiver.conformance import clock
 from receiver.conformance.checks.saving import save
@@ -34,7 +34,7 @@ def _same(trial: Trial, one: str, other: str) -> None:
         trial.expect_content(state["id"], worded("second"), f"what was saved at {second}, the same instant as {first}")
 
 
-@check("times.seconds", "must", "A second later is later.", "PROTOCOL, newer wins")
+@check("times.seconds", "must", "A second later is later.", "protocol, section 5.7")
 def seconds(trial: Trial) -> None:
     _ordered(trial, "2026-01-01T23:59:59Z", "2026-01-02T00:00:00Z")
 
@@ -48,14 +48,12 @@ def digits(trial: Trial) -> None:
         trial.expect_content(state["id"], worded(text), f"what was saved at {text}, a second later")
 
 
-@check("times.microseconds", "should", "A microsecond later is later.", "PROTOCOL, newer wins")
+@check("times.microseconds", "should", "A microsecond later is later.", "protocol, section 5.7")
 def microseconds(trial: Trial) -> None:
     _ordered(trial, "2026-01-01T00:00:00.0000010Z", "2026-01-01T00:00:00.0000020Z")
 
 
-@check(
-    "times.ticks", "should", "The platform counts in 100 ns; a later tick is later.", "PROTOCOL, a state on its way in"
-)
+@check("times.ticks", "should", "The platform counts in 100 ns; a later tick is later.", "protocol, section 5.5")
 def ticks(trial: Trial) -> None:
     _ordered(trial, "2026-01-01T00:00:00.1234561Z", "2026-01-01T00:00:00.1234562Z")
 
@@ -64,14 +62,14 @@ def ticks(trial: Trial) -> None:
     "times.ticks-tie",
     "should",
     "The same tick again is a tie, and replaces: nothing is rounded on the way to the store.",
-    "PROTOCOL, newer wins",
+    "protocol, section 5.7",
 )
 def ticks_tie(trial: Trial) -> None:
     for text in ("2026-01-01T00:00:00.1234567Z", "2026-01-01T00:00:00.1234562Z"):
         _same(trial, text, text)
 
 
-@check("times.nanoseconds", "should", "The order is kept to the ninth digit.", "PROTOCOL, a state on its way in")
+@check("times.nanoseconds", "should", "The order is kept to the ninth digit.", "protocol, section 5.5")
 def nanoseconds(trial: Trial) -> None:
     _ordered(trial, "2026-01-01T00:00:00.123456788Z", "2026-01-01T00:00:00.123456789Z")
 

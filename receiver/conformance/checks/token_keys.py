@@ -69,7 +69,7 @@ def inner_embedded_key(trial: Trial) -> None:
     "tokens.inner-kid",
     "should",
     "An inner signature that names no key, or an unknown one, is refused.",
-    "PROTOCOL, kid",
+    "protocol, section 5.2",
 )
 def inner_kid(trial: Trial) -> None:
     state, jwk = trial.state(), trial.keys.platform.jwk

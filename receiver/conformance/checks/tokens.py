@@ -168,7 +168,7 @@ def damaged(trial: Trial) -> None:
     "tokens.uniform",
     "should",
     "Every damage is answered by the same 400, which tells no cryptographic step.",
-    "B15, PROTOCOL, errors",
+    "B15; protocol, section 8.3",
 )
 def uniform(trial: Trial) -> None:
     bodies = {}
@@ -212,7 +212,7 @@ def bomb(trial: Trial) -> None:
     "tokens.bomb-state",
     "should",
     "A signed state of 98 MB is refused too, or stored whole; it never breaks the receiver.",
-    "B12, promise 4",
+    "B12; protocol, section 10.4",
 )
 def bomb_state(trial: Trial) -> None:
     state = trial.state(content="A" * 98_700_000)
@@ -228,7 +228,7 @@ def bomb_state(trial: Trial) -> None:
     "tokens.unknown-members",
     "must",
     "What the platform may add later, beside token and in the claims, is ignored.",
-    "PROTOCOL, endpoints",
+    "protocol, section 2.3",
 )
 def unknown_members(trial: Trial) -> None:
     state = trial.state()
@@ -255,7 +255,7 @@ def item_shape(trial: Trial) -> None:
     "tokens.names-item",
     "should",
     "A refused token is the caller's fault: 400, naming the item's index, as JSON.",
-    "PROTOCOL, errors",
+    "protocol, section 8.2",
 )
 def names_item(trial: Trial) -> None:
     good, bad = trial.state(), trial.state()

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from receiver.files import ownership
+from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import State, Summary
-from receiver.stores import Effect, OnDamage, Receipt, Store, raised
+from receiver.stores.contract import OnDamage, Store, raised
 from receiver.stores.filesystem import durable, formats, key_uses
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors

@@ -31,15 +31,15 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 
+from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged
-from receiver.stores import Effect
 from receiver.stores.filesystem import durable
 from receiver.stores.filesystem.formats import StateFile, Torn, encode, from_line, to_line
 from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
 from receiver.stores.filesystem.shapes import is_record, only
-from receiver.stores.grouping import GroupCommit
-from receiver.turns import waiting
+from receiver.stores.group_commit import GroupCommit
+from receiver.threadpool import waiting
 
 
 class TenantFolder:

@@ -11,7 +11,7 @@ from itertools import islice
 
 from receiver.files import ownership
 from receiver.problems import Problem, StoreUnavailable
-from receiver.turns import waiting
+from receiver.threadpool import waiting
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700

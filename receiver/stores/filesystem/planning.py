@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from receiver.idempotency import Effect, Receipt
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS, State
-from receiver.stores import Effect, Receipt
 from receiver.stores.filesystem.formats import StateFile
 from receiver.stores.filesystem.receipts import Receipts
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 
+from receiver.idempotency import Receipt
 from receiver.problems import StoreDamaged
-from receiver.stores import Receipt
 from receiver.stores.filesystem.durable import read_only, sync_folder
 from receiver.stores.filesystem.formats import from_line
 from receiver.stores.filesystem.shapes import is_record, only

@@ -18,11 +18,11 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, Select, and_, delete, func, select
 from sqlalchemy.exc import DBAPIError
 
-from receiver import metrics
+from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
-from receiver.stores import Effect, OnDamage, Receipt, Store, raised
 from receiver.stores.batches import batches
+from receiver.stores.contract import OnDamage, Store, raised
 from receiver.stores.deadline import bounded, left
 from receiver.stores.logins import Logins
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
@@ -32,8 +32,9 @@ from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
 from receiver.stores.sql.schema import key_uses, receipts, states
 from receiver.stores.sql.statements import upserts
-from receiver.stores.urls import Place
-from receiver.turns import waiting
+from receiver.stores.urls.store_url import StoreURL
+from receiver.telemetry import metrics
+from receiver.threadpool import waiting
 
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
 _PAGE = 500
@@ -52,7 +53,7 @@ class SqlStore(Store):
     """
 
     def __init__(
-        self, place: Place, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
+        self, place: StoreURL, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
     ):
         driver_of(place)
         self.place = place

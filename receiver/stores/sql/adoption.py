@@ -17,7 +17,7 @@ from receiver.stores.sql.engine import TRANSACTIONAL, make_engine
 from receiver.stores.sql.errors import driver_errors
 from receiver.stores.sql.java_table import COLUMNS, JavaTable
 from receiver.stores.sql.obstacles import Obstacle
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 _PATIENCE = 24 * 3600.0  # seconds for one statement: a large table is rewritten
 
@@ -37,12 +37,12 @@ class Plan:
     obstacles: list[Obstacle]
 
 
-def open_engine(place: Place, timeout: float) -> Engine:
+def open_engine(place: StoreURL, timeout: float) -> Engine:
     """Return an engine that is reached within ``timeout`` seconds, and then waits as long as a large table takes."""
     return make_engine(place, timeout, connections=2, answer=_PATIENCE).execution_options(**TRANSACTIONAL)
 
 
-def plan(engine: Engine, place: Place) -> Plan:
+def plan(engine: Engine, place: StoreURL) -> Plan:
     """Return what adopting the database at ``place`` will do; changes nothing.
 
     Raises StoreMisplaced when there is nothing to adopt, or the table is not quite the Java service's.
@@ -61,7 +61,7 @@ def plan(engine: Engine, place: Place) -> Plan:
         return Plan(count, *statements.of(place, table), way_back.questions(place, *kept), found)
 
 
-def adopt(engine: Engine, place: Place, found: Plan) -> None:
+def adopt(engine: Engine, place: StoreURL, found: Plan) -> None:
     """Do what the plan ``found`` says, then what a start does on any database: all of it, where the engine can.
 
     ``found`` has no obstacles. Raises StoreUnavailable when the Java service was still writing, and what the driver's
@@ -79,13 +79,13 @@ def adopt(engine: Engine, place: Place, found: Plan) -> None:
         upgrade.prepare(engine, place, _PATIENCE, create=True)
 
 
-def _enter_schema(connection: Connection, place: Place) -> None:
+def _enter_schema(connection: Connection, place: StoreURL) -> None:
     """Let the statements mean the tables of ``search_path`` as long as the transaction lasts."""
     if schema := place.parameters.get("search_path"):
         connection.exec_driver_sql(statements.enter_schema(schema))
 
 
-def _table(connection: Connection, place: Place) -> JavaTable:
+def _table(connection: Connection, place: StoreURL) -> JavaTable:
     """Return what the states table is like; raises StoreMisplaced for one that is not quite the Java service's."""
     look, schema = inspect(connection), place.parameters.get("search_path")
     found = {column["name"]: column for column in look.get_columns("states", schema=schema)}
@@ -110,6 +110,6 @@ def _check_count(connection: Connection, table: str, found: Plan) -> None:
         )
 
 
-def summary_of(found: Plan, place: Place) -> Mapping[str, object]:
+def summary_of(found: Plan, place: StoreURL) -> Mapping[str, object]:
     """Return the plan ``found`` for ``place`` as plain values, for JSON."""
     return {"store": str(place), **asdict(found)}

@@ -8,7 +8,7 @@ A content that it kept as jsonb or JSON comes out as that type writes it, which 
 from receiver.stores.sql import adoption_mysql
 from receiver.stores.sql.java_table import IDS, IN_THE_CLEAR, NULLABLE, TIMES, JavaTable
 from receiver.stores.sql.schema import VERSION_TABLE
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 # The table that holds the states when the step is to come from which on they are the receiver's: it is counted then.
 FILLED = {"postgresql": "states", "mysql": "states_adopted", "sqlserver": "states"}
@@ -29,7 +29,7 @@ _FIRST, _AFTER_ALL = "0001-01-01 00:00:00", "10000-01-01 00:00:00"
 _UNSET, _LAST = "0001-01-01T00:00:00.0000000Z", "9999-12-31T23:59:59.9999999Z"
 
 
-def of(place: Place, table: JavaTable) -> tuple[list[str], list[str]]:
+def of(place: StoreURL, table: JavaTable) -> tuple[list[str], list[str]]:
     """Return the statements forth and back for ``table``, that of the Java service at ``place``."""
     forth, back = {"postgresql": _postgresql, "mysql": adoption_mysql.statements, "sqlserver": _sqlserver}[place.kind](
         table

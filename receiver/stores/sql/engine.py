@@ -17,12 +17,12 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
-from receiver import metrics
 from receiver.problems import StoreMisplaced
 from receiver.stores.deadline import bounded, left
 from receiver.stores.logins import Login, Logins
 from receiver.stores.sql.logging_in import check_login, note_login, telling
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
+from receiver.telemetry import metrics
 
 TRANSACTIONAL = {"isolation_level": "READ COMMITTED"}
 _DIALECTS = {
@@ -36,7 +36,7 @@ _RECYCLE = 1800  # seconds: shorter than the idle time-out of common firewalls a
 _KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
 
 
-def driver_of(place: Place) -> Any:
+def driver_of(place: StoreURL) -> Any:
     """Return the driver's module for ``place``; raises StoreMisplaced, with the command that installs it."""
     name = _DIALECTS[place.kind][1]
     try:
@@ -48,7 +48,7 @@ def driver_of(place: Place) -> Any:
 
 
 def make_engine(
-    place: Place, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
+    place: StoreURL, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
 ) -> Engine:
     """Return an engine for ``place`` with at most ``connections``; nothing is connected yet.
 
@@ -112,7 +112,7 @@ def _ping_unless_used(engine: Engine, connection, record, _proxy) -> None:
         raise InvalidatePoolError(type(cause).__name__) from cause
 
 
-def _postgresql(psycopg, place: Place, timeout: float, answer: float, login: Callable[[], Login]):
+def _postgresql(psycopg, place: StoreURL, timeout: float, answer: float, login: Callable[[], Login]):
     class Bounded(psycopg.Connection):
         """A connection whose waits end: libpq alone waits for a frozen server for ever."""
 
@@ -172,7 +172,7 @@ def _prepare_postgresql(connection, record, answer: float) -> None:
     record.info["begin"] = "; ".join(statements)
 
 
-def _mysql(pymysql, place: Place, timeout: float, answer: float, login: Callable[[], Login]):
+def _mysql(pymysql, place: StoreURL, timeout: float, answer: float, login: Callable[[], Login]):
     parameters = place.parameters
     known = {
         "database": place.database,
@@ -252,7 +252,7 @@ def _prepare_mysql(connection, record, answer: float) -> None:
         cursor.execute("set session " + ", ".join(settings))
 
 
-def _sqlserver(mssql_python, place: Place, _timeout: float, answer: float, login: Callable[[], Login]):
+def _sqlserver(mssql_python, place: StoreURL, _timeout: float, answer: float, login: Callable[[], Login]):
     parameters = place.parameters
     words = {
         "SERVER": ",".join(str(part) for part in place.hosts[0]),

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from receiver.stores.deadline import bounded
 from receiver.stores.sql import errors, upgrade
 from receiver.stores.sql.engine import make_engine
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 _QUESTIONS = {
     "postgresql": """
@@ -46,7 +46,7 @@ class Said:
     unsure: float = 0.0
 
 
-def ask(place: Place, timeout: float) -> Said:
+def ask(place: StoreURL, timeout: float) -> Said:
     """Return what the server of ``place`` says, within ``timeout`` seconds; raises the contract's errors."""
     engine = make_engine(place, timeout, 1)
     try:

@@ -9,12 +9,12 @@ from sqlalchemy.exc import DisconnectionError
 
 from receiver.stores.logins import Logins
 from receiver.stores.sql.errors import is_refused_login
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 _TOLD_AGAIN = 60.0  # seconds between two lines that say that a login is refused
 
 
-def telling(connect: Callable[[], Any], place: Place, logins: Logins) -> Callable[[], Any]:
+def telling(connect: Callable[[], Any], place: StoreURL, logins: Logins) -> Callable[[], Any]:
     """Return ``connect``, which then also logs that a login is refused: now and then, as long as that goes on."""
     told_at = -_TOLD_AGAIN
 
@@ -36,12 +36,12 @@ def telling(connect: Callable[[], Any], place: Place, logins: Logins) -> Callabl
     return connect_and_tell
 
 
-def note_login(logins: Logins, place: Place, _connection, record) -> None:
+def note_login(logins: Logins, place: StoreURL, _connection, record) -> None:
     """Keep with a new connection which login it was made with."""
     record.info["logins"], record.info["login"] = logins.version, logins.of(place)
 
 
-def check_login(logins: Logins, place: Place, _connection, record, _proxy) -> None:
+def check_login(logins: Logins, place: StoreURL, _connection, record, _proxy) -> None:
     """Have a connection replaced whose user or password is no longer in force."""
     if record.info["logins"] == logins.version:
         return

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 
-from receiver import metrics
+from receiver.telemetry import metrics
 
 
 @contextmanager

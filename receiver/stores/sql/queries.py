@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
+from receiver.idempotency import Receipt
 from receiver.problems import TooLarge
-from receiver.stores import Receipt
 from receiver.stores.rows import FIELDS
 from receiver.stores.sql.schema import receipts, states
 

@@ -42,7 +42,7 @@ def _newer(new) -> ColumnElement:
     )
 
 
-# "Newer wins" (PROTOCOL): equal or later than what is stored.
+# "Newer wins" (protocol, section 5.7): equal or later than what is stored.
 _STATE = Upsert(
     states,
     REPLACED,
@@ -112,7 +112,7 @@ _BUILDERS = {"postgresql": _on_conflict, "mysql": _on_duplicate_key, "sqlserver"
 
 
 def upserts(kind: str) -> tuple[Executable, Executable, Executable]:
-    """Return the upserts of a state (``rows.row_of``), of a receipt and of a key's use for a ``Place.kind``.
+    """Return the upserts of a state (``rows.row_of``), of a receipt and of a key's use for a ``StoreURL.kind``.
 
     The row count is 1 for a new row, 1 or 2 (MySQL) for a replaced one and 0 when the kept one stays.
     """

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores.sql.errors import is_hopeless
 from receiver.stores.sql.schema import VERSION_TABLE, key_uses, receipts, states
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 HEAD = "0002"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
 _LATER = {"sealing_key"}  # columns that a table has not before the last step
@@ -28,7 +28,7 @@ _ALEMBIC = threading.Lock()  # what it works on is known to the whole process
 _LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
 
 
-def prepare(engine: Engine, place: Place, timeout: float, create: bool) -> None:
+def prepare(engine: Engine, place: StoreURL, timeout: float, create: bool) -> None:
     """Create or upgrade the tables, unless they are as this program wants them.
 
     Raises StoreMisplaced for a schema newer than this program and for tables of somebody else, StoreUnavailable
@@ -39,7 +39,7 @@ def prepare(engine: Engine, place: Place, timeout: float, create: bool) -> None:
         time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - another replica is at it
 
 
-def _is_at_head(engine: Engine, place: Place, create: bool, deadline: float) -> bool:
+def _is_at_head(engine: Engine, place: StoreURL, create: bool, deadline: float) -> bool:
     """Look at the schema and bring it up to date; False when another replica was in the way."""
     try:
         with engine.connect() as connection:
@@ -62,7 +62,7 @@ def _is_at_head(engine: Engine, place: Place, create: bool, deadline: float) -> 
     return True
 
 
-def revision_of(connection: Connection, place: Place) -> str | None:
+def revision_of(connection: Connection, place: StoreURL) -> str | None:
     """Return the revision of the schema that the database holds, such as "0001"; None for none."""
     schema = place.parameters.get("search_path")
     if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
@@ -70,7 +70,7 @@ def revision_of(connection: Connection, place: Place) -> str | None:
     return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE, schema=schema))).scalar()
 
 
-def check_revision(connection: Connection, place: Place) -> str:
+def check_revision(connection: Connection, place: StoreURL) -> str:
     """Return the revision of the schema; raises StoreMisplaced when it is not the one that this program needs."""
     found = revision_of(connection, place)
     _check_revision(found)
@@ -88,13 +88,13 @@ def _check_revision(found: str | None) -> None:
         )
 
 
-def is_of_the_java_service(connection: Connection, place: Place) -> bool:
+def is_of_the_java_service(connection: Connection, place: StoreURL) -> bool:
     """Tell whether the database holds a ``states`` table that the Java service made and nobody adopted."""
     columns = _columns(connection, place, states.name)
     return {"id", "tenant_id", "content", "updated_at"} <= columns and "updated_second" not in columns
 
 
-def _check_tables(connection: Connection, place: Place) -> None:
+def _check_tables(connection: Connection, place: StoreURL) -> None:
     """Raise StoreMisplaced when tables of somebody else lie where ours would."""
     if is_of_the_java_service(connection, place):
         raise StoreMisplaced(
@@ -110,7 +110,7 @@ def _check_tables(connection: Connection, place: Place) -> None:
             )
 
 
-def _check_encoding(connection: Connection, place: Place) -> None:
+def _check_encoding(connection: Connection, place: StoreURL) -> None:
     """Raise StoreMisplaced for a PostgreSQL database that cannot keep every character."""
     if place.kind == "postgresql":
         encoding = connection.execute(text("show server_encoding")).scalar()
@@ -120,13 +120,13 @@ def _check_encoding(connection: Connection, place: Place) -> None:
             )
 
 
-def _columns(connection: Connection, place: Place, table: str) -> set[str]:
+def _columns(connection: Connection, place: StoreURL, table: str) -> set[str]:
     look = inspect(connection)
     schema = place.parameters.get("search_path")
     return {one["name"] for one in look.get_columns(table, schema=schema)} if look.has_table(table, schema) else set()
 
 
-def upgrade(connection: Connection, place: Place) -> None:
+def upgrade(connection: Connection, place: StoreURL) -> None:
     """Run the missing steps in the transaction of ``connection``."""
     from alembic import command  # noqa: PLC0415 - half a second, needed once in the life of a schema
     from alembic.config import Config  # noqa: PLC0415
@@ -139,7 +139,7 @@ def upgrade(connection: Connection, place: Place) -> None:
 
 
 @contextmanager
-def _locked(connection: Connection, place: Place) -> Iterator[None]:
+def _locked(connection: Connection, place: StoreURL) -> Iterator[None]:
     """Keep other receivers from changing the schema meanwhile, where the engine can."""
     take = {
         "postgresql": text("select pg_advisory_xact_lock(:number)").bindparams(number=_LOCK),

@@ -9,7 +9,7 @@ from receiver.problems import StoreMisplaced
 from receiver.stores.sql import upgrade
 from receiver.stores.sql.adoption_statements import enter_schema
 from receiver.stores.sql.errors import driver_errors
-from receiver.stores.urls import Place
+from receiver.stores.urls.store_url import StoreURL
 
 STATES_SHOWN = 20
 _SEALED, _SHARED = "sealed", "the id of another tenant's state as well"
@@ -35,7 +35,7 @@ class Stopper:
     states: list[tuple[str, str]] = field(default_factory=list)
 
 
-def questions(place: Place, content_type: str, lacks: str | None = None) -> list[str]:
+def questions(place: StoreURL, content_type: str, lacks: str | None = None) -> list[str]:
     """Return the statements that find what stops the way back: the last but one is the query, the last ends it.
 
     ``content_type`` is that of the Java service's column, as its engine writes it. ``lacks`` is the character set of
@@ -73,7 +73,7 @@ def _quoted(text: str) -> str:
     return text.replace("'", "''")
 
 
-def check(engine: Engine, place: Place, asked: Sequence[str]) -> list[Stopper]:
+def check(engine: Engine, place: StoreURL, asked: Sequence[str]) -> list[Stopper]:
     """Return what stops the way back of the adopted database at ``place``, by the questions ``asked``.
 
     The commonest comes first. Changes nothing.
@@ -94,7 +94,7 @@ def check(engine: Engine, place: Place, asked: Sequence[str]) -> list[Stopper]:
     return sorted(found.values(), key=lambda one: -one.count)
 
 
-def questions_of(engine: Engine, place: Place) -> list[str]:
+def questions_of(engine: Engine, place: StoreURL) -> list[str]:
     """Return the questions for a database that was adopted; on PostgreSQL the Java service kept contents as jsonb.
 
     Raises StoreMisplaced for one that is not the receiver's, and where the Java service's own table is gone.

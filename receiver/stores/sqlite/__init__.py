@@ -15,14 +15,15 @@ from typing import TypeVar
 
 from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
+from receiver.idempotency import Effect, Receipt
 from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
-from receiver.stores import Effect, OnDamage, Receipt, Store, raised
-from receiver.stores.grouping import GroupCommit
+from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.group_commit import GroupCommit
 from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
 from receiver.stores.sqlite.file import DatabaseFile, begin, driver_errors
 from receiver.stores.sqlite.rows import COLUMNS, EXCHANGE, NOTE_KEY_USE, SUMMARY, UPSERT, bind, forget, jti_was
-from receiver.turns import waiting
+from receiver.threadpool import waiting
 
 _PAGE = 500
 _LARGE = 1 << 20  # characters of a content that no connection shall keep: one remembers what it was given last

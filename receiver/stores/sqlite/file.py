@@ -14,7 +14,7 @@ from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
 from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.turns import waiting
+from receiver.threadpool import waiting
 
 _POLL = 0.001  # seconds; another process rarely holds the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often

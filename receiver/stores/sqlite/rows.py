@@ -2,7 +2,7 @@
 
 from sqlite_utils.utils import sqlite3
 
-from receiver.stores import Receipt
+from receiver.idempotency import Receipt
 from receiver.stores.rows import FIELDS
 
 _STALE_RECEIPTS = 1024  # deleted at once: more than is added between two times

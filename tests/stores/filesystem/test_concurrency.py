@@ -9,8 +9,8 @@ import threading
 from functools import partial
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import StoreUnavailable
 from receiver.stores.filesystem import FilesystemStore, durable
 from tests.support.filesystem import IDS, NEW, OLD, a_store_to_change, change_of, leftovers, processes, view

@@ -4,8 +4,8 @@ import hashlib
 import shutil
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS
 from tests.support.filesystem import FUTURE, NEW, PAST, file_of

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused, StoreDamaged, StoreFull, StoreUnavailable
 from receiver.states import Instant
 from receiver.stores.filesystem import FilesystemStore, durable, formats

@@ -4,8 +4,8 @@ import errno
 import shutil
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import Problem, StoreFull, StoreUnavailable
 from receiver.stores.filesystem import FilesystemStore
 from tests.support.filesystem import (

@@ -8,8 +8,8 @@ import subprocess
 import time
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS
 from receiver.stores.filesystem import FilesystemStore, durable

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores import open_store
 from receiver.stores.filesystem import FilesystemStore, durable, formats

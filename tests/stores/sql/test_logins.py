@@ -7,13 +7,13 @@ import threading
 import time
 
 import pytest
-from receiver.stores.urls.store_url import parse
 
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.problems import LoginRefused
 from receiver.secret import Secret
 from receiver.stores import open_store
 from receiver.stores.logins import Logins
+from receiver.stores.urls.store_url import parse
 from tests.support import servers
 from tests.support.reloading import hang_up, log_of
 from tests.support.servers import needed

@@ -2,9 +2,8 @@
 
 import os
 
-from receiver.idempotency import Receipt
-
 from receiver import problems, routes, signature
+from receiver.idempotency import Receipt
 from receiver.problems import BadRequest, SignatureRefused
 from tests.support.faults.declaring import fault, parts_of
 

@@ -1,0 +1,1 @@
+"""Sockets and peers: ``listeners.py`` opens sockets, ``addresses.py`` judges clients, ``tls.py`` loads certificates."""

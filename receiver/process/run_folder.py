@@ -1,0 +1,225 @@
+"""The folder that a running receiver keeps while it runs: its metrics, who it is, and keys for a trial.
+
+Others may make files beside it, so a name alone proves nothing: what is used is the folder that was made, or one whose
+owner was checked, by a descriptor (receiver.process.folders).
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import mmap
+import os
+import shutil
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from receiver.process import folders
+
+PREFIX = "receiver-"
+LOCK, SERVICE, METRICS, TRIAL = "lock", "service.json", "metrics", "trial"
+TRIAL_SECONDS = 120.0  # that keys of a trial are accepted: who left them behind was killed
+_IN_FORCE = struct.Struct("<QQ64s")  # device, inode and name of the folder
+
+
+class RunFolder:
+    """The folder of this process, made anew; what receivers left in ``base`` that did not end by themselves goes.
+
+    A lock that is held as long as the process or one that it forked lives tells it from a leftover. Which folder is in
+    force stands in shared memory, since the processes that were forked before a new one was made use that one as well.
+    The descriptor of the master keeps its inode from being given to another file. Raises OSError.
+    """
+
+    def __init__(self, base: str):
+        self._base = os.path.abspath(base)
+        self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        self._held: tuple[int, int] | None = None  # descriptors of the folder and of its lock
+        self._message = b""
+        _remove_leftovers(self._base)
+        self._make()
+
+    @property
+    def path(self) -> Path:
+        """Where it is; whether that is still so, ``opened`` looks."""
+        return Path(self._base, self._in_force()[1])
+
+    @property
+    def trial(self) -> Path:
+        """Where keys for a trial are put; read them by ``trial_keys``."""
+        return self.path / TRIAL
+
+    def _in_force(self) -> tuple[folders.Identity, str]:
+        device, inode, name = _IN_FORCE.unpack_from(self._shared)
+        return (device, inode), os.fsdecode(name.rstrip(b"\0"))
+
+    @contextlib.contextmanager
+    def opened(self, name: str = "") -> Iterator[int]:
+        """Yield a descriptor of the folder, or of the one called ``name`` in it.
+
+        Raises OSError when it is gone, or is not the very one that was made, for this user alone.
+        """
+        made, own = self._in_force()
+        with folders.opened(os.path.join(self._base, own)) as folder:
+            status = os.fstat(folder)
+            if folders.identity(status) != made or not folders.is_private(status, os.geteuid()):
+                raise OSError(errno.ESTALE, "is not the folder that was made", str(self.path))
+            if not name:
+                yield folder
+                return
+            with folders.opened(name, folder) as inner:
+                if not folders.is_private(os.fstat(inner), os.geteuid()):
+                    raise OSError(errno.ESTALE, "is not the folder that was made", f"{self.path}/{name}")
+                yield inner
+
+    @contextlib.contextmanager
+    def opened_metrics(self) -> Iterator[Path]:
+        """Yield a path to the folder of metrics, good within this context; raises OSError as ``opened`` does."""
+        with self.opened(METRICS) as descriptor:
+            yield folders.path_of(descriptor)
+
+    @contextlib.contextmanager
+    def trial_keys(self) -> Iterator[Path | None]:
+        """Yield a path to the keys of a trial, good within this context; None when the folder is not the one made."""
+        with contextlib.ExitStack() as closing:
+            try:
+                found = folders.path_of(closing.enter_context(self.opened(TRIAL)))
+            except OSError:
+                found = None
+            yield found
+
+    def _make(self) -> None:
+        """Make the folder under a random name, and remove the one that was in force before."""
+        path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
+        with contextlib.ExitStack() as undoing:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            undoing.callback(os.close, descriptor)
+            status = os.fstat(descriptor)
+            if not folders.is_private(status, os.geteuid()):
+                raise OSError(errno.ESTALE, "is not the folder that was made", path)
+            undoing.callback(_remove, path, descriptor)
+            lock = _furnish(descriptor)
+            undoing.callback(os.close, lock)
+            self._write(descriptor)
+            undoing.pop_all()
+        self.remove()
+        self._held = descriptor, lock
+        _IN_FORCE.pack_into(self._shared, 0, *folders.identity(status), os.fsencode(os.path.basename(path)))
+
+    def restore(self) -> bool:
+        """Make a new folder if this one was taken away, or is not as it was made; return whether. Raises OSError."""
+        wanted = {LOCK, METRICS, TRIAL} | ({SERVICE} if self._message else set())
+        with contextlib.suppress(OSError), self.opened() as folder:
+            if wanted <= set(os.listdir(folder)):
+                return False
+        self._make()
+        return True
+
+    def introduce(self, addresses: list[str], admin: str | None) -> None:
+        """Write down who this is: the process, its ``addresses``, and that of its ``admin`` listener."""
+        message = {"pid": os.getpid(), "addresses": addresses, "admin": admin, "started": time.time()}
+        self._message = json.dumps(message).encode("ascii")
+        with self.opened() as folder:
+            self._write(folder)
+
+    def _write(self, folder: int) -> None:
+        if not self._message:
+            return
+        beside = f".{SERVICE}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(beside, flags, 0o600, dir_fd=folder), "wb") as file:
+            file.write(self._message)
+        os.replace(beside, SERVICE, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def end_trials(self) -> bool:
+        """Take away the keys of trials whose time is over; return whether there were any. Raises OSError."""
+        with self.opened(TRIAL) as trial:
+            over = [name for name in os.listdir(trial) if _age(name, trial) > TRIAL_SECONDS]
+            for name in over:
+                shutil.rmtree(name, ignore_errors=True, dir_fd=trial)
+            return bool(over) and not set(over) <= set(os.listdir(trial))
+
+    def remove(self) -> None:
+        """Take the folder away: the receiver ends. What lies under its name now, and is not it, stays."""
+        if self._held:
+            (folder, lock), self._held = self._held, None
+            _remove(str(self.path), folder)
+            os.close(folder)
+            os.close(lock)
+
+
+def _furnish(folder: int) -> int:
+    """Make what a folder of a receiver holds; return the descriptor of its lock, which is held."""
+    beside = f".{LOCK}"
+    lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.rename(beside, LOCK, src_dir_fd=folder, dst_dir_fd=folder)  # nobody ever sees it without a holder
+        os.mkdir(METRICS, 0o700, dir_fd=folder)
+        os.mkdir(TRIAL, 0o700, dir_fd=folder)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _remove(path: str, folder: int) -> None:
+    """Remove the folder that is open as ``folder`` and was made at ``path``."""
+    with contextlib.suppress(OSError):
+        base = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            folders.remove(os.path.basename(path), base, folder)
+        finally:
+            os.close(base)
+
+
+def _remove_leftovers(base: str) -> None:
+    for path, folder in candidates(base):
+        if os.fstat(folder).st_uid == os.geteuid() and not is_held(folder):
+            _remove(path, folder)
+
+
+def candidates(base: str) -> Iterator[tuple[str, int]]:
+    """Yield path and descriptor of what may be folders of receivers in ``base``: this user's, and to root everybody's.
+
+    A descriptor is closed when the next one is asked for.
+    """
+    try:
+        names = sorted(name for name in os.listdir(base) if name.startswith(PREFIX))
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(base, name)
+        with contextlib.suppress(OSError), folders.opened(path) as folder:
+            owner = os.fstat(folder).st_uid
+            if os.geteuid() in (0, owner) and _has_lock(folder):
+                yield path, folder
+
+
+def _has_lock(folder: int) -> bool:
+    try:
+        with folders.opened_file(LOCK, folder, os.fstat(folder).st_uid):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def is_held(folder: int) -> bool:
+    """Tell whether a receiver lives whose folder is open as ``folder``."""
+    try:
+        with folders.opened_file(LOCK, folder, os.fstat(folder).st_uid) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):  # another start has just taken the folder away, say: nothing to remove
+        return True
+    return False
+
+
+def _age(name: str, folder: int) -> float:
+    try:
+        return time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return 0.0

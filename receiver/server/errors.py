@@ -1,0 +1,79 @@
+"""What is refused before the application sees it: its status, its reply, and what the log says of it."""
+
+import json
+import logging
+import time
+from typing import ClassVar
+
+from gunicorn.http import errors
+
+from receiver import problems
+from receiver.server.capacity import Waiter
+from receiver.telemetry import metrics
+
+_QUIET = 10.0  # seconds between two lines about what clients may do without end
+
+_STATUSES = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.UnsupportedTransferCoding: 501,
+    errors.ExpectationFailed: 417,
+}
+_TLS_FAULTS = {
+    "HTTP_REQUEST": "it speaks plain HTTP: its URL must begin with https",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, which STORAGE_TLS_CLIENT_CA asks for",
+}
+
+
+class ThrottledLog:
+    """Says what clients can make happen without end: the first time, and then now and then, with how often it was."""
+
+    def __init__(self, log: logging.Logger):
+        self._log = log
+        self._count = 0
+        self._next = 0.0
+
+    def say(self, text: str, *arguments: object) -> None:
+        """Log a warning, ``text`` with its ``arguments``, unless the last one was just now."""
+        self._count += 1
+        if time.monotonic() >= self._next:
+            self._log.warning(f"{text} (%d times since this was last said)", *arguments, self._count)
+            self._count, self._next = 0, time.monotonic() + _QUIET
+
+
+class Drops:
+    """Counts what is given up because of slow clients, and warns of it."""
+
+    _TEXTS: ClassVar[dict[str, str]] = {
+        "reply": "dropped: a reply to tenant %s, the slowest of more than may wait for their clients",
+        "slow_reply": "dropped: a reply to tenant %s, which its client did not take in time",
+        "body": "answered 503: a body of tenant %s, since more wait than there is room for",
+    }
+
+    def __init__(self, log: logging.Logger):
+        self._throttled = {what: ThrottledLog(log) for what in self._TEXTS}
+
+    def __call__(self, what: str, waiter: Waiter) -> None:
+        """Note that ``waiter`` was dropped, which was ``what`` (of metrics.DROPPED)."""
+        metrics.dropped(what)
+        self._throttled[what].say(self._TEXTS[what], waiter.tenant or "-")
+
+
+def status_of(exc: Exception) -> int:
+    """Return the status (int) of the reply to a request that gunicorn's parser refused with ``exc``."""
+    return next((status for kind, status in _STATUSES.items() if isinstance(exc, kind)), 400)
+
+
+def reply(status: int, uri: str) -> bytes:
+    """Return the whole error reply (protocol, section 8.1) with ``status`` for the path ``uri``."""
+    body, _, headers = problems.reply(status, problems.message_of(status), uri)
+    payload = json.dumps(body).encode("ascii")
+    lines = [f"HTTP/1.1 {status} {problems.phrase_of(status)}", "Connection: close"]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(payload)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + payload
+
+
+def tls_fault(reason: str) -> str:
+    """Return for people why there is no TLS: OpenSSL's ``reason``, or what it means."""
+    return _TLS_FAULTS.get(reason, reason)

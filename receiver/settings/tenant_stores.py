@@ -1,0 +1,48 @@
+"""Tenants that have a store of their own: STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid>."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from receiver.jose.key_texts import oddity
+from receiver.settings import parsers
+from receiver.settings.key_sources import kid_in_name
+from receiver.stores.urls import store_url
+from receiver.stores.urls.store_url import StoreURL
+
+TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStore:
+    """A store of a tenant's own: ``variable`` named its ``place``; ``region`` is a label for people."""
+
+    variable: str
+    place: StoreURL
+    region: str = ""
+
+
+def tenant_in(name: str) -> str | None:
+    """Return the tenant that a variable called ``name`` is about, in lower case; None when it is about none."""
+    match = TENANT_NAME.fullmatch(name)
+    return kid_in_name(match.group(2), whole=True) if match else None
+
+
+def residents(given: Mapping[str, tuple[str, str]]) -> tuple[dict[str, TenantStore], list[str]]:
+    """Return tenant → TenantStore of what is ``given``, name → (value, its variable), and the mistakes in it."""
+    found: dict[str, TenantStore] = {}
+    mistaken, mistakes = set(), []
+    for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
+        tenant = tenant_in(name)
+        try:
+            if name.startswith("STORAGE_TENANT_") and tenant not in found:
+                found[tenant] = TenantStore(source, store_url.parse(value))
+            elif name.startswith("STORAGE_REGION_") and tenant in found:
+                found[tenant] = dataclasses.replace(found[tenant], region=parsers.label(value))
+            elif tenant not in mistaken:
+                raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
+        except ValueError as cause:
+            mistaken.add(tenant)
+            mistakes.append(f"{source}: {cause}{oddity(value)}")
+    return found, mistakes
