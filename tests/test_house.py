@@ -14,7 +14,7 @@ MOST_LINES = 500
 _DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 
 # May import another test module, or sleep; each with its reason.
-IMPORTS = {"docs/test_readme.py": "it asks which commands the test beside it runs"}
+IMPORTS: dict[str, str] = {}
 SLEEPS = {
     "support/waiting.py": "all waiting is there",
     "docs/test_platform_readme.py": "it looks for a line of the log until that is there",

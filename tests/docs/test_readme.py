@@ -37,11 +37,11 @@ RUN_BY = [
     (r"make test-fast", "Makefile", '-m "not slow"'),
     (r"make bench", "tests/bench/test_bench.py", "tests.bench"),
     (r"\.venv/bin/pre-commit install", ".ci/run", ".venv/bin/pre-commit run --all-files"),
-    (r"sudo .*", "tests/deploy/test_systemd.py", "as the README does it"),
+    (r"sudo .*", "tests/deploy/conftest.py", "as the README does it"),
     (r"curl .*https?://\S+/api/storage/1/health\"?", ".ci/run", "/api/storage/1/health"),
     (
         r"\.venv/bin/receiver conformance --url \S+ --keys keys --level must",
-        "tests/test_conformance.py",
+        "tests/conformance/test_suite.py",
         '["--level", "must",',
     ),
     (r"docker (stop|rm|load|cp) .*", "tests/deploy/image_checks.py", "docker stop receiver"),
