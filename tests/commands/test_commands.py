@@ -28,9 +28,8 @@ from tests.support.states import TENANT, a_state
 
 
 @pytest.fixture
-def folder(tmp_path):
-    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
-    return tmp_path
+def folder(folder_with_keys):
+    return folder_with_keys
 
 
 def test_generate_makes_what_the_platform_would_make(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 from receiver.mock_platform.keys import new_store
 from receiver.running import services
-from tests.support.doctoring import Report, put, seal, until
+from tests.support.doctoring import Report, seal, until
+from tests.support.key_files import put
 
 
 def python_for(user):

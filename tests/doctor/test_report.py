@@ -12,7 +12,8 @@ from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store
 from tests.support.commands import receiver
-from tests.support.doctoring import doctor, left_in_the_store, left_of_trials, put, reported, seal
+from tests.support.doctoring import doctor, left_in_the_store, left_of_trials, reported, seal
+from tests.support.key_files import put
 
 
 def test_a_receiver_that_is_well_gets_one_screen_without_a_complaint(running):

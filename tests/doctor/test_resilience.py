@@ -17,7 +17,8 @@ from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
 from tests.support import certificates as authority
 from tests.support.commands import receiver
-from tests.support.doctoring import Report, put
+from tests.support.doctoring import Report
+from tests.support.key_files import put
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from receiver.running import RunFolder, base_of, services
 from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.commands import receiver
-from tests.support.doctoring import doctor, put, reported, seal, serving
+from tests.support.doctoring import doctor, reported, seal, serving
+from tests.support.key_files import put
 from tests.support.waiting import pass_time
 
 

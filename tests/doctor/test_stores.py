@@ -13,7 +13,8 @@ from receiver.doctor.case import Case
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store, urls
-from tests.support.doctoring import put, reported, seal
+from tests.support.doctoring import reported, seal
+from tests.support.key_files import put
 from tests.support.states import TENANT, a_state
 
 

@@ -19,8 +19,9 @@ from receiver.secret import Secret
 from receiver.settings import Settings
 from tests.support import certificates
 from tests.support.commands import receiver
+from tests.support.key_files import put
 from tests.support.platform_client import ring_of
-from tests.support.reloading import calling, hang_up, log_of, put, taken
+from tests.support.reloading import calling, hang_up, log_of, taken
 from tests.support.serving import children_of, environment_of, serving
 from tests.support.waiting import pass_time, until
 

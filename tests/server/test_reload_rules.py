@@ -27,8 +27,9 @@ from receiver.settings import SettingsMistakes
 from receiver.stores import open_store
 from tests.support import certificates
 from tests.support.commands import receiver
+from tests.support.key_files import put
 from tests.support.platform_client import loaded, ring_of
-from tests.support.reloading import hang_up, log_of, put, taken
+from tests.support.reloading import hang_up, log_of, taken
 from tests.support.sealing import seal
 from tests.support.serving import children_of, serving
 from tests.support.states import OTHER, TENANT, a_state
