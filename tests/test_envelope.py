@@ -8,13 +8,14 @@ import uuid
 import zlib
 
 import pytest
+import receiver.jose.jwe
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto import jwe as jose_jwe
 from jwcrypto.jwk import JWK
 
-import receiver.jwe
-from receiver import curve, envelope, problems
+from receiver import envelope, problems
 from receiver.app import create_app
+from receiver.jose import p384
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import b64, jwe, jws, unb64, with_header
 from receiver.settings import Settings
@@ -229,7 +230,7 @@ def test_a_header_with_more_or_less_than_the_contract_has_is_refused_though_it_d
 def test_an_ephemeral_key_that_is_bad_costs_what_a_good_one_costs(platform, sealed, monkeypatch):
     """Its time is not measured here (that is done by make bench), but what takes it: one agreement, one tag."""
     done = []
-    for room, name in ((curve, "agree"), (receiver.jwe, "_tag")):
+    for room, name in ((p384, "agree"), (receiver.jose.jwe, "_tag")):
         plain = getattr(room, name)
         monkeypatch.setattr(room, name, lambda *args, name=name, plain=plain: done.append(name) or plain(*args))
     damaged = [sealed[:-4] + "AAAA", ".".join([sealed.split(".")[0], b64(bytes(56)), *sealed.split(".")[2:]])]
@@ -308,7 +309,7 @@ def test_json_serializations_are_refused_before_any_cryptography(check_not_opene
     flat = json.loads(token.serialize())
     one = {"header": flat.pop("header"), "encrypted_key": flat.pop("encrypted_key")}
     touched = []
-    monkeypatch.setattr("receiver.curve.agree", lambda *_args: touched.append("decrypted"))
+    monkeypatch.setattr("receiver.jose.p384.agree", lambda *_args: touched.append("decrypted"))
     check_not_opened(json.dumps(flat | one), json.dumps(flat | {"recipients": [one]}))
     check_not_opened(json.dumps(flat | {"recipients": [one] * 1000}))
     assert touched == []
@@ -448,7 +449,7 @@ def test_running_out_of_memory_is_no_fault_of_the_token(platform, sealed, monkey
     def exhausted(*_args):
         raise MemoryError
 
-    monkeypatch.setattr("receiver.curve.agree", exhausted)
+    monkeypatch.setattr("receiver.jose.p384.agree", exhausted)
     assert_problem(platform.post([{"token": sealed}]), 500, problems.message_of(500))
 
 

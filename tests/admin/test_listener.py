@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from receiver import probes
+from receiver.admin import readiness
 from receiver.commands.health import ask
 from tests.support.admin import readiness, serving
 from tests.support.commands import receiver
@@ -35,7 +35,7 @@ def test_a_receiver_that_is_well_says_so_check_by_check(keys, tmp_path):
         assert ask(running.admin, "/livez") == (200, {"status": "alive"})
         status, found = until(lambda: (answer := readiness(running))[0] == 200 and answer)
         assert (status, found["status"]) == (200, "ready")
-        assert set(found["checks"]) == set(probes.NAMES)
+        assert set(found["checks"]) == set(readiness.NAMES)
         assert {check["verdict"] for check in found["checks"].values()} == {"ok"}
         assert "1 platform, 1 receiver" in found["checks"]["keys"]["told"]
         assert found["checks"]["workers"]["told"] == "2 of 2 run"

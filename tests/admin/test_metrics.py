@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
+from receiver.server.arbiter import Master
+from receiver.telemetry import metrics
 
-from receiver import metrics
-from receiver.master import Master
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.problems import REASONS
 from tests.support.admin import counted, serving, value
@@ -121,8 +121,8 @@ def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog)
     def full(_folder, _slot):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("receiver.metrics.make_room", full)
-    monkeypatch.setattr("receiver.metrics.start", lambda *_: pytest.fail("it counts"))
+    monkeypatch.setattr("receiver.telemetry.metrics.make_room", full)
+    monkeypatch.setattr("receiver.telemetry.metrics.start", lambda *_: pytest.fail("it counts"))
     master, worker = object.__new__(Master), SimpleNamespace()
     folder = SimpleNamespace(path="x", opened_metrics=lambda: contextlib.nullcontext("x/metrics"))
     master.app = SimpleNamespace(admin=object(), folder=folder)

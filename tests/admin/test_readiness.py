@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 
-from receiver import probes
+from receiver.admin.readiness import Check, Prober
+from receiver.process.lifecycle import Lifecycle
+
+from receiver.admin import readiness
 from receiver.commands.health import ask, fetch
-from receiver.lifecycle import Lifecycle
-from receiver.probes import Check, Prober
 from receiver.problems import StoreUnavailable
 from receiver.settings import Settings
 from tests.support.admin import counted, readiness, serving, value
@@ -39,7 +40,7 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="1") as running:
             began = time.monotonic()
             status, found = readiness(running)
-            assert time.monotonic() - began < probes.PATIENCE + 1.5
+            assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
             assert ask(running.admin, "/livez")[0] == 200
             assert "secret" not in json.dumps(found)
@@ -177,19 +178,19 @@ def test_many_probes_ask_the_store_once_a_second():
 
 def test_keys_of_one_role_only_are_no_service(keys):
     ring = ring_of(keys)
-    assert probes.check_keys(ring).verdict == "ok"
+    assert readiness.check_keys(ring).verdict == "ok"
     ring._keys = {name: key for name, key in ring._keys.items() if name[0] == "platform"}
-    assert probes.check_keys(ring) == Check("fail", "there is no receiver key")
+    assert readiness.check_keys(ring) == Check("fail", "there is no receiver key")
     ring = ring_of(keys)
     ring.exposed = ("a file is open",)
-    assert probes.check_keys(ring) == Check("warn", "a file is open")
+    assert readiness.check_keys(ring) == Check("warn", "a file is open")
 
 
 def test_workers_are_missed():
     life, settings = Lifecycle(), Settings(workers=2)
     for running, verdict in ((2, "ok"), (1, "warn"), (0, "fail")):
         life.beat(running)
-        assert probes.check_workers(settings, life).verdict == verdict
+        assert readiness.check_workers(settings, life).verdict == verdict
     assert life.is_well and not life.is_ending
     life.drain()
     assert life.is_ending and life.is_well
@@ -201,6 +202,6 @@ def test_a_master_that_is_silent_is_not_alive(monkeypatch):
     life = Lifecycle()
     life.beat(2)
     now = time.monotonic()
-    monkeypatch.setattr("receiver.lifecycle.time.monotonic", lambda: now + 61)
+    monkeypatch.setattr("receiver.process.lifecycle.time.monotonic", lambda: now + 61)
     assert not life.is_well
-    assert probes.check_workers(Settings(workers=2), life).verdict == "fail"
+    assert readiness.check_workers(Settings(workers=2), life).verdict == "fail"

@@ -50,7 +50,7 @@ def main(quick: bool, out: Path, with_growth: bool, floor_worker: str, **options
     if quick:
         options |= {"rounds": 1, "stores": ["sqlite"], "sizes": ["7 KB"], "scale": 0.1}
         with_growth = False
-    worker = "receiver.worker.Worker" if floor_worker == "receiver" else "gthread"
+    worker = "receiver.server.worker.Worker" if floor_worker == "receiver" else "gthread"
     result = {"machine": machine.describe(), "options": options | {"floor_worker": floor_worker}}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))

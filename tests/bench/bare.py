@@ -9,7 +9,7 @@ _SHARED_MEMORY = "/dev/shm"
 
 
 class Bare(BaseApplication):
-    """gunicorn with what ``receiver.server`` sets too, and its stock worker unless ``worker`` names another class.
+    """gunicorn with what ``receiver.server.application`` sets too, and its stock worker unless ``worker`` names another class.
 
     ``BENCH_WORKERS`` and ``BENCH_THREADS`` are in the environment. Prints the address when it listens.
     """

@@ -216,7 +216,7 @@ def _one_of_many(house: House, count: int, clients: int, stack: contextlib.ExitS
 
 
 def _key_folders(folder: Path, count: int) -> Iterator[Platform]:
-    """Write a pair of keys for each of ``count`` tenants as receiver/keyring.py reads them; yield their platforms."""
+    """Write a pair of keys for each of ``count`` tenants as receiver/keys/keyring.py reads them; yield their platforms."""
     for _ in range(count):
         tenant, keys = str(uuid.uuid4()), new_store()
         own = folder / tenant

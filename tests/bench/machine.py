@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlite_utils.utils import sqlite3 as receivers_sqlite
 
-from receiver import curve
+from receiver.jose import p384
 
 _PACKAGES = ("gunicorn", "flask", "cryptography", "jwcrypto")
 
@@ -26,7 +26,7 @@ def describe() -> dict[str, object]:
         "Python": platform.python_version(),
         **{package: metadata.version(package) for package in _PACKAGES},
         "SQLite": f"{receivers_sqlite.sqlite_version} (plain server: {sqlite3.sqlite_version})",
-        "elliptic curves by": curve.PROVIDER,
+        "elliptic curves by": p384.PROVIDER,
     }
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 from tabulate import tabulate
 
-from receiver import curve
 from receiver.app import create_app
 from receiver.commands.demo import running_receiver
+from receiver.jose import p384
 from receiver.mock_platform import forging, tokens
 from receiver.mock_platform.client import Answer, Client
 from receiver.mock_platform.flow_states import FlowRun
@@ -48,10 +48,10 @@ class Verification:
     def __init__(self):
         key = new_store().platform.jwk.get_op_key("sign")
         self.key, self.digest = key.public_key(), os.urandom(48)
-        self.signature = curve.sign(key, self.digest)
+        self.signature = p384.sign(key, self.digest)
 
     def __call__(self) -> None:
-        assert curve.verify(self.key, self.signature, self.digest)
+        assert p384.verify(self.key, self.signature, self.digest)
 
 
 def seconds_of(call: Callable[[], object]) -> float:

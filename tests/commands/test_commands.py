@@ -10,18 +10,19 @@ import uuid
 
 import pytest
 from click.testing import CliRunner
+from receiver.keys import keyring
+from receiver.stores.urls.store_url import parse
 
-from receiver import files, keyring
+from receiver import files
 from receiver.commands import cli
 from receiver.commands.config import markdown_table
 from receiver.commands.keys import key_table
 from receiver.commands.serve import banner
 from receiver.commands.tables import columns, counted, fitted
 from receiver.mock_platform.flow_states import FlowRun
-from receiver.settings import Resident, Settings
+from receiver.settings import Settings, TenantStore
 from receiver.states import Instant
 from receiver.stores import open_store
-from receiver.stores.urls import parse
 from tests.support.commands import receiver
 from tests.support.platform_client import ring_of
 from tests.support.states import TENANT, a_state
@@ -382,7 +383,7 @@ def test_counts_agree_with_their_noun(number, told):
 
 def test_the_banner_fits_80_columns_and_is_a_table_where_there_is_room(keys, tenant, monkeypatch):
     rings = ring_of(keys), ring_of(keys, tenants=[tenant])
-    stores = {tenant: Resident(parse("sqlite:///" + "x" * 50), "STORAGE_TENANT_x")}
+    stores = {tenant: TenantStore(parse("sqlite:///" + "x" * 50), "STORAGE_TENANT_x")}
     for ring in rings:
         told = banner(Settings(tenant_stores=stores), ring, ["http://127.0.0.1:8080"], "http://127.0.0.1:8081")
         assert max(map(len, told.splitlines())) <= 80, told

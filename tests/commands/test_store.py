@@ -14,7 +14,7 @@ import pytest
 from receiver.app import create_app
 from receiver.settings import Settings, read
 from receiver.states import Instant
-from receiver.stores import open_store, transfer
+from receiver.stores import copying, open_store
 from tests.support.commands import receiver
 from tests.support.platform_client import InProcess, loaded
 from tests.support.states import OTHER, TENANT, a_state, uid
@@ -140,7 +140,7 @@ def test_a_copy_that_did_not_arrive_is_not_called_complete(new_url):
         filled(new_url("sqlite"), a_state(1)) as target,
     ):
         target.save(TENANT, [a_state(2, content="another")], None)
-        (verdict,) = transfer.compare(source, target, None, lambda: None)
+        (verdict,) = copying.compare(source, target, None, lambda: None)
         assert (verdict.equal, verdict.differing, verdict.behind, verdict.is_complete) == (1, 1, 1, False)
         assert verdict.source.digest() != verdict.target.digest()
 

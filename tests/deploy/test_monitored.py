@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from receiver.keys.keyring import ROLES
+from receiver.telemetry import metrics
 
-from receiver import metrics, probes, problems
-from receiver.keyring import ROLES
+from receiver import problems
+from receiver.admin import readiness
 from receiver.mock_platform import keyfiles, tokens
 from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
@@ -45,7 +47,7 @@ VALUES = {
     "outcome": set(metrics.SAVED),
     "reason": set(problems.REASONS),
     "status": STATUSES,
-    "check": set(probes.NAMES),
+    "check": set(readiness.NAMES),
     "state": {*metrics.CONNECTIONS, "configured", "running"},
     "role": set(ROLES),
     "waiting": set(metrics.DROPPED),

@@ -1,6 +1,6 @@
 """The doctor under systemd: it looks as the unit does."""
 
-from receiver.settings import options
+from receiver.settings import parsers
 from tests.support.doctoring import Report
 
 
@@ -16,7 +16,7 @@ def test_under_systemd_it_looks_as_the_unit_does(host, port):
         report = Report(ran.returncode, ran.stdout)
         assert [one.seen for one in report.worse_than_ok() if "no sealing key" not in one.seen] == []
         assert "as receiver: " in report.one("permissions", "ok").seen
-        assert f"process {pid} at http://{options.every_address(port)}, " in report.one("service", "ok", "ready").seen
+        assert f"process {pid} at http://{parsers.every_address(port)}, " in report.one("service", "ok", "ready").seen
         report.one("roundtrip", "ok")
         assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").seen
     known = f"RUNTIME_DIRECTORY=/run/receiver/{port} PORT={port} STORAGE_KEYS=/etc/receiver/keys"

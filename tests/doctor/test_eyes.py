@@ -8,9 +8,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from receiver.process.running import services
 
 from receiver.mock_platform.keys import new_store
-from receiver.running import services
 from tests.support.doctoring import Report, seal, until
 from tests.support.key_files import put
 
@@ -20,7 +20,7 @@ def python_for(user):
     path = f"{os.getcwd()}:{sysconfig.get_paths()['platlib']}"
     for name in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(OSError):
-            command = [name, "-c", "import receiver.server, receiver.commands.doctor"]
+            command = [name, "-c", "import receiver.server.application, receiver.commands.doctor"]
             if (
                 subprocess.run(
                     command, user=user, env={"PYTHONPATH": path}, capture_output=True, check=False

@@ -5,8 +5,8 @@ import time
 import uuid
 
 import pytest
+from receiver.keys import keyring
 
-from receiver import keyring
 from receiver.doctor import clock, keys
 from receiver.doctor.case import Case
 from receiver.doctor.clock import Offset

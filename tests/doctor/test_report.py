@@ -4,8 +4,8 @@ import os
 
 import click
 import pytest
+from receiver.keys import keyring
 
-from receiver import keyring
 from receiver.doctor import configuration, findings
 from receiver.doctor.case import Case
 from receiver.mock_platform.keys import new_store

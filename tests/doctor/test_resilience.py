@@ -9,8 +9,8 @@ import uuid
 import click
 import pytest
 from click.testing import CliRunner
+from receiver.keys import keyring
 
-from receiver import keyring
 from receiver.commands import cli
 from receiver.doctor import case, findings, keys, machine, service, stores
 from receiver.mock_platform.keys import new_store

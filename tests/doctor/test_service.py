@@ -5,11 +5,12 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
-from receiver import keyring
+from receiver.keys import keyring
+from receiver.process.running import RunFolder, base_of, services
+
 from receiver.doctor import case, eyes, service
 from receiver.doctor.case import Case
 from receiver.mock_platform.keys import new_store
-from receiver.running import RunFolder, base_of, services
 from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.commands import receiver
@@ -107,7 +108,7 @@ def test_a_folder_that_is_not_its_process_owners_is_not_believed(tmp_path, monke
     here.introduce(["http://127.0.0.1:8080"], None)
     settings, _ = read({"STORAGE_RUN_DIR": str(tmp_path)})
     assert len(services(base_of(settings))) == 1
-    monkeypatch.setattr("receiver.running.is_run_by", lambda _pid, _owner: False)
+    monkeypatch.setattr("receiver.process.running.is_run_by", lambda _pid, _owner: False)
     assert services(base_of(settings)) == []
     here.remove()
 

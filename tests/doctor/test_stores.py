@@ -6,13 +6,14 @@ import sqlite3
 import uuid
 
 import pytest
+from receiver.keys import keyring
 
-from receiver import keyring
 from receiver.doctor import stores
 from receiver.doctor.case import Case
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
-from receiver.stores import open_store, urls
+from receiver.stores import open_store
+from receiver.stores.urls import store_url
 from tests.support.doctoring import reported, seal
 from tests.support.key_files import put
 from tests.support.states import TENANT, a_state
@@ -166,6 +167,6 @@ def test_a_database_over_the_network_has_to_prove_who_it_is(url, proven):
     from receiver.doctor import servers
     from receiver.stores.sql.inspection import Said
 
-    found = list(servers.judged(Said("0002", False, {}), urls.parse(url), Settings(), ""))
+    found = list(servers.judged(Said("0002", False, {}), store_url.parse(url), Settings(), ""))
     assert bool(found) == (not proven)
     assert proven or "to the URL" in found[0].mend

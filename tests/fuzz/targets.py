@@ -17,13 +17,15 @@ from gunicorn.http.parser import RequestParser
 from jwcrypto import jwe, jws
 from jwcrypto.jwk import JWK
 from marshmallow import ValidationError
+from receiver.keys import keyring
+from receiver.keys.keyring import Keyring, parse_key
 
-from receiver import body, envelope, keyring, refusals, schemas, server, signature, strictjson
-from receiver.keyring import Keyring, parse_key
+from receiver import body, envelope, schemas, signature, strictjson
 from receiver.problems import BadRequest, Problem, SignatureRefused, TooLarge, message_of
+from receiver.server import application, errors
 from receiver.settings import Settings
 from receiver.states import Instant, State
-from receiver.stores import urls
+from receiver.stores.urls import store_url
 from tests.fuzz import forge
 
 NOW = 1_800_000_000
@@ -215,16 +217,16 @@ def fuzz_url(data: bytes) -> None:
     """The URL of a store, also a ``jdbc:`` one."""
     text = data.decode("utf-8", "surrogateescape")
     try:
-        place = urls.parse(text)
+        place = store_url.parse(text)
     except ValueError:
         return
-    urls.masked(text)
-    assert place.kind in urls.TITLES and str(place)
+    store_url.masked(text)
+    assert place.kind in store_url.TITLES and str(place)
     assert all(name and 0 < port < 65536 for name, port in place.hosts)
     assert not re.search(r"[\x00-\x1f\x7f]", str(place))
 
 
-_HTTP = server.Server(Settings(), _RING, lambda _addresses: None).cfg
+_HTTP = application.Server(Settings(), _RING, lambda _addresses: None).cfg
 
 
 def fuzz_head(data: bytes) -> None:
@@ -236,7 +238,7 @@ def fuzz_head(data: bytes) -> None:
     except errors.NoMoreData:
         pass
     except errors.ParseException as refusal:
-        assert refusals.status_of(refusal) in (400, 401, 414, 417, 431, 501)
+        assert errors.status_of(refusal) in (400, 401, 414, 417, 431, 501)
 
 
 def _check_request(request: SimpleNamespace) -> None:

@@ -35,8 +35,8 @@ FAULTS = {
     "body": ("receiver.schemas.canonical_uuid", lambda _value: "none"),
     "json": ("receiver.strictjson._members", dict),
     "head": ("receiver.body._check_type", raising),
-    "key": ("receiver.keyring.KeyFault.__str__", lambda _self: "a value: \u00fc"),
-    "url": ("receiver.stores.urls.TITLES", {}),
+    "key": ("receiver.keys.keyring.KeyFault.__str__", lambda _self: "a value: \u00fc"),
+    "url": ("receiver.stores.urls.store_url.TITLES", {}),
     "time": ("receiver.states.NANOSECONDS", 1),
 }
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from receiver import envelope, jws
+from receiver import envelope
 from receiver.app import create_app
+from receiver.jose import jws
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import jws as signed
 from receiver.mock_platform.forging import with_header
@@ -73,7 +74,9 @@ def _calls_of(room: str) -> Iterator[str]:
         if isinstance(called, ast.Name) or (isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name)):
             *owner, name = ast.unparse(called).split(".")
             source = imported.get(owner[0] if owner else name, "receiver")
-            if source == "receiver.curve" or not source.startswith("receiver"):  # the curve is a shell around a library
+            if source == "receiver.jose.p384" or not source.startswith(
+                "receiver"
+            ):  # the curve is a shell around a library
                 yield ".".join([*owner, name])
 
 

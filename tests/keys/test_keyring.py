@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from jwcrypto.jwk import JWK
+from receiver.keys import keyring, passphrase
+from receiver.keys.keyring import KeyFault, parse_key
 
-from receiver import keyring, passphrase, sealing, settings
+from receiver import sealing, settings
 from receiver.commands.keys import key_rows
-from receiver.keyring import KeyFault, parse_key
 from receiver.mock_platform.forging import b64, unb64
 from receiver.mock_platform.keys import KeyPair, new_store
 from receiver.secret import Secret
@@ -221,7 +222,7 @@ def test_keys_are_parsed_once_and_not_for_each_request(platform, state, monkeypa
     def parsed(*_args, **_kwargs):
         raise AssertionError("a key was parsed")
 
-    monkeypatch.setattr("receiver.keyring.parse_key", parsed)
+    monkeypatch.setattr("receiver.keys.keyring.parse_key", parsed)
     assert platform.save(state).status == 204
     assert platform.load(state["id"]).status == 200
 

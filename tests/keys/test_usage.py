@@ -5,10 +5,10 @@ import time
 import uuid
 
 import pytest
+from receiver.keys.usage import KeyUses
 
 from receiver.problems import StoreUnavailable
 from receiver.stores import open_store
-from receiver.uses import KeyUses
 from tests.support.serving import serving
 from tests.support.waiting import until
 
@@ -42,7 +42,7 @@ def test_a_save_and_a_load_note_the_keys_that_they_used(platform, ring, keys, st
     assert platform.save(state).status == 204
     assert platform.load(state["id"]).status == 200
     noted = {}
-    ring.uses.hand_to(noted.update)
+    ring.uses.set_sink(noted.update)
     ring.uses.flush()
     assert set(noted) == {("platform", keys.platform.kid), ("receiver", keys.receiver.kid)}
     assert all(abs(used - (time.time() - 5)) < 5 for used in noted.values())
@@ -71,14 +71,14 @@ def test_what_is_not_proven_is_no_use(platform, ring, foreign_keys, state):
         )
     assert platform.call("GET", f"{path}/{uuid.uuid4()}", headers=headers).status == 401  # another path was signed
     noted = {}
-    ring.uses.hand_to(noted.update)
+    ring.uses.set_sink(noted.update)
     ring.uses.flush()
     assert noted == {}
 
 
 def test_the_store_gets_what_is_new_soon_and_then_not_for_each_request(noting):
     uses = KeyUses(every=0.2)
-    uses.hand_to(noting.note_key_uses)
+    uses.set_sink(noting.note_key_uses)
     uses.note("receiver", "A", 100.9)
     assert noting.called.acquire(timeout=5)
     assert noting.calls == [{("receiver", "a"): 100}]
@@ -94,7 +94,7 @@ def test_the_store_gets_what_is_new_soon_and_then_not_for_each_request(noting):
 def test_a_store_that_fails_gets_it_again_and_no_request_notices(noting, caplog):
     caplog.set_level("INFO")
     uses = KeyUses(every=0.05)
-    uses.hand_to(noting.note_key_uses)
+    uses.set_sink(noting.note_key_uses)
     noting.fault = StoreUnavailable("down")
     uses.note("receiver", "a", 7)
     for _ in range(2):
@@ -111,7 +111,7 @@ def test_a_store_that_fails_gets_it_again_and_no_request_notices(noting, caplog)
 def test_a_store_that_hangs_delays_nobody():
     others = set(threading.enumerate())
     uses, silent = KeyUses(every=0.01), threading.Event()
-    uses.hand_to(lambda _uses: silent.wait(30))
+    uses.set_sink(lambda _uses: silent.wait(30))
     began = time.monotonic()
     for now in range(1000):
         uses.note("receiver", "a", now)

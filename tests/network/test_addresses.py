@@ -1,8 +1,8 @@
 """Who a client is by its address, and who is let in."""
 
 import pytest
+from receiver.network.addresses import AccessPolicy, address_of
 
-from receiver.addresses import Gate, address_of
 from receiver.app import create_app
 from receiver.mock_platform.client import BASE
 from receiver.settings import Settings
@@ -51,7 +51,7 @@ def test_an_address_is_read_as_sockets_and_proxies_write_it(text, address):
     ],
 )
 def test_a_forwarded_address_is_believed_from_trusted_proxies_only(peer, forwarded, trusted, address):
-    assert Gate((), trusted).client(peer, forwarded) == address
+    assert AccessPolicy((), trusted).client(peer, forwarded) == address
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ def test_a_forwarded_address_is_believed_from_trusted_proxies_only(peer, forward
     ],
 )
 def test_only_who_is_listed_comes_in(peer, forwarded, connects, calls, probes):
-    gate = Gate(("192.0.2.0/24", "2001:db8::/32"), (PROXY,))
+    gate = AccessPolicy(("192.0.2.0/24", "2001:db8::/32"), (PROXY,))
     assert gate.lets_in(peer) is connects
     assert gate.admits(peer, forwarded, is_probe=False) is calls
     assert gate.admits(peer, forwarded, is_probe=True) is probes
 
 
 def test_all_come_in_where_nobody_is_listed():
-    assert Gate().lets_in("198.51.100.1")
-    assert Gate((), (PROXY,)).admits("10.0.0.1", "?", is_probe=False)
+    assert AccessPolicy().lets_in("198.51.100.1")
+    assert AccessPolicy((), (PROXY,)).admits("10.0.0.1", "?", is_probe=False)
 
 
 def test_a_client_behind_a_trusted_proxy_that_is_not_listed_is_told_so_before_anything_is_done(

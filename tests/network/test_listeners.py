@@ -12,17 +12,17 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from receiver.network import listeners
+from receiver.server.application import Server
 
-from receiver import listeners
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client
-from receiver.server import Server
-from receiver.settings import Settings, SettingsMistakes, options, read
+from receiver.settings import Settings, SettingsMistakes, parsers, read
 from tests.support.servers import free_port
 from tests.support.serving import environment_of, serving
 from tests.support.waiting import until
 
-HAS_IPV6 = options.every_address(0).startswith("[::]")
+HAS_IPV6 = parsers.every_address(0).startswith("[::]")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,10 @@ import signal
 import time
 import uuid
 
-from receiver import keyring
+from receiver.keys import keyring
+from receiver.process.running import RunFolder, services
+
 from receiver.mock_platform.keys import new_store
-from receiver.running import RunFolder, services
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests.support.admin import counted, readiness, serving, value
@@ -118,6 +119,6 @@ def test_keys_of_a_trial_never_stand_for_others_nor_in_the_way_of_others_and_end
     assert ring.find("platform", keys.platform.kid, str(uuid.uuid4())).source == "PLATFORM_KEY"
     assert len(list(ring)) == 4
     now = time.monotonic()
-    monkeypatch.setattr("receiver.keyring.time.monotonic", lambda: now + 121)
+    monkeypatch.setattr("receiver.keys.keyring.time.monotonic", lambda: now + 121)
     assert ring.find("platform", foreign_keys.platform.kid, tenant) is None
     assert ring.find("platform", keys.platform.kid, tenant)

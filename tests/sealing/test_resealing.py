@@ -14,7 +14,7 @@ from receiver.problems import StoreDamaged
 from receiver.sealing import SealingKeys
 from receiver.settings import Settings
 from receiver.states import Content
-from receiver.stores import open_store, transfer
+from receiver.stores import copying, open_store
 from receiver.stores.filesystem import FilesystemStore
 from receiver.stores.resealing import reseal
 from receiver.stores.sealed import CLEAR
@@ -201,8 +201,8 @@ def test_resealing_and_copying_pass_by_what_is_damaged(inner, tmp_path):
         target, told = sealed(there, SECOND), []
         target.prepare()
         source = sealed(inner, FIRST, SECOND, now=NOW + 100)
-        assert transfer.copy(source, target, None, lambda: None, told.append) == {TENANT: 2}
-        (verdict,) = transfer.compare(source, target, None, lambda: None, told.append)
+        assert copying.copy(source, target, None, lambda: None, told.append) == {TENANT: 2}
+        (verdict,) = copying.compare(source, target, None, lambda: None, told.append)
         assert (verdict.states, verdict.is_complete) == (2, True)
         assert len({damage.cause for damage in told}) == 2
         assert [text_of(target, number) for number in (12, 13)] == ["2026-01-01T00:00:00Z"] * 2

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from receiver.mock_platform.flow_states import FlowRun, ticks
-from receiver.settings import options
+from receiver.settings import parsers
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.serving import children_of, environment_of, serving
 from tests.support.waiting import pass_time, until
@@ -44,7 +44,7 @@ def test_a_database_that_is_gone_or_damaged_stays_an_outage_when_a_worker_starts
         assert running.process.poll() is None
 
 
-@pytest.mark.parametrize("worker_class", [None, "gthread", "receiver.worker.Worker"])
+@pytest.mark.parametrize("worker_class", [None, "gthread", "receiver.server.worker.Worker"])
 def test_gunicorn_can_run_the_application_itself(keys, platform_at, state, tmp_path, worker_class):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -113,7 +113,7 @@ def test_where_the_port_is_given_as_the_java_service_has_it_all_addresses_listen
         text=True,
     )
     try:
-        assert any(f"http://{options.every_address(port)}" in line for line in process.stdout)
+        assert any(f"http://{parsers.every_address(port)}" in line for line in process.stdout)
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -7,9 +7,9 @@ import ssl
 from urllib.parse import urlsplit
 
 import pytest
+from receiver.server.heads import foreign
 
 from receiver.commands.demo import running_receiver
-from receiver.heads import foreign
 from receiver.mock_platform.client import BASE, Client
 from tests.support import certificates
 from tests.support.waiting import until

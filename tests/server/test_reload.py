@@ -10,11 +10,11 @@ import time
 
 import pytest
 from gunicorn.arbiter import Arbiter
+from receiver.keys.keyring import Keyring
+from receiver.server.arbiter import Master
+from receiver.server.reload import Watch, changes_of_keys, changes_of_settings
 
-from receiver.keyring import Keyring
-from receiver.master import Master
 from receiver.mock_platform.keys import new_store
-from receiver.reloading import Watch, changes_of_keys, changes_of_settings
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests.support import certificates

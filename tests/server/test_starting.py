@@ -19,8 +19,9 @@ from receiver.doctor import stores as doctor_stores
 from receiver.doctor.case import Case
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.settings import Settings
-from receiver.stores import open_store, urls
+from receiver.stores import open_store
 from receiver.stores.filesystem.durable import file_errors
+from receiver.stores.urls import store_url
 from tests.support.commands import receiver
 from tests.support.serving import environment_of, serving
 from tests.support.waiting import until
@@ -148,14 +149,14 @@ def left():
 
 def why(url, exception=StoreMisplaced):
     try:
-        open_store(urls.parse(url), 1).prepare()
+        open_store(store_url.parse(url), 1).prepare()
     except exception as problem:
         return problem.cause
     return "nothing"
 
 
 def a_store_of_root(url, folder):
-    store = open_store(urls.parse(url), 1)
+    store = open_store(store_url.parse(url), 1)
     store.prepare()
     store.close()
     os.chown(folder, NOBODY, NOBODY)

@@ -8,7 +8,7 @@ import pytest
 
 from receiver import settings
 from receiver.secret import Secret
-from receiver.settings import Settings, options
+from receiver.settings import Settings, parsers
 
 
 def mistakes_of(**environ) -> list[str]:
@@ -78,7 +78,7 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
 
 def test_the_variables_of_the_java_service_mean_what_they_meant():
     found, mistakes = settings.read({"PORT": "8080", "JDBC_DATABASE_URL": "jdbc:sqlite:/data/x.db"})
-    assert (mistakes, found.listen, found.store_url) == ([], options.every_address(8080), "jdbc:sqlite:/data/x.db")
+    assert (mistakes, found.listen, found.store_url) == ([], parsers.every_address(8080), "jdbc:sqlite:/data/x.db")
     assert settings.read({"PORT": "0"})[0].listen in ("[::]:0", "0.0.0.0:0")
 
 

@@ -9,10 +9,11 @@ import sys
 import threading
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS, Content, Instant
-from receiver.stores import Effect, open_store
+from receiver.stores import open_store
 from receiver.stores.tally import tallies
 from tests.support.backends import SERVERS
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid

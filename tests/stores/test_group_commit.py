@@ -5,13 +5,13 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from receiver.stores.group_commit import GroupCommit
 
 from receiver.problems import StoreUnavailable
-from receiver.stores.grouping import GroupCommit
 from tests.support.waiting import pass_time, until
 
 
-class Gate:
+class AccessPolicy:
     """A ``commit`` that waits before its first group until it is opened, and answers each change with ("done", it)."""
 
     def __init__(self):
@@ -54,7 +54,7 @@ def queued(group, change, count, timeout=10.0) -> Caller:
 
 @pytest.fixture
 def gate():
-    return Gate()
+    return AccessPolicy()
 
 
 @pytest.fixture

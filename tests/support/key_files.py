@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from receiver import keyring
+from receiver.keys import keyring
+
 from receiver.mock_platform import keyfiles
 from receiver.secret import Secret
 from receiver.settings import Settings

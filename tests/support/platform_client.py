@@ -3,7 +3,8 @@
 import json
 import time
 
-from receiver.keyring import Keyring, parse_key
+from receiver.keys.keyring import Keyring, parse_key
+
 from receiver.mock_platform.client import Answer, Client
 
 

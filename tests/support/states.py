@@ -2,10 +2,10 @@
 
 import uuid
 
+from receiver.idempotency import Receipt
 from sqlite_utils.utils import sqlite3
 
 from receiver.states import Content, Instant, State
-from receiver.stores import Receipt
 
 
 def rows_of(path) -> dict[str, list]:

@@ -13,11 +13,11 @@ import threading
 import time
 
 import pytest
+from receiver.telemetry.log_losses import Losses
+from receiver.telemetry.log_output import LineOutput
+from receiver.telemetry.standard_error import LineStream
 
 from receiver.commands.health import ask
-from receiver.log_losses import Losses
-from receiver.log_output import LineOutput
-from receiver.standard_error import LineStream
 from tests.support.admin import counted, value
 from tests.support.platform_client import loaded
 from tests.support.serving import environment_of
@@ -312,7 +312,7 @@ def test_standard_error_that_nobody_reads_holds_up_neither_requests_nor_the_end(
 @pytest.mark.case("I07")
 def test_lines_are_dropped_counted_exported_and_told(keys, platform_at, flow, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import receiver.log_output as one\none.LineOutput.__init__.__defaults__ = (8192,)\n"
+        "import receiver.telemetry.log_output as one\none.LineOutput.__init__.__defaults__ = (8192,)\n"
     )
     with pipe() as (ours, theirs), receiver(keys, tmp_path, theirs, PYTHONPATH=f"{tmp_path}:{os.getcwd()}") as running:
         client = platform_at(running.url)
@@ -381,7 +381,7 @@ def test_a_start_that_is_refused_ends_too(tmp_path):
 
 def test_a_file_of_the_store_never_gets_the_number_of_standard_error(tmp_path):
     program = (
-        "from receiver import standard_error, logs\nimport sys, os\nstandard_error.open_closed_files()\n"
+        "from receiver.telemetry import logs, standard_error\nimport sys, os\nstandard_error.open_closed_files()\n"
         "standard_error.install()\nlogs.configure('info', 'auto')\n"
         f"store = open({str(tmp_path / 'store')!r}, 'w')\nlogs.log.info('hello')\nprint('hello', file=sys.stderr)\n"
         "print(store.fileno(), sys.stderr.output.number)\n"

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from receiver.telemetry import tracing
+from receiver.telemetry.logs import JsonFormatter, LineFormatter, escape, is_json
 
-from receiver import tracing
 from receiver.app import create_app
-from receiver.logs import JsonFormatter, LineFormatter, escape, is_json
 from receiver.routes import Change
 from receiver.secret import Secret
 from receiver.settings import Settings
@@ -82,7 +82,7 @@ def test_a_request_is_told_by_its_fields(platform, state, caplog):
 
 def test_automatic_is_text_on_a_terminal_and_json_elsewhere():
     assert (is_json("json"), is_json("text")) == (True, False)
-    program = "from receiver import logs; logs.configure('info', 'auto'); logs.log.info('hello')"
+    program = "from receiver.telemetry import logs; logs.configure('info', 'auto'); logs.log.info('hello')"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert json.loads(ran.stderr)["message"] == "hello"
     ours, theirs = pty.openpty()
@@ -200,9 +200,7 @@ def test_a_defect_is_logged_with_the_id_that_the_caller_got(platform, state, mon
 
 @pytest.mark.parametrize("level", ["debug", "error"])
 def test_what_nobody_catches_is_told_by_kind_and_place_only(level):
-    program = (
-        f"from receiver import logs; logs.configure({level!r})\nraise ValueError('private matters') from OSError('x')"
-    )
+    program = f"from receiver.telemetry import logs; logs.configure({level!r})\nraise ValueError('private matters') from OSError('x')"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     event, *trace = ran.stderr.splitlines()
     assert (ran.returncode, ran.stdout) == (1, "")

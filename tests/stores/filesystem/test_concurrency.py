@@ -9,9 +9,9 @@ import threading
 from functools import partial
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import StoreUnavailable
-from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore, durable
 from tests.support.filesystem import IDS, NEW, OLD, a_store_to_change, change_of, leftovers, processes, view
 from tests.support.states import TENANT, a_receipt, a_state, uid

@@ -4,10 +4,10 @@ import hashlib
 import shutil
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS
-from receiver.stores import Effect
 from tests.support.filesystem import FUTURE, NEW, PAST, file_of
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import ReplayRefused, StoreDamaged, StoreFull, StoreUnavailable
 from receiver.states import Instant
-from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore, durable, formats
 from tests.support.filesystem import NEW, counted_syncs, file_of, leftovers
 from tests.support.states import NOW, TENANT, a_receipt, a_state, uid

@@ -4,9 +4,9 @@ import errno
 import shutil
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import Problem, StoreFull, StoreUnavailable
-from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore
 from tests.support.filesystem import (
     IDS,

@@ -8,10 +8,10 @@ import subprocess
 import time
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS
-from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore, durable
 from receiver.stores.filesystem.changes import TenantFolder
 from tests.support.filesystem import FUTURE, NEW, OLD, PAST, file_of, files, leftovers

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.states import NANOSECONDS
-from receiver.stores import Effect
 from receiver.stores.filesystem import FilesystemStore
 from tests.support.filesystem import (
     IDS,

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
-from receiver.stores import Effect, open_store
+from receiver.stores import open_store
 from receiver.stores.filesystem import FilesystemStore, durable, formats
 from tests.support.filesystem import NEW, exit_code, file_of, files, forked, leftovers
 from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid

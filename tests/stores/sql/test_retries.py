@@ -4,8 +4,9 @@ import contextlib
 import threading
 
 import pytest
+from receiver.idempotency import Effect
 
-from receiver.stores import Effect, open_store
+from receiver.stores import open_store
 from tests.support import servers
 from tests.support.sql import holding
 from tests.support.states import TENANT, a_receipt, a_state, uid

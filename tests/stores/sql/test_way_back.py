@@ -9,7 +9,7 @@ import pymysql
 import pytest
 
 from receiver.states import NANOSECONDS
-from receiver.stores import open_store, transfer
+from receiver.stores import copying, open_store
 from tests.support.commands import receiver
 from tests.support.java_service import CREATE, OTHER, TENANT, Java, content_of, give_back
 from tests.support.states import NOW, a_state, uid
@@ -152,12 +152,12 @@ def test_a_copy_of_an_adopted_store_keeps_what_was_rounded(java, tmp_path, targe
     with opened(java) as source, contextlib.closing(open_store(target.format(tmp_path), 10)) as copy:
         copy.prepare()
         for _ in range(2):
-            transfer.copy(source, copy, None, lambda: None)
+            copying.copy(source, copy, None, lambda: None)
         assert list(copy.scan()) == list(source.scan())
         assert copy.save(TENANT, [same], None).stored == 1
-        transfer.copy(source, copy, None, lambda: None)
+        copying.copy(source, copy, None, lambda: None)
         assert copy.find(TENANT, uid(1)).content == same.content
-        (verdict,) = transfer.compare(source, copy, TENANT, lambda: None)
+        (verdict,) = copying.compare(source, copy, TENANT, lambda: None)
         assert (verdict.newer, verdict.equal, verdict.is_complete) == (1, 1, True)
 
 

@@ -5,19 +5,19 @@ from urllib.parse import quote
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from receiver.stores.urls.store_url import StoreURL, parse
 
-from receiver.stores.urls import Place, parse
 from tests.support.urls import MA, MS, MY, PG, databases, texts
 
 PATHS = {
-    "sqlite:///var/x.db": Place("sqlite", path="var/x.db"),
-    "sqlite:////var/x.db": Place("sqlite", path="/var/x.db"),
-    "sqlite:////var/a%20b+c@d.db": Place("sqlite", path="/var/a%20b+c@d.db"),
-    "file:///var/states": Place("file", path="/var/states"),
-    "file:///var/a%20b+%25": Place("file", path="/var/a b+%"),
-    "jdbc:sqlite:/data/x.db": Place("sqlite", path="/data/x.db"),
-    "jdbc:sqlite:x.db": Place("sqlite", path="x.db"),
-    "jdbc:sqlite:/data/a%20b.db": Place("sqlite", path="/data/a%20b.db"),
+    "sqlite:///var/x.db": StoreURL("sqlite", path="var/x.db"),
+    "sqlite:////var/x.db": StoreURL("sqlite", path="/var/x.db"),
+    "sqlite:////var/a%20b+c@d.db": StoreURL("sqlite", path="/var/a%20b+c@d.db"),
+    "file:///var/states": StoreURL("file", path="/var/states"),
+    "file:///var/a%20b+%25": StoreURL("file", path="/var/a b+%"),
+    "jdbc:sqlite:/data/x.db": StoreURL("sqlite", path="/data/x.db"),
+    "jdbc:sqlite:x.db": StoreURL("sqlite", path="x.db"),
+    "jdbc:sqlite:/data/a%20b.db": StoreURL("sqlite", path="/data/a%20b.db"),
 }
 
 # URL → (hosts, database, username, password, parameters)

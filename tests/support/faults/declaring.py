@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from receiver.keyring import Keyring
+from receiver.keys.keyring import Keyring
 
 
 @dataclass(frozen=True)

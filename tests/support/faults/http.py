@@ -2,13 +2,14 @@
 
 import json
 
-from receiver import body, server, strictjson
+from receiver import body, strictjson
+from receiver.server import application
 from tests.support.faults.declaring import fault
 
 
 def middleware(before=None, after=None):
     """Answer what ``before`` (environ) returns, or let ``after`` (environ, status, headers, body) change the answer."""
-    whole = server.create_app
+    whole = application.create_app
 
     def create(*what):
         app = whole(*what)
@@ -28,7 +29,7 @@ def middleware(before=None, after=None):
 
         return called
 
-    server.create_app = create
+    application.create_app = create
 
 
 @fault("signature.key-ids-missing", "tokens.names-item")

@@ -5,7 +5,8 @@ import uuid
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from receiver import envelope, jws, strictjson
+from receiver import envelope, strictjson
+from receiver.jose import jws
 from tests.support.faults.declaring import fault
 
 

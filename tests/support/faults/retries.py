@@ -2,9 +2,10 @@
 
 import os
 
+from receiver.idempotency import Receipt
+
 from receiver import problems, routes, signature
 from receiver.problems import BadRequest, SignatureRefused
-from receiver.stores import Receipt
 from tests.support.faults.declaring import fault, parts_of
 
 

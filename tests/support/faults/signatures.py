@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from jwcrypto.jwa import JWA
 from jwcrypto.jwk import JWK
 
-from receiver import body, curve, envelope, jose, jwe, jws, problems, signature
+from receiver import body, envelope, problems, signature
+from receiver.jose import compact, jwe, jws, p384
 from receiver.problems import SignatureRefused
 from tests.support.faults.declaring import fault, parts_of, raw_of, trust_without_keys
 from tests.support.faults.http import middleware
@@ -39,8 +40,8 @@ def accepts_an_hmac_with_the_public_key():
     def accepts(token, find):
         header, payload = parts_of(token)
         signed, _, mac = token.rpartition(b".")
-        x, _ = curve.point_of(find(header["kid"]))
-        public = JWK(kty="oct", k=jose.encode_base64url(x).decode())
+        x, _ = p384.point_of(find(header["kid"]))
+        public = JWK(kty="oct", k=compact.encode_base64url(x).decode())
         JWA.signing_alg(header["alg"]).verify(public, signed, raw_of(mac))
         return payload if header["alg"].startswith("HS") else None
 
@@ -63,7 +64,7 @@ def does_not_verify_request_signatures():
     def verify(token, find_key):
         header, payload = parts_of(token)
         if header["alg"] != "ES384" or find_key(header["kid"]) is None:
-            raise jose.TokenFault("")
+            raise compact.TokenFault("")
         return payload
 
     signature.verify_jws = verify
@@ -76,7 +77,7 @@ def accepts_base64_padding():
             return None
         header, payload = parts_of(token)
         signed, _, mac = token.rpartition(b".")
-        x, y = (jose.encode_base64url(number).decode() for number in curve.point_of(find_key(header["kid"])))
+        x, y = (compact.encode_base64url(number).decode() for number in p384.point_of(find_key(header["kid"])))
         public = JWK(kty="EC", crv="P-384", x=x, y=y)
         JWA.signing_alg("ES384").verify(public, signed, raw_of(mac.rstrip(b"=")))
         return payload if header["alg"] == "ES384" else None
@@ -91,17 +92,17 @@ def ignores_what_follows_the_third_part():
 
 @fault("signature.critical")
 def ignores_crit():
-    jose._FORBIDDEN -= {"crit", "b64"}
+    compact._FORBIDDEN -= {"crit", "b64"}
 
 
 @fault("signature.header-unknown", "tokens.header-unknown")
 def refuses_header_members_that_it_does_not_know():
-    jose._FORBIDDEN |= {"x5t", "ver"}
+    compact._FORBIDDEN |= {"x5t", "ver"}
 
 
 @fault("tokens.header-refused")
 def takes_what_points_to_a_key():
-    jose._FORBIDDEN = frozenset()
+    compact._FORBIDDEN = frozenset()
 
 
 @fault("tokens.epk-members")

@@ -3,11 +3,15 @@
 import threading
 import time
 
-from receiver import body, envelope, jose, routes, schemas, server
+from receiver.idempotency import Effect
+from receiver.threadpool import waiting
+
+from receiver import body, envelope, routes, schemas
+from receiver.jose import compact
 from receiver.problems import BadRequest, NotFound
-from receiver.stores import Effect, sqlite
+from receiver.server import application
+from receiver.stores import sqlite
 from receiver.stores.sqlite import SqliteStore
-from receiver.turns import waiting
 from tests.support.faults.declaring import fault
 from tests.support.waiting import pass_time
 
@@ -174,9 +178,9 @@ def needs_expiresAt():
 
 @fault("times.clock")
 def has_a_clock_that_is_95_seconds_slow():
-    right, whole = time.time, server.create_app
+    right, whole = time.time, application.create_app
     time.time = lambda: right() - 95
-    server.create_app = lambda *what: whole(*what, clock=time.time)
+    application.create_app = lambda *what: whole(*what, clock=time.time)
 
 
 @fault("delete.no-body")
@@ -204,5 +208,7 @@ def hides_expired_states():
 
 @fault("load.id-case", "claims.path-upper-case", "save.id-case", "delete.id-case")
 def compares_ids_by_letter_case():
-    routes._uuid = lambda text: text if jose.canonical_uuid(text) else routes.canonical_uuid(text)
-    schemas.UniqueId._deserialize = lambda self, value, *_a, **_k: str(value) if jose.canonical_uuid(value) else 1 / 0
+    routes._uuid = lambda text: text if compact.canonical_uuid(text) else routes.canonical_uuid(text)
+    schemas.UniqueId._deserialize = lambda self, value, *_a, **_k: (
+        str(value) if compact.canonical_uuid(value) else 1 / 0
+    )
