@@ -15,6 +15,7 @@ from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings
 from receiver.stores import open_store
 from tests.support import servers
+from tests.support.commands import receiver
 from tests.support.platform_client import Clock, InProcess, ring_of
 from tests.support.servers import needed
 from tests.support.states import rows_of
@@ -117,6 +118,12 @@ def platform_at(tenant, keys):
     connect.close = close
     yield connect
     close()
+
+
+@pytest.fixture
+def folder_with_keys(tmp_path):
+    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
+    return tmp_path
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import socket
 import threading
 import time
 
-from receiver.admin import readiness
 from receiver.admin.readiness import Check, Prober
+from receiver.process.lifecycle import Lifecycle
+
+from receiver.admin import readiness
 from receiver.commands.health import ask, fetch
 from receiver.problems import StoreUnavailable
 from receiver.process.lifecycle import Lifecycle
@@ -38,7 +40,7 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
         url = f"postgresql://u:secret@127.0.0.1:{silent.getsockname()[1]}/d"
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="1") as running:
             began = time.monotonic()
-            status, found = readyz(running)
+            status, found = readiness(running)
             assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
             assert ask(running.admin, "/livez")[0] == 200

@@ -10,6 +10,8 @@ import uuid
 
 import pytest
 from click.testing import CliRunner
+from receiver.keys import keyring
+from receiver.stores.urls.store_url import parse
 
 from receiver import files
 from receiver.commands import cli
@@ -22,16 +24,14 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.settings import Settings, TenantStore
 from receiver.states import Instant
 from receiver.stores import open_store
-from receiver.stores.urls.store_url import parse
 from tests.support.commands import receiver
 from tests.support.platform_client import ring_of
 from tests.support.states import TENANT, a_state
 
 
 @pytest.fixture
-def folder(tmp_path):
-    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
-    return tmp_path
+def folder(folder_with_keys):
+    return folder_with_keys
 
 
 def test_generate_makes_what_the_platform_would_make(tmp_path):

@@ -247,12 +247,6 @@ def test_config_shows_no_password_of_any_url(folder_with_keys, name):
     assert "hunter2" not in repr(read({name: value})[0])
 
 
-@pytest.fixture
-def folder_with_keys(tmp_path):
-    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
-    return tmp_path
-
-
 def test_the_demo_takes_its_store_from_a_file_too(tmp_path):
     (tmp_path / "url").write_text(f"sqlite:///{tmp_path}/named.db\n")
     for name in ("DATABASE_URL_FILE", "JDBC_DATABASE_URL_FILE"):

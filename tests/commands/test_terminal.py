@@ -18,7 +18,7 @@ from receiver.conformance.printable import visible, visible_lines
 from receiver.mock_platform.keys import new_store
 from receiver.stores import open_store
 from tests.support.commands import receiver
-from tests.support.doctoring import put
+from tests.support.key_files import put
 from tests.support.states import TENANT, a_state, uid
 
 TITLE = "\x1b]0;owned\x07"  # sets a terminal's title

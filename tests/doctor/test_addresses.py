@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from receiver.process.running import services
 
 from receiver.mock_platform.keys import new_store
-from receiver.process.running import services
 from tests.support import certificates as authority
-from tests.support.doctoring import doctor, put, serving, until
+from tests.support.doctoring import doctor, serving, until
+from tests.support.key_files import put
 
 
 def test_who_is_kept_out_is_told_what_is_in_the_way(tmp_path):

@@ -8,10 +8,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from receiver.process.running import services
 
 from receiver.mock_platform.keys import new_store
-from receiver.process.running import services
-from tests.support.doctoring import Report, put, seal, until
+from tests.support.doctoring import Report, seal, until
+from tests.support.key_files import put
 
 
 def python_for(user):

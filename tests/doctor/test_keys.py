@@ -5,6 +5,7 @@ import time
 import uuid
 
 import pytest
+from receiver.keys import keyring
 
 from receiver.doctor import clock, keys
 from receiver.doctor.case import Case
@@ -14,7 +15,8 @@ from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from tests.support.commands import receiver
-from tests.support.doctoring import put, reported, seal
+from tests.support.doctoring import reported, seal
+from tests.support.key_files import put
 
 
 def keys_of(folder, uses=None, now=None, **settings):

@@ -4,6 +4,7 @@ import os
 
 import click
 import pytest
+from receiver.keys import keyring
 
 from receiver.doctor import configuration, findings
 from receiver.doctor.case import Case
@@ -12,7 +13,8 @@ from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store
 from tests.support.commands import receiver
-from tests.support.doctoring import doctor, left_in_the_store, left_of_trials, put, reported, seal
+from tests.support.doctoring import doctor, left_in_the_store, left_of_trials, reported, seal
+from tests.support.key_files import put
 
 
 def test_a_receiver_that_is_well_gets_one_screen_without_a_complaint(running):

@@ -9,6 +9,7 @@ import uuid
 import click
 import pytest
 from click.testing import CliRunner
+from receiver.keys import keyring
 
 from receiver.commands import cli
 from receiver.doctor import case, findings, keys, machine, service, stores
@@ -17,7 +18,8 @@ from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
 from tests.support import certificates as authority
 from tests.support.commands import receiver
-from tests.support.doctoring import Report, put
+from tests.support.doctoring import Report
+from tests.support.key_files import put
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
 from tests.support.commands import receiver
-from tests.support.doctoring import doctor, left_of_trials, put, service_of, serving, until
+from tests.support.doctoring import doctor, left_of_trials, service_of, serving, until
+from tests.support.key_files import put
 from tests.support.serving import Writer
 
 

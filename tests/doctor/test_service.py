@@ -5,15 +5,18 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
+from receiver.keys import keyring
+from receiver.process.running import RunFolder, base_of, services
+
 from receiver.doctor import case, eyes, service
 from receiver.doctor.case import Case
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
-from receiver.process.running import RunFolder, base_of, services
 from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.commands import receiver
-from tests.support.doctoring import doctor, put, reported, seal, serving
+from tests.support.doctoring import doctor, reported, seal, serving
+from tests.support.key_files import put
 from tests.support.waiting import pass_time
 
 

@@ -6,6 +6,7 @@ import sqlite3
 import uuid
 
 import pytest
+from receiver.keys import keyring
 
 from receiver.doctor import stores
 from receiver.doctor.case import Case
@@ -14,7 +15,8 @@ from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store
 from receiver.stores.urls import store_url
-from tests.support.doctoring import put, reported, seal
+from tests.support.doctoring import reported, seal
+from tests.support.key_files import put
 from tests.support.states import TENANT, a_state
 
 

@@ -4,15 +4,16 @@ import contextlib
 import json
 
 import pytest
-
 from receiver.keys.keyring import Keyring
+
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.stores import open_store
 from tests.support import certificates
 from tests.support.backends import SERVERS
 from tests.support.commands import receiver
-from tests.support.reloading import Caller, calling, hang_up, log_of, put
+from tests.support.key_files import put
+from tests.support.reloading import Caller, calling, hang_up, log_of
 from tests.support.sealing import seal
 from tests.support.serving import children_of, serving
 from tests.support.waiting import until

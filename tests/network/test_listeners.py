@@ -12,21 +12,17 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
+from receiver.network import listeners
+from receiver.server.application import Server
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client
-from receiver.network import listeners
-from receiver.server.application import Server
 from receiver.settings import Settings, SettingsMistakes, parsers, read
+from tests.support.servers import free_port
 from tests.support.serving import environment_of, serving
 from tests.support.waiting import until
 
 HAS_IPV6 = parsers.every_address(0).startswith("[::]")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager

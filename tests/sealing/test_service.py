@@ -91,8 +91,8 @@ def test_damage_is_one_states_500_and_one_line_of_the_log(keys, platform_at, ten
 
 @pytest.mark.case("G12")
 @on_both
-def test_a_start_without_the_key_or_over_clear_states_is_refused_with_what_to_do(keys, folder_of_keys, url):
-    folder = folder_of_keys
+def test_a_start_without_the_key_or_over_clear_states_is_refused_with_what_to_do(keys, folder_with_keys, url):
+    folder = folder_with_keys
     filled(url)
     before = files_with(NEEDLE, folder)
     kid = seal(folder)
@@ -112,12 +112,6 @@ def test_a_start_without_the_key_or_over_clear_states_is_refused_with_what_to_do
     assert another not in ran.stderr
     assert before
     assert files_with(NEEDLE, folder) == []
-
-
-@pytest.fixture
-def folder_of_keys(tmp_path):
-    assert receiver("keys", "generate", cwd=tmp_path).returncode == 0
-    return tmp_path
 
 
 @on_both

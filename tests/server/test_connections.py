@@ -7,16 +7,10 @@ import os
 import resource
 import socket
 import time
-from urllib.parse import urlsplit
 
 from tests.support.platform_client import loaded
-from tests.support.serving import SECONDS, children_of, serving
+from tests.support.serving import SECONDS, address_of, children_of, serving
 from tests.support.waiting import pass_time
-
-
-def address_of(running) -> tuple[str, int]:
-    parts = urlsplit(running.url)
-    return parts.hostname, parts.port
 
 
 def test_clients_that_send_a_byte_now_and_then_hold_nobody_up(keys, platform_at, state, tmp_path):

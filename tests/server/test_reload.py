@@ -10,8 +10,10 @@ import time
 
 import pytest
 from gunicorn.arbiter import Arbiter
-
 from receiver.keys.keyring import Keyring
+from receiver.server.arbiter import Master
+from receiver.server.reload import Watch, changes_of_keys, changes_of_settings
+
 from receiver.mock_platform.keys import new_store
 from receiver.secret import Secret
 from receiver.server.arbiter import Master
@@ -19,8 +21,9 @@ from receiver.server.reload import Watch, changes_of_keys, changes_of_settings
 from receiver.settings import Settings
 from tests.support import certificates
 from tests.support.commands import receiver
+from tests.support.key_files import put
 from tests.support.platform_client import ring_of
-from tests.support.reloading import calling, hang_up, log_of, put, taken
+from tests.support.reloading import calling, hang_up, log_of, taken
 from tests.support.serving import children_of, environment_of, serving
 from tests.support.waiting import pass_time, until
 

@@ -9,7 +9,6 @@ import socket
 import time
 import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,6 +18,7 @@ from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
 from tests.support import certificates
 from tests.support.platform_client import loaded
+from tests.support.serving import address_of
 from tests.support.slow_clients import SlowClients, is_ended, rendered
 from tests.support.waiting import pass_time, until
 
@@ -49,11 +49,6 @@ def other(keys):
             return client
 
         yield connect
-
-
-def address_of(running):
-    parts = urlsplit(running.url)
-    return parts.hostname, parts.port
 
 
 def incompressible(state, size):

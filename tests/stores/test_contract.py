@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused

@@ -1,7 +1,6 @@
 """A store that hangs: who notices it, who is refused, and that others feel nothing."""
 
 import contextlib
-import itertools
 import logging
 import queue
 import signal
@@ -11,14 +10,15 @@ import time
 import uuid
 
 import pytest
+from receiver.threadpool import Pool
 
 from receiver.problems import ReplayRefused, StoreHangs, StoreUnavailable
 from receiver.stores import open_store
 from receiver.stores.breaker import FAILURES, PROBE_EVERY, Breaker
 from receiver.stores.filesystem.durable import locked
 from receiver.stores.guarded import Guarded, Slots, slots_for
-from receiver.threadpool import Pool
 from tests.bench.hung_store import silent_server
+from tests.support.callers import Repeater, calling
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.servers import needed
 from tests.support.serving import serving
@@ -177,6 +177,14 @@ def test_a_refusal_is_an_answer_and_a_probe_that_fails_is_a_refusal_at_once():
     assert store.entered == 1
 
 
+def attacked(platform_at, url, tenant, state, clients=24):
+    """Let ``clients`` of ``tenant`` call meanwhile; yields them."""
+    callers = [Repeater(platform_at(url), state) for _ in range(clients)]
+    for caller in callers:
+        caller.client.tenant = tenant
+    return calling(callers)
+
+
 def asking(guarded, count):
     """Ask ``guarded`` by so many threads of their own; returns them and what came of each."""
     outcomes = queue.SimpleQueue()
@@ -256,41 +264,6 @@ def test_one_store_alone_has_no_slots_and_many_share_the_threads():
 
 def own(tenant, url):
     return {f"STORAGE_TENANT_{tenant.replace('-', '_')}": url}
-
-
-class Caller(threading.Thread):
-    """Loads and saves of one tenant, until ``done``; keeps (began, status, seconds)."""
-
-    def __init__(self, client, state, done, pause=0.02):
-        super().__init__()
-        self.client, self.state, self.done, self.pause = client, state, done, pause
-        self.answers = []
-
-    def run(self):
-        for turn in itertools.count():
-            if self.done.is_set():
-                return
-            began = time.monotonic()
-            call = (lambda: self.client.load(self.state["id"])), (lambda: self.client.save(self.state))
-            answer = call[turn % 2]()
-            self.answers.append((began, answer.status, answer.seconds))
-            self.done.wait(self.pause if answer.status < 500 else 0.5)
-
-
-@contextlib.contextmanager
-def attacked(platform_at, url, tenant, state, clients=24):
-    """Let ``clients`` of ``tenant`` call; yields them."""
-    done = threading.Event()
-    callers = [Caller(platform_at(url), state, done) for _ in range(clients)]
-    for caller in callers:
-        caller.client.tenant = tenant
-        caller.start()
-    try:
-        yield callers
-    finally:
-        done.set()
-        for caller in callers:
-            caller.join()
 
 
 def seconds_of(client, id, seconds):

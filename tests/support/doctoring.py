@@ -5,15 +5,16 @@ import functools
 import json
 import time
 
+from receiver.process.running import services
+
 from receiver.commands.demo import running_receiver
 from receiver.doctor import findings
 from receiver.doctor.findings import Finding
-from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
-from receiver.process.running import services
 from receiver.sealing import generate
 from receiver.stores import open_store
 from tests.support.commands import receiver
+from tests.support.key_files import put
 from tests.support.waiting import until as waited
 
 OF_THIS_MACHINE = ("nobody outside of this container", "the kernel", "root")  # what depends on where tests run
@@ -53,13 +54,6 @@ def doctor(*words, cwd=None, **environ):
 def reported(found):
     """Return a Report of ``found``, which a check yielded."""
     return Report(0, json.dumps(findings.as_json(list(found))))
-
-
-def put(folder, made):
-    """Write the files of a store's keys ``made`` that a receiver needs into ``folder``."""
-    for path in keyfiles.write(folder, made):
-        if path.name.startswith("mock-"):
-            path.unlink()
 
 
 def seal(folder):

@@ -10,8 +10,9 @@ import os
 import sys
 from decimal import Decimal
 
-from receiver import commands, envelope, problems, signature
 from receiver.idempotency import Effect
+
+from receiver import commands, envelope, problems, signature
 from receiver.jose import compact
 from receiver.stores.sqlite import SqliteStore
 from tests.support.faults.contents import changing_content

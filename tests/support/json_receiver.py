@@ -1,7 +1,8 @@
 """The receiver with a log in JSON, although it shows the banner by which the tests find it."""
 
-from receiver import commands
 from receiver.telemetry import logs
+
+from receiver import commands
 
 if __name__ == "__main__":
     configure = logs.configure

@@ -9,8 +9,9 @@ import logging
 import threading
 import warnings
 
-from receiver import commands, envelope
 from receiver.telemetry.logs import log
+
+from receiver import commands, envelope
 
 
 class Unraisable:

@@ -4,6 +4,7 @@ import json
 import time
 
 from receiver.keys.keyring import Keyring, parse_key
+
 from receiver.mock_platform.client import Answer, Client
 
 

@@ -6,18 +6,10 @@ import signal
 import ssl
 import threading
 
-from receiver.mock_platform import keyfiles
 from receiver.mock_platform.flow_states import FlowRun
 from tests.support.waiting import until
 
 TAKEN = re.compile(r"worker (\d+) has taken keys and certificates")
-
-
-def put(folder, keys):
-    """Write the files of a store's ``keys`` that a receiver needs."""
-    for path in keyfiles.write(folder, keys):
-        if path.name.startswith("mock-"):
-            path.unlink()
 
 
 def log_of(folder):

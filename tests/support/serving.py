@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.flow_states import FlowRun
@@ -18,6 +19,11 @@ def children_of(pid: int) -> list[int]:
     """Return the processes that ``pid`` started, once there are any."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     return until(lambda: [int(child) for child in children.read_text().split()], 5, "no worker was started")
+
+
+def address_of(running) -> tuple[str, int]:
+    parts = urlsplit(running.url)
+    return parts.hostname, parts.port
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import uuid
 
+from receiver.idempotency import Receipt
 from sqlite_utils.utils import sqlite3
 
 from receiver.idempotency import Receipt

@@ -9,6 +9,7 @@ import threading
 from functools import partial
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import StoreUnavailable

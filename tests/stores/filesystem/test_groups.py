@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused, StoreDamaged, StoreFull, StoreUnavailable

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused

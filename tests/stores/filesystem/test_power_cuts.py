@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.states import NANOSECONDS

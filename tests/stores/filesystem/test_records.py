@@ -10,6 +10,7 @@ from receiver.problems import ReplayRefused, StoreDamaged
 from receiver.states import NANOSECONDS, Instant
 from receiver.stores import open_store
 from receiver.stores.filesystem import FilesystemStore, formats
+from tests.support.filesystem import files
 from tests.support.platform_client import assert_problem
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
@@ -47,17 +48,10 @@ DEEP = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000
 
 
 @pytest.fixture
-def root(tmp_path):
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(root):
-    opened = FilesystemStore(str(root), 5)
-    opened.prepare()
-    opened.save(TENANT, [a_state(10, expires_at=PAST)], None)
-    opened.save(OTHER, [a_state(20, tenant=OTHER), a_state(21, tenant=OTHER, expires_at=PAST)], None)
-    return opened
+def store(store):
+    store.save(TENANT, [a_state(10, expires_at=PAST)], None)
+    store.save(OTHER, [a_state(20, tenant=OTHER), a_state(21, tenant=OTHER, expires_at=PAST)], None)
+    return store
 
 
 def lay(root, line, tenant=TENANT):
@@ -72,10 +66,6 @@ def line_of(body: bytes) -> bytes:
     return body + b', "crc32": "%08x"}\n' % zlib.crc32(body)
 
 
-def contents(root):
-    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 STRANGE_LINES = {name: formats.to_line(RECORD | change) for name, change in STRANGE_RECORDS.items()}
 STRANGE_LINES |= {"deep": line_of(DEEP), "less": formats.to_line({"deleted": [UP]}), "list": line_of(b"[1")}
 
@@ -84,7 +74,7 @@ STRANGE_LINES |= {"deep": line_of(DEEP), "less": formats.to_line({"deleted": [UP
 @pytest.mark.parametrize("name", STRANGE_LINES)
 def test_a_record_that_no_receiver_wrote_is_damage_of_that_tenant_and_touches_nothing(store, root, name):
     lay(root, STRANGE_LINES[name])
-    before = contents(root)
+    before = files(root)
     again = FilesystemStore(str(root), 5)
     again.prepare()
     for call in (
@@ -97,7 +87,7 @@ def test_a_record_that_no_receiver_wrote_is_damage_of_that_tenant_and_touches_no
     ):
         with pytest.raises(StoreDamaged, match=rf"{TENANT}/\.change/record is not the record"):
             call()
-    assert contents(root) == before
+    assert files(root) == before
 
 
 @pytest.mark.case("I05")

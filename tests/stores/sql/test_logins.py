@@ -1,20 +1,18 @@
 """Passwords of database servers that change while a receiver runs: taken from their files, without a failed request."""
 
 import contextlib
-import json
 import signal
-import threading
 import time
 
 import pytest
+from receiver.stores.urls.store_url import parse
 
-from receiver.mock_platform.flow_states import FlowRun
 from receiver.problems import LoginRefused
 from receiver.secret import Secret
 from receiver.stores import open_store
 from receiver.stores.logins import Logins
-from receiver.stores.urls.store_url import parse
 from tests.support import servers
+from tests.support.callers import Player, calling
 from tests.support.reloading import hang_up, log_of
 from tests.support.servers import needed
 from tests.support.serving import serving
@@ -75,37 +73,8 @@ def url_of(server, database, login=""):
     return f"{kind}://{login}127.0.0.1:{server.port}/{database}"
 
 
-class Caller(threading.Thread):
-    """Saves and loads until ``done``; keeps (began, status) of each call."""
-
-    def __init__(self, client, seed, done):
-        super().__init__()
-        self.client, self.flow, self.done = client, FlowRun(client.tenant, seed), done
-        self.answers = []
-
-    def run(self):
-        while not self.done.is_set():
-            self.flow.step()
-            state = self.flow.state() | {"content": json.dumps({"step": len(self.answers)})}
-            self.flow.entries.clear()
-            for call in (lambda state=state: self.client.save(state), lambda: self.client.load(self.flow.id)):
-                began = time.monotonic()
-                self.answers.append((began, call().status))
-            self.done.wait(0.01)
-
-
-@contextlib.contextmanager
-def calling(platform_at, url, count=6):
-    done = threading.Event()
-    callers = [Caller(platform_at(url), seed, done) for seed in range(count)]
-    for caller in callers:
-        caller.start()
-    try:
-        yield callers
-    finally:
-        done.set()
-        for caller in callers:
-            caller.join()
+def players(platform_at, url, count=6):
+    return [Player(platform_at(url), seed) for seed in range(count)]
 
 
 def served(callers, count=20):
@@ -114,7 +83,7 @@ def served(callers, count=20):
 
 
 def statuses(callers):
-    return {status for caller in callers for _, status in caller.answers}
+    return {status for caller in callers for _, status, _ in caller.answers}
 
 
 @pytest.mark.parametrize("where", ["variables", "url", "tenant's url"])
@@ -138,7 +107,7 @@ def test_another_login_is_taken_under_load_and_no_request_fails(
 
     write(one, "first")
     with serving(keys, tmp_path, STORAGE_LOG_LEVEL="info", **environment) as running:
-        with calling(platform_at, running.url) as callers:
+        with calling(players(platform_at, running.url)) as callers:
             served(callers)
             assert users_of(server, name) == {one}
             write(two, "first")
@@ -165,7 +134,7 @@ def test_a_password_that_changes_at_the_server_first_costs_503_until_its_file_ha
     environment = {"DATABASE_URL": url_of(server, name), "DATABASE_USERNAME": user}
     environment |= {"DATABASE_PASSWORD_FILE": str(password), "STORAGE_LOG_LEVEL": "info"}
     with serving(keys, tmp_path, **environment) as running:
-        with calling(platform_at, running.url, 4) as callers:
+        with calling(players(platform_at, running.url, 4)) as callers:
             served(callers)
             change_password(server, user, "second")
             end_connections(server, user)
@@ -197,7 +166,7 @@ def test_a_wrong_password_is_not_taken_and_tried_again_until_the_server_knows_it
     environment = {"DATABASE_URL": url_of(server, name), "DATABASE_USERNAME": user}
     environment |= {"DATABASE_PASSWORD_FILE": str(password), "STORAGE_LOG_LEVEL": "info"}
     with serving(keys, tmp_path, **environment) as running:
-        with calling(platform_at, running.url, 4) as callers:
+        with calling(players(platform_at, running.url, 4)) as callers:
             served(callers)
             password.write_text("second")
             running.process.send_signal(signal.SIGHUP)
