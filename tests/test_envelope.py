@@ -8,11 +8,11 @@ import uuid
 import zlib
 
 import pytest
-import receiver.jose.jwe
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto import jwe as jose_jwe
 from jwcrypto.jwk import JWK
 
+import receiver.jose.jwe
 from receiver import envelope, problems
 from receiver.app import create_app
 from receiver.jose import p384

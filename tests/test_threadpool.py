@@ -5,8 +5,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from receiver.threadpool import Pool, share_of, waiting
 
+from receiver.threadpool import Pool, share_of, waiting
 from tests.support.waiting import pass_time, until
 
 PATIENCE = 10  # seconds

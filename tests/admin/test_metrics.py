@@ -16,8 +16,6 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
-from receiver.server.arbiter import Master
-from receiver.telemetry import metrics
 
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.problems import REASONS

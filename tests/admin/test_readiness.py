@@ -7,10 +7,8 @@ import socket
 import threading
 import time
 
-from receiver.admin.readiness import Check, Prober
-from receiver.process.lifecycle import Lifecycle
-
 from receiver.admin import readiness
+from receiver.admin.readiness import Check, Prober
 from receiver.commands.health import ask, fetch
 from receiver.problems import StoreUnavailable
 from receiver.process.lifecycle import Lifecycle

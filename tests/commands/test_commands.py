@@ -10,8 +10,6 @@ import uuid
 
 import pytest
 from click.testing import CliRunner
-from receiver.keys import keyring
-from receiver.stores.urls.store_url import parse
 
 from receiver import files
 from receiver.commands import cli
@@ -24,6 +22,7 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.settings import Settings, TenantStore
 from receiver.states import Instant
 from receiver.stores import open_store
+from receiver.stores.urls.store_url import parse
 from tests.support.commands import receiver
 from tests.support.platform_client import ring_of
 from tests.support.states import TENANT, a_state

@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from receiver.keys.keyring import ROLES
-from receiver.telemetry import metrics
 
 from receiver import problems
 from receiver.admin import readiness
+from receiver.keys.keyring import ROLES
 from receiver.mock_platform import keyfiles, tokens
 from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun

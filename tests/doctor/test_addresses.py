@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from receiver.process.running import services
 
 from receiver.mock_platform.keys import new_store
+from receiver.process.running import services
 from tests.support import certificates as authority
 from tests.support.doctoring import doctor, serving, until
 from tests.support.key_files import put

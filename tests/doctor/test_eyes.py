@@ -8,9 +8,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from receiver.process.running import services
 
 from receiver.mock_platform.keys import new_store
+from receiver.process.running import services
 from tests.support.doctoring import Report, seal, until
 from tests.support.key_files import put
 

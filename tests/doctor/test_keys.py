@@ -5,7 +5,6 @@ import time
 import uuid
 
 import pytest
-from receiver.keys import keyring
 
 from receiver.doctor import clock, keys
 from receiver.doctor.case import Case

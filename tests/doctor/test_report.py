@@ -4,7 +4,6 @@ import os
 
 import click
 import pytest
-from receiver.keys import keyring
 
 from receiver.doctor import configuration, findings
 from receiver.doctor.case import Case

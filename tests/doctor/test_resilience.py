@@ -9,7 +9,6 @@ import uuid
 import click
 import pytest
 from click.testing import CliRunner
-from receiver.keys import keyring
 
 from receiver.commands import cli
 from receiver.doctor import case, findings, keys, machine, service, stores

@@ -5,13 +5,11 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
-from receiver.keys import keyring
-from receiver.process.running import RunFolder, base_of, services
-
 from receiver.doctor import case, eyes, service
 from receiver.doctor.case import Case
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
+from receiver.process.running import RunFolder, base_of, services
 from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.commands import receiver

@@ -6,7 +6,6 @@ import sqlite3
 import uuid
 
 import pytest
-from receiver.keys import keyring
 
 from receiver.doctor import stores
 from receiver.doctor.case import Case

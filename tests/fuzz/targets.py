@@ -17,12 +17,13 @@ from gunicorn.http.parser import RequestParser
 from jwcrypto import jwe, jws
 from jwcrypto.jwk import JWK
 from marshmallow import ValidationError
-from receiver.keys import keyring
-from receiver.keys.keyring import Keyring, parse_key
 
 from receiver import body, envelope, schemas, signature, strictjson
+from receiver.keys import keyring
+from receiver.keys.keyring import Keyring, parse_key
 from receiver.problems import BadRequest, Problem, SignatureRefused, TooLarge, message_of
-from receiver.server import application, errors
+from receiver.server import application
+from receiver.server.errors import status_of
 from receiver.settings import Settings
 from receiver.states import Instant, State
 from receiver.stores.urls import store_url
@@ -238,7 +239,7 @@ def fuzz_head(data: bytes) -> None:
     except errors.NoMoreData:
         pass
     except errors.ParseException as refusal:
-        assert errors.status_of(refusal) in (400, 401, 414, 417, 431, 501)
+        assert status_of(refusal) in (400, 401, 414, 417, 431, 501)
 
 
 def _check_request(request: SimpleNamespace) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from joserfc import jwe as rfc_jwe
 from joserfc import jws as rfc_jws
 from joserfc.jwk import ECKey
-from receiver.jose.p384 import point_of, private_key
 
 from receiver import envelope
+from receiver.jose.p384 import point_of, private_key
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.forging import b64

@@ -5,9 +5,9 @@ import time
 import uuid
 
 import pytest
-from receiver.jose.p384 import point_of, private_key
 
 from receiver import envelope, problems, signature
+from receiver.jose.p384 import point_of, private_key
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import b64, jws, unb64
 from receiver.mock_platform.keys import KeyPair, StoreKeys

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from receiver.jose.p384 import point_of, private_key
-from receiver.keys import keyring, passphrase
-from receiver.keys.keyring import parse_key
-from receiver.network import tls
-from receiver.settings.key_sources import KeyFault
 
 from receiver import files, sealing, settings
 from receiver.commands.conformance import conformance
+from receiver.jose.p384 import point_of, private_key
+from receiver.keys import keyring, passphrase
+from receiver.keys.keyring import parse_key
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.forging import b64, unb64
 from receiver.mock_platform.keys import KeyFault as MockKeyFault

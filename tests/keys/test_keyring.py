@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from jwcrypto.jwk import JWK
-from receiver.keys import keyring, passphrase
-from receiver.keys.keyring import KeyFault, parse_key
 
 from receiver import sealing, settings
 from receiver.commands.keys import key_rows
+from receiver.keys import keyring, passphrase
+from receiver.keys.keyring import KeyFault, parse_key
 from receiver.mock_platform.forging import b64, unb64
 from receiver.mock_platform.keys import KeyPair, new_store
 from receiver.secret import Secret

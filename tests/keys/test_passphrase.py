@@ -3,11 +3,11 @@
 import json
 
 import pytest
+
 from receiver.keys import passphrase
 from receiver.keys.passphrase import open_text, protect
-from receiver.settings.key_sources import KeyFault
-
 from receiver.mock_platform.keys import KeyPair
+from receiver.settings.key_sources import KeyFault
 
 PHRASE = "correct horse battery stäple"
 

@@ -4,8 +4,8 @@ import contextlib
 import json
 
 import pytest
-from receiver.keys.keyring import Keyring
 
+from receiver.keys.keyring import Keyring
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.stores import open_store

@@ -5,7 +5,6 @@ import time
 import uuid
 
 import pytest
-from receiver.keys.usage import KeyUses
 
 from receiver.keys.usage import KeyUses
 from receiver.problems import StoreUnavailable

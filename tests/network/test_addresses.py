@@ -1,7 +1,6 @@
 """Who a client is by its address, and who is let in."""
 
 import pytest
-from receiver.network.addresses import AccessPolicy, address_of
 
 from receiver.app import create_app
 from receiver.mock_platform.client import BASE

@@ -12,11 +12,11 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from receiver.network import listeners
-from receiver.server.application import Server
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client
+from receiver.network import listeners
+from receiver.server.application import Server
 from receiver.settings import Settings, SettingsMistakes, parsers, read
 from tests.support.servers import free_port
 from tests.support.serving import environment_of, serving

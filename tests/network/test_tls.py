@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
-from receiver.bootstrap import configure
-from receiver.network import tls
 
+from receiver.bootstrap import configure
 from receiver.mock_platform.client import BASE
 from receiver.network import tls
 from receiver.secret import Secret

@@ -9,9 +9,8 @@ import time
 import uuid
 
 from receiver.keys import keyring
-from receiver.process.running import RunFolder, services
-
 from receiver.mock_platform.keys import new_store
+from receiver.process.running import RunFolder, services
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests.support.admin import counted, readyz, serving, value

@@ -14,12 +14,12 @@ import time
 import uuid
 
 import pytest
-from receiver.process import running as running_receivers
-from receiver.process.running import RunFolder, services
 
 from receiver.doctor.trial import trial
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
+from receiver.process import running as running_receivers
+from receiver.process.running import RunFolder, services
 from tests.support import certificates
 from tests.support.doctoring import service_of, serving
 from tests.support.key_files import put

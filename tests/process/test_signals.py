@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from signal import SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGUSR1, SIGUSR2, SIGWINCH
 
 import pytest
-from receiver.threadpool import Pool
 
 from receiver.commands.interrupting import Interruption
+from receiver.threadpool import Pool
 from tests.support.serving import children_of, environment_of
 from tests.support.waiting import until
 

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from receiver.keys.keyring import Keyring
 
+from receiver.keys.keyring import Keyring
 from receiver.problems import StoreMisplaced
 from receiver.sealing import SealingKeys, generate, parse_keys
 from receiver.stores.filesystem import FilesystemStore

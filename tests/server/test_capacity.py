@@ -4,9 +4,9 @@ import threading
 import time
 
 import pytest
-from receiver.server.capacity import Ledger, Permits, Waiter
 
 from receiver.server import capacity
+from receiver.server.capacity import Ledger, Permits, Waiter
 from tests.support.waiting import until
 
 

@@ -6,10 +6,10 @@ import time
 import pytest
 from gunicorn.config import Config
 from gunicorn.workers.gthread import TConn
-from receiver.server.capacity import Capacity
-from receiver.server.connection import Connection
 
 from receiver.server import connection
+from receiver.server.capacity import Capacity
+from receiver.server.connection import Connection
 
 
 class Records(ssl.SSLSocket):

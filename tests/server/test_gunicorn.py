@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from receiver.server.application import Server
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import Client
 from receiver.secret import Secret
 from receiver.server import worker
+from receiver.server.application import Server
 from receiver.settings import Settings
 
 

@@ -7,7 +7,6 @@ import ssl
 from urllib.parse import urlsplit
 
 import pytest
-from receiver.server.heads import foreign
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client

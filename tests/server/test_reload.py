@@ -10,10 +10,8 @@ import time
 
 import pytest
 from gunicorn.arbiter import Arbiter
-from receiver.keys.keyring import Keyring
-from receiver.server.arbiter import Master
-from receiver.server.reload import Watch, changes_of_keys, changes_of_settings
 
+from receiver.keys.keyring import Keyring
 from receiver.mock_platform.keys import new_store
 from receiver.secret import Secret
 from receiver.server.arbiter import Master

@@ -13,16 +13,16 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
+from receiver import bootstrap
 from receiver.admin.readiness import check_keys
+from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.keys import new_store
 from receiver.process.lifecycle import Lifecycle
 from receiver.server.application import Server
 from receiver.server.offers import StoresDisagree
 from receiver.server.preparing import prepare_stores
 from receiver.server.reload import Reloads
-
-from receiver import app
-from receiver.mock_platform.flow_states import FlowRun
-from receiver.mock_platform.keys import new_store
 from receiver.settings import SettingsMistakes
 from receiver.stores import open_store
 from tests.support import certificates

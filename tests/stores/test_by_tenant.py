@@ -10,10 +10,10 @@ import time
 from http.client import HTTPException
 
 import pytest
-from receiver.bootstrap import open_configured
-from receiver.keys.keyring import Keyring
 
 from receiver.app import create_app
+from receiver.bootstrap import open_configured
+from receiver.keys.keyring import Keyring
 from receiver.mock_platform.client import Client
 from receiver.problems import StoreUnavailable
 from receiver.settings import Settings, read

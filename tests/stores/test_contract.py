@@ -9,7 +9,6 @@ import sys
 import threading
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused

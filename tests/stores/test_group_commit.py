@@ -5,9 +5,9 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from receiver.stores.group_commit import GroupCommit
 
 from receiver.problems import StoreUnavailable
+from receiver.stores.group_commit import GroupCommit
 from tests.support.waiting import pass_time, until
 
 

@@ -10,13 +10,13 @@ import time
 import uuid
 
 import pytest
-from receiver.threadpool import Pool
 
 from receiver.problems import ReplayRefused, StoreHangs, StoreUnavailable
 from receiver.stores import open_store
 from receiver.stores.breaker import FAILURES, PROBE_EVERY, Breaker
 from receiver.stores.filesystem.durable import locked
 from receiver.stores.guarded import Guarded, Slots, slots_for
+from receiver.threadpool import Pool
 from tests.bench.hung_store import silent_server
 from tests.support.callers import Repeater, calling
 from tests.support.platform_client import assert_problem, loaded

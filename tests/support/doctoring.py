@@ -5,12 +5,11 @@ import functools
 import json
 import time
 
-from receiver.process.running import services
-
 from receiver.commands.demo import running_receiver
 from receiver.doctor import findings
 from receiver.doctor.findings import Finding
 from receiver.mock_platform.keys import new_store
+from receiver.process.running import services
 from receiver.sealing import generate
 from receiver.stores import open_store
 from tests.support.commands import receiver

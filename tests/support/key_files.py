@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from receiver.keys import keyring
-
 from receiver.mock_platform import keyfiles
 from receiver.secret import Secret
 from receiver.settings import Settings

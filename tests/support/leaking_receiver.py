@@ -9,9 +9,8 @@ import logging
 import threading
 import warnings
 
-from receiver.telemetry.logs import log
-
 from receiver import commands, envelope
+from receiver.telemetry.logs import log
 
 
 class Unraisable:

@@ -4,7 +4,6 @@ import json
 import time
 
 from receiver.keys.keyring import Keyring, parse_key
-
 from receiver.mock_platform.client import Answer, Client
 
 

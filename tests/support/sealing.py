@@ -3,9 +3,8 @@
 import json
 from dataclasses import replace
 
-from receiver.keys.keyring import Keyring
-
 from receiver import sealing
+from receiver.keys.keyring import Keyring
 from receiver.sealing import generate, parse_keys
 from receiver.states import Content
 from receiver.stores.sealed import Sealed

@@ -2,7 +2,6 @@
 
 import uuid
 
-from receiver.idempotency import Receipt
 from sqlite_utils.utils import sqlite3
 
 from receiver.idempotency import Receipt

@@ -13,11 +13,11 @@ import threading
 import time
 
 import pytest
+
+from receiver.commands.health import ask
 from receiver.telemetry.log_losses import Losses
 from receiver.telemetry.log_output import LineOutput
 from receiver.telemetry.standard_error import LineStream
-
-from receiver.commands.health import ask
 from tests.support.admin import counted, value
 from tests.support.platform_client import loaded
 from tests.support.serving import environment_of

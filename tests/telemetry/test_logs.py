@@ -8,8 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from receiver.telemetry import tracing
-from receiver.telemetry.logs import JsonFormatter, LineFormatter, escape, is_json
 
 from receiver.app import create_app
 from receiver.routes import Change

@@ -9,7 +9,6 @@ import threading
 from functools import partial
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import StoreUnavailable

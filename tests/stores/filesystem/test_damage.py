@@ -4,7 +4,6 @@ import hashlib
 import shutil
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged

@@ -4,7 +4,6 @@ import errno
 import shutil
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import Problem, StoreFull, StoreUnavailable

@@ -8,7 +8,6 @@ import subprocess
 import time
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import ReplayRefused

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.states import NANOSECONDS

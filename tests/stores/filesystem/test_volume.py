@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import pytest
-from receiver.idempotency import Effect
 
 from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable

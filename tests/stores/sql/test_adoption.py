@@ -9,9 +9,9 @@ import uuid
 import psycopg
 import pymysql
 import pytest
-from receiver.keys.keyring import Keyring
 
 from receiver.app import create_app
+from receiver.keys.keyring import Keyring
 from receiver.settings import Settings
 from receiver.stores import open_store
 from receiver.stores.resealing import reseal

@@ -5,12 +5,12 @@ import signal
 import time
 
 import pytest
-from receiver.stores.urls.store_url import parse
 
 from receiver.problems import LoginRefused
 from receiver.secret import Secret
 from receiver.stores import open_store
 from receiver.stores.logins import Logins
+from receiver.stores.urls.store_url import parse
 from tests.support import servers
 from tests.support.callers import Player, calling
 from tests.support.reloading import hang_up, log_of

@@ -6,10 +6,10 @@ import socket
 import threading
 
 import pytest
-from receiver.idempotency import Effect
-from receiver.stores.urls.store_url import parse
 
+from receiver.idempotency import Effect
 from receiver.stores import open_store
+from receiver.stores.urls.store_url import parse
 from tests.support import servers
 from tests.support.servers import needed
 from tests.support.sql import TIMEOUT, holding, unavailable

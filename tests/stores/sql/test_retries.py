@@ -4,8 +4,8 @@ import contextlib
 import threading
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.stores import open_store
 from tests.support import servers
 from tests.support.sql import holding

@@ -5,11 +5,11 @@ import logging
 import threading
 
 import pytest
-from receiver.stores.urls.store_url import parse
 
 from receiver.problems import StoreFull, StoreUnavailable, TooLarge
 from receiver.stores import open_store
 from receiver.stores.sql import _RECEIPTS_KEPT
+from receiver.stores.urls.store_url import parse
 from tests.support import servers
 from tests.support.sql import TIMEOUT, unavailable
 from tests.support.states import TENANT, a_receipt, a_state, uid

@@ -10,12 +10,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from receiver.stores.urls.store_url import parse
 
 from receiver.problems import StoreMisplaced
 from receiver.stores import open_store
 from receiver.stores.sql import upgrade
 from receiver.stores.sql.schema import VERSION_TABLE, metadata
+from receiver.stores.urls.store_url import parse
 from tests.support import servers
 from tests.support.commands import receiver
 from tests.support.sql import TIMEOUT, unavailable

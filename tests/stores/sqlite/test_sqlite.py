@@ -10,11 +10,11 @@ import sys
 import time
 
 import pytest
-from receiver.stores.urls.store_url import parse
 from sqlite_utils.utils import sqlite3
 
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores import open_store
+from receiver.stores.urls.store_url import parse
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.states import TENANT, a_receipt, a_state, uid
 

@@ -6,10 +6,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from receiver.stores.urls.jdbc import translate
-from receiver.stores.urls.store_url import PARAMETERS, parse
 
 from receiver.stores.urls import jdbc_parameters
+from receiver.stores.urls.jdbc import translate
+from receiver.stores.urls.store_url import PARAMETERS, parse
 from tests.support.urls import MA, MS, MY, PG, databases, texts, visible
 
 DRIVERS = {

@@ -5,8 +5,8 @@ from urllib.parse import quote
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from receiver.stores.urls.store_url import StoreURL, parse
 
+from receiver.stores.urls.store_url import StoreURL, parse
 from tests.support.urls import MA, MS, MY, PG, databases, texts
 
 PATHS = {

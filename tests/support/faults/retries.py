@@ -2,8 +2,6 @@
 
 import os
 
-from receiver.idempotency import Receipt
-
 from receiver import problems, routes, signature
 from receiver.idempotency import Receipt
 from receiver.problems import BadRequest, SignatureRefused

@@ -3,15 +3,14 @@
 import threading
 import time
 
-from receiver.idempotency import Effect
-from receiver.threadpool import waiting
-
 from receiver import body, envelope, routes, schemas
+from receiver.idempotency import Effect
 from receiver.jose import compact
 from receiver.problems import BadRequest, NotFound
 from receiver.server import application
 from receiver.stores import sqlite
 from receiver.stores.sqlite import SqliteStore
+from receiver.threadpool import waiting
 from tests.support.faults.declaring import fault
 from tests.support.waiting import pass_time
 
