@@ -3,9 +3,8 @@
 import pytest
 
 from receiver.problems import StoreMisplaced, StoreUnavailable
-from receiver.sealing import SealingKeys
 from receiver.stores.resealing import reseal
-from tests.support.sealing import FIRST, NEEDLE, SECOND, sealed, text_of
+from tests.support.sealing import FIRST, NEEDLE, SECOND, always, sealed, text_of
 from tests.support.states import NOW, TENANT, a_state, uid
 
 
@@ -63,14 +62,14 @@ def test_the_newest_key_seals_and_older_ones_open(inner):
 def test_keys_that_are_exchanged_while_it_runs_are_taken_and_a_missing_one_takes_only_its_states(inner):
     store = sealed(inner, FIRST)
     store.save(TENANT, [a_state(content="one")], None)
-    store.ring.sealing = SealingKeys([SECOND])
+    store.sealing_keys = always(SECOND)
     store.save(TENANT, [a_state(11, content="two")], None)
     assert text_of(store, 11) == "two"
     with pytest.raises(StoreUnavailable, match=FIRST.kid):
         store.find(TENANT, uid(10))
-    store.ring.sealing = SealingKeys([FIRST, SECOND])
+    store.sealing_keys = always(FIRST, SECOND)
     assert text_of(store) == "one"
-    store.ring.sealing = SealingKeys()
+    store.sealing_keys = always()
     with pytest.raises(StoreUnavailable, match=FIRST.kid):
         store.save(TENANT, [a_state(12)], None)
     assert inner.find(TENANT, uid(12)) is None

@@ -4,20 +4,19 @@ import json
 
 import pytest
 
-from receiver.keys.keyring import Keyring
 from receiver.problems import StoreMisplaced
 from receiver.sealing import SealingKeys, generate, parse_keys
 from receiver.stores.filesystem import FilesystemStore
 from receiver.stores.resealing import reseal
 from receiver.stores.sealed import CLEAR, Sealed
-from tests.support.sealing import FIRST, NEEDLE, SECOND, sealed, text_of
+from tests.support.sealing import FIRST, NEEDLE, SECOND, always, sealed, text_of
 from tests.support.states import NOW, TENANT, a_state, uid
 
 
 @pytest.mark.case("G12")
 def test_a_receiver_that_forgot_the_key_stops_writing_when_another_begins_to_seal(inner):
     now = [NOW]
-    forgetful = Sealed(inner, Keyring(), "refuse", lambda: now[0])
+    forgetful = Sealed(inner, always(), "refuse", lambda: now[0])
     forgetful.prepare()
     sealed(inner, FIRST).save(TENANT, [a_state(content=NEEDLE)], None)
     for later in (0, 100, 200):
@@ -64,7 +63,7 @@ def test_a_key_that_was_in_use_a_moment_ago_is_not_forgotten(inner):
 def test_a_new_key_seals_when_its_time_has_come_and_opens_before(inner):
     now = [NOW]
     (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
-    store = Sealed(inner, Keyring(sealing=[FIRST, late]), "refuse", lambda: now[0])
+    store = Sealed(inner, always(FIRST, late), "refuse", lambda: now[0])
     keys = ("sealing", FIRST.kid), ("sealing", late.kid)
     for second, key in ((0, FIRST), (299, FIRST), (300, late)):
         now[0] = NOW + second
@@ -78,7 +77,7 @@ def test_a_new_key_seals_when_its_time_has_come_and_opens_before(inner):
 def test_the_first_key_waits_for_its_time_where_contents_in_the_clear_are_read(inner):
     now = [NOW]
     (late,) = parse_keys(json.dumps(generate(NOW, NOW + 300)), "a test")
-    store = Sealed(inner, Keyring(sealing=[late]), "read", lambda: now[0])
+    store = Sealed(inner, always(late), "read", lambda: now[0])
     for second, key in ((0, None), (299, None), (300, late.kid)):
         now[0] = NOW + second
         store.save(TENANT, [a_state(content=str(second))], None)
@@ -98,9 +97,9 @@ def test_a_key_before_its_time_seals_where_contents_in_the_clear_are_refused(inn
 def test_a_worker_whose_keys_fitted_at_the_start_serves_on_when_another_key_appears(inner):
     sealed(inner, FIRST).save(TENANT, [a_state(content="one")], None)
     sealed(inner, SECOND, clear_states="read").inner.note_key_uses({("sealing", SECOND.kid): NOW})
-    idle = Sealed(inner, Keyring(sealing=[FIRST]), "refuse", lambda: NOW, strict=False)
+    idle = Sealed(inner, always(FIRST), "refuse", lambda: NOW, strict=False)
     assert text_of(idle) == "one"
-    keyless = Sealed(inner, Keyring(), "refuse", lambda: NOW, strict=False)
+    keyless = Sealed(inner, always(), "refuse", lambda: NOW, strict=False)
     for call in (keyless.ping, lambda: keyless.save(TENANT, [a_state(11)], None)):
         with pytest.raises(StoreMisplaced):
             call()

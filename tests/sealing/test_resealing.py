@@ -20,7 +20,7 @@ from receiver.stores.resealing import reseal
 from receiver.stores.sealed import CLEAR
 from receiver.stores.sqlite import SqliteStore
 from tests.support.platform_client import InProcess, assert_problem, loaded, ring_of
-from tests.support.sealing import FIRST, NEEDLE, SECOND, corrupt, flipped, sealed, text_of
+from tests.support.sealing import FIRST, NEEDLE, SECOND, always, corrupt, flipped, sealed, text_of
 from tests.support.states import NOW, OTHER, TENANT, a_state, uid
 
 
@@ -74,10 +74,10 @@ def test_a_content_is_exchanged_only_while_it_is_what_it_was(inner):
     pairs = [(one, replace(one, content=Content("x", FIRST.kid))) for one in old]
     store.save(TENANT, [a_state(10, content="saved meanwhile, at the same time")], None)
     store.delete(TENANT, [uid(11)], None)
-    assert inner.exchange(TENANT, pairs) == 1
+    assert inner.replace_content(TENANT, pairs) == 1
     assert text_of(store) == "saved meanwhile, at the same time"
     assert inner.find(TENANT, uid(11)) is None
-    assert inner.exchange(OTHER, pairs) == 0
+    assert inner.replace_content(OTHER, pairs) == 0
 
 
 def test_the_last_use_of_a_key_only_goes_forward(inner):
@@ -102,7 +102,7 @@ def test_resealing_while_the_store_is_in_use_loses_no_save(inner):
     """Equal times as well: of those the later arrival wins, and what was resealed arrives never."""
     store = sealed(inner, FIRST)
     store.save(TENANT, [a_state(number, content="-1") for number in range(1, 241)], None)
-    store.ring.sealing = SealingKeys([FIRST, SECOND])
+    store.sealing_keys = always(FIRST, SECOND)
     over, wrong, newest = threading.Event(), [], {}
 
     def write(numbers):

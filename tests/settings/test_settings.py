@@ -18,7 +18,7 @@ def mistakes_of(**environ) -> list[str]:
 def test_nothing_set_means_the_defaults():
     found, mistakes = settings.read({"PATH": "/bin", "HOME": "/root", "STORAGE": "x", "XSTORAGE_BIND": "y"})
     assert (found, mistakes) == (Settings(), [])
-    assert (found.listen, found.store_url) == ("127.0.0.1:8080", "sqlite:///var/receiver.db")
+    assert (found.listen, found.store_url_text) == ("127.0.0.1:8080", "sqlite:///var/receiver.db")
 
 
 def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
@@ -71,14 +71,14 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
     assert {found.sources[field.name] for field in settings.declared()} == set(given)
     assert (found.max_body, found.max_inflated, found.clock_skew, found.keys) == (1 << 20, 2 << 20, 1.5, tmp_path)
     assert found.trusted_proxies == ("10.0.0.1/32", "10.1.0.0/16", "::1/128")
-    assert (found.listen, found.store_url) == ("[::1]:0", "sqlite:////data/x.db")
+    assert (found.listen, found.store_url_text) == ("[::1]:0", "sqlite:////data/x.db")
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.port = 1
 
 
 def test_the_variables_of_the_java_service_mean_what_they_meant():
     found, mistakes = settings.read({"PORT": "8080", "JDBC_DATABASE_URL": "jdbc:sqlite:/data/x.db"})
-    assert (mistakes, found.listen, found.store_url) == ([], parsers.every_address(8080), "jdbc:sqlite:/data/x.db")
+    assert (mistakes, found.listen, found.store_url_text) == ([], parsers.every_address(8080), "jdbc:sqlite:/data/x.db")
     assert settings.read({"PORT": "0"})[0].listen in ("[::]:0", "0.0.0.0:0")
 
 

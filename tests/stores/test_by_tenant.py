@@ -63,8 +63,8 @@ def test_a_tenant_with_a_store_of_its_own_has_its_states_there_and_nowhere_else(
             ).stored
             == 1
         )
-        assert store.repeated(OTHER, a_receipt())
-        assert not store.repeated(TENANT, a_receipt())
+        assert store.was_done(OTHER, a_receipt())
+        assert not store.was_done(TENANT, a_receipt())
         assert store.purge(1_700_000_000 * 10**9) == 1
 
 

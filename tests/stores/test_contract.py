@@ -111,7 +111,7 @@ def test_a_rounded_time_is_known_by_its_summary_and_its_content_can_be_replaced(
     store.save(TENANT, [adopted], None)
     assert [one.updated_at for one in store.summaries()] == [adopted.updated_at]
     resealed = dataclasses.replace(adopted, content=Content("other"))
-    assert store.exchange(TENANT, [(adopted, resealed)]) == 1
+    assert store.replace_content(TENANT, [(adopted, resealed)]) == 1
     assert list(store.scan()) == [resealed]
 
 

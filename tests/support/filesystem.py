@@ -73,7 +73,7 @@ def group_of(store) -> list:
 def repeated_of_group(store) -> list[bool]:
     """Tell for each change of ``group_of`` whether it was done before."""
     receipts = (a_receipt("group 1"), a_receipt("group 2", method="DELETE"), a_receipt("group 3"))
-    return [store.repeated(TENANT, receipt) for receipt in receipts]
+    return [store.was_done(TENANT, receipt) for receipt in receipts]
 
 
 def change_of(kind, store):
@@ -102,7 +102,7 @@ def view(store, kind="save") -> tuple:
         [repeated] = set(repeated_of_group(store))
         return tuple(state and state.content.text for state in found), repeated
     receipt = a_receipt("x", method="DELETE" if kind == "delete" else "POST")
-    return tuple(state and state.content.text for state in found), store.repeated(TENANT, receipt)
+    return tuple(state and state.content.text for state in found), store.was_done(TENANT, receipt)
 
 
 @contextmanager

@@ -4,8 +4,7 @@ import json
 from dataclasses import replace
 
 from receiver import sealing
-from receiver.keys.keyring import Keyring
-from receiver.sealing import generate, parse_keys
+from receiver.sealing import SealingKeys, generate, parse_keys
 from receiver.states import Content
 from receiver.stores.sealed import Sealed
 from tests.support.commands import receiver
@@ -31,8 +30,13 @@ def a_key(issued: int = NOW) -> sealing.SealingKey:
 FIRST, SECOND = a_key(NOW - 10), a_key(NOW - 5)
 
 
+def always(*keys):
+    found = SealingKeys(keys)
+    return lambda: found
+
+
 def sealed(inner, *keys, clear_states="refuse", now=NOW) -> Sealed:
-    return Sealed(inner, Keyring(sealing=keys), clear_states, lambda: now)
+    return Sealed(inner, always(*keys), clear_states, lambda: now)
 
 
 def text_of(store, number=10) -> str:
@@ -42,7 +46,7 @@ def text_of(store, number=10) -> str:
 def corrupt(inner, number, change):
     """Do with the stored content of a state what somebody with write access to the store could do."""
     state = inner.find(TENANT, uid(number))
-    assert inner.exchange(TENANT, [(state, replace(state, content=change(state.content)))]) == 1
+    assert inner.replace_content(TENANT, [(state, replace(state, content=change(state.content)))]) == 1
 
 
 def flipped(content):

@@ -33,7 +33,7 @@ def test_of_many_processes_that_save_one_state_the_newest_wins_and_nobody_reads_
     with processes(*(partial(save, versions[start::4]) for start in range(4))):
         pass
     assert store.find(TENANT, uid(10)).content.text == max(versions)
-    assert all(store.repeated(TENANT, a_receipt(updated)) for updated in versions)
+    assert all(store.was_done(TENANT, a_receipt(updated)) for updated in versions)
 
 
 @pytest.mark.case("G01")
@@ -92,7 +92,7 @@ def test_a_reader_waits_for_a_living_writer_and_finishes_for_a_dead_one(store, r
         for read in (
             lambda: store.find(TENANT, IDS[0]),
             lambda: next(store.scan()),
-            lambda: store.repeated(TENANT, a_receipt("x")),
+            lambda: store.was_done(TENANT, a_receipt("x")),
         ):
             with pytest.raises(StoreUnavailable):
                 read()

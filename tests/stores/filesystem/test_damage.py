@@ -66,7 +66,7 @@ def test_a_state_whose_age_cannot_be_told_is_neither_replaced_nor_purged_but_can
     with pytest.raises(StoreDamaged):
         store.save(TENANT, [a_state(12), a_state(10)], a_receipt())
     assert store.find(TENANT, uid(12)) is None
-    assert not store.repeated(TENANT, a_receipt())
+    assert not store.was_done(TENANT, a_receipt())
     with pytest.raises(StoreDamaged):
         list(store.summaries())
     assert store.purge(NOW * NANOSECONDS) == 1
@@ -91,7 +91,7 @@ def test_a_damaged_receipt_neither_frees_its_jti_nor_harms_another(store, root):
     [path] = (root / TENANT / ".receipts").iterdir()
     path.write_bytes(path.read_bytes().replace(b"POST", b"GOST"))
     with pytest.raises(StoreDamaged):
-        store.repeated(TENANT, a_receipt())
+        store.was_done(TENANT, a_receipt())
     with pytest.raises(StoreDamaged):
         store.delete(TENANT, [uid(10)], a_receipt(method="DELETE"))
     assert store.find(TENANT, uid(10)) == a_state()
@@ -104,5 +104,5 @@ def test_a_receipt_that_lies_where_another_belongs_is_damage(store, root):
     [path] = (root / TENANT / ".receipts").iterdir()
     path.rename(path.with_name(hashlib.sha256(b"two").hexdigest()))
     with pytest.raises(StoreDamaged):
-        store.repeated(TENANT, a_receipt("two"))
-    assert not store.repeated(TENANT, a_receipt("three"))
+        store.was_done(TENANT, a_receipt("two"))
+    assert not store.was_done(TENANT, a_receipt("three"))

@@ -52,7 +52,7 @@ def test_threads_get_their_turn_in_the_order_in_which_they_asked(store, root):
     with waiting_together(store, root, *changes), pytest.raises(StoreUnavailable):
         impatient.save(TENANT, [a_state(content="impatient")], a_receipt("impatient"))
     assert store.find(TENANT, uid(10)).content.text == "5"
-    assert not store.repeated(TENANT, a_receipt("impatient"))
+    assert not store.was_done(TENANT, a_receipt("impatient"))
     [record] = {path.read_bytes() for path in (root / TENANT / ".receipts").iterdir()}
     assert [receipt["jti"] for receipt in formats.from_line(record)["receipts"]] == [str(number) for number in order]
 
@@ -77,7 +77,7 @@ def test_changes_that_wait_at_the_same_moment_share_their_syncs(store, root, wai
             assert told == [Effect(stored=stored)] * waiting
         assert len(synced) == syncs
         if changes is others:
-            assert all(store.repeated(TENANT, a_receipt(f"other {number}")) for number in numbers)
+            assert all(store.was_done(TENANT, a_receipt(f"other {number}")) for number in numbers)
     assert store.find(TENANT, uid(10)).content.text == str(waiting - 1)
     assert [state.id for state in store.scan()] == [uid(10)]
     assert not leftovers(root)
@@ -88,12 +88,12 @@ def test_the_receipts_of_one_record_expire_each_at_its_time(store, root):
     with waiting_together(store, root, *(partial(store.save, TENANT, [], receipt) for receipt in receipts)):
         pass
     later = [a_receipt(str(number), now=NOW + 150) for number in range(4)]
-    assert [store.repeated(TENANT, receipt) for receipt in later] == [False, False, True, True]
+    assert [store.was_done(TENANT, receipt) for receipt in later] == [False, False, True, True]
     for path in (root / TENANT / ".receipts").iterdir():
         os.utime(path, (1, 1))  # as a copy may bear
     store.save(TENANT, [], a_receipt("late", now=NOW + 250, expires=NOW + 600))
     assert len(os.listdir(root / TENANT / ".receipts")) == 2
-    assert store.repeated(TENANT, later[3])
+    assert store.was_done(TENANT, later[3])
     store.save(TENANT, [], a_receipt("last", now=NOW + 301 + 60, expires=NOW + 600))
     assert len(os.listdir(root / TENANT / ".receipts")) == 2
 
@@ -111,7 +111,7 @@ def test_a_refused_change_takes_no_other_of_its_group_with_it(store, root):
         pass
     assert [type(outcome) for outcome in told] == [Effect, ReplayRefused, StoreDamaged, Effect]
     assert [bool(store.find(TENANT, uid(number))) for number in (10, 11, 13)] == [True, True, False]
-    assert [store.repeated(TENANT, a_receipt(jti)) for jti in ("two", "three", "four")] == [True, False, True]
+    assert [store.was_done(TENANT, a_receipt(jti)) for jti in ("two", "three", "four")] == [True, False, True]
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -146,8 +146,8 @@ def test_a_jti_that_comes_twice_in_a_group_stands_as_if_one_had_come_after_the_o
         Effect(stored=1),
     ]
     assert [state.id for state in store.scan()] == [uid(12)]
-    assert store.repeated(TENANT, a_receipt("short", method="DELETE"))
-    assert store.repeated(TENANT, a_receipt())
+    assert store.was_done(TENANT, a_receipt("short", method="DELETE"))
+    assert store.was_done(TENANT, a_receipt())
 
 
 @pytest.mark.parametrize("stored_before", [True, False])
@@ -190,5 +190,5 @@ def test_one_state_that_finds_no_room_does_not_fail_the_others_of_its_group(stor
         pass
     assert [type(outcome) for outcome in told] == [Effect, StoreFull, Effect]
     assert [state.id for state in store.scan()] == [uid(number) for number in (0, 2, 20, 22)]
-    assert [store.repeated(TENANT, a_receipt(str(number))) for number in range(3)] == [True, False, True]
+    assert [store.was_done(TENANT, a_receipt(str(number))) for number in range(3)] == [True, False, True]
     assert not leftovers(root)

@@ -74,7 +74,7 @@ def test_a_name_that_is_no_uuid_touches_no_path(store, root, name):
         lambda: store.save(TENANT, [a_state(id=name)], None),
         lambda: store.delete(TENANT, [name], None),
         lambda: list(store.scan(name or "-")),
-        lambda: store.repeated(name, a_receipt()),
+        lambda: store.was_done(name, a_receipt()),
     )
     for call in calls:
         with pytest.raises(ValueError, match="UUID"):
@@ -115,12 +115,12 @@ def test_asking_whether_a_request_is_repeated_changes_nothing_and_needs_no_lock(
     store.save(TENANT, [a_state()], a_receipt())
     before = files(root)
     with durable.locked(str(root / TENANT), time.monotonic()):
-        assert store.repeated(TENANT, a_receipt())
-        assert not store.repeated(TENANT, a_receipt("two"))
-        assert not store.repeated(OTHER, a_receipt())
-        assert not store.repeated(TENANT, a_receipt(now=NOW + 361))
+        assert store.was_done(TENANT, a_receipt())
+        assert not store.was_done(TENANT, a_receipt("two"))
+        assert not store.was_done(OTHER, a_receipt())
+        assert not store.was_done(TENANT, a_receipt(now=NOW + 361))
         with pytest.raises(ReplayRefused):
-            store.repeated(TENANT, a_receipt(method="DELETE"))
+            store.was_done(TENANT, a_receipt(method="DELETE"))
         assert store.find(TENANT, uid(10)) == a_state()
     assert files(root) == before
 

@@ -212,7 +212,7 @@ def test_after_a_kill_and_a_later_power_cut_what_another_process_acknowledged_is
                 pass
             disk.stop_after = sys.maxsize
             if later == "a retry":
-                acknowledged = other.repeated(TENANT, a_receipt("x"))
+                acknowledged = other.was_done(TENANT, a_receipt("x"))
             else:
                 other.save(TENANT, [a_state(id=IDS[0], updated=NEW)], None)
             disk.images.clear()

@@ -79,7 +79,7 @@ def test_a_record_that_no_receiver_wrote_is_damage_of_that_tenant_and_touches_no
     again.prepare()
     for call in (
         lambda: again.find(TENANT, uid(10)),
-        lambda: again.repeated(TENANT, a_receipt()),
+        lambda: again.was_done(TENANT, a_receipt()),
         lambda: again.save(TENANT, [a_state(10)], a_receipt()),
         lambda: again.delete(TENANT, [uid(10)], a_receipt()),
         lambda: list(again.scan(TENANT)),
@@ -123,7 +123,7 @@ def test_a_receipt_that_no_receiver_wrote_is_damage_and_its_jti_is_not_free(stor
     store.save(TENANT, [a_state(10)], receipt)
     (path,) = (root / TENANT / ".receipts").iterdir()
     path.write_bytes(formats.to_line(RECORD | {"receipts": [RECEIPT | {"jti": receipt.jti}]} | change))
-    for call in (lambda: store.repeated(TENANT, receipt), lambda: store.save(TENANT, [a_state(10)], receipt)):
+    for call in (lambda: store.was_done(TENANT, receipt), lambda: store.save(TENANT, [a_state(10)], receipt)):
         with pytest.raises(StoreDamaged, match="receipt"):
             call()
     assert store.save(TENANT, [a_state(11)], a_receipt("another")).stored == 1
@@ -197,7 +197,7 @@ def test_uses_of_keys_that_no_receiver_wrote_are_found_anew(store, root, kept, c
 def test_a_mark_that_is_deep_is_no_mark(store, root):
     (root / "format").write_text("[" * 8000)
     with pytest.raises(Exception, match="is not the mark of a store"):
-        FilesystemStore(str(root), 5).check_place()
+        FilesystemStore(str(root), 5).check_location()
 
 
 # SQLite keeps what it is given, of any type
@@ -212,7 +212,7 @@ def test_a_receipt_of_another_type_in_a_database_is_damage(tmp_path, digest):
     with sqlite3.connect(tmp_path / "states.db") as connection:
         connection.execute("update receipts set digest = ?", [digest])
     connection.close()
-    for call in (lambda: store.repeated(TENANT, receipt), lambda: store.save(TENANT, [a_state(10)], receipt)):
+    for call in (lambda: store.was_done(TENANT, receipt), lambda: store.save(TENANT, [a_state(10)], receipt)):
         with pytest.raises(StoreDamaged):
             call()
     with pytest.raises(ReplayRefused):

@@ -29,7 +29,7 @@ def all_calls(store):
         store.ping,
         lambda: store.find(TENANT, uid(10)),
         lambda: store.find(OTHER, uid(10)),
-        lambda: store.repeated(TENANT, a_receipt()),
+        lambda: store.was_done(TENANT, a_receipt()),
         lambda: store.save(TENANT, [a_state(11)], None),
         lambda: store.delete(TENANT, [uid(99)], None),
         lambda: store.delete(OTHER, [uid(99)], None),
@@ -85,7 +85,7 @@ def test_a_place_that_cannot_hold_a_store_is_told_in_a_line_and_left_as_it_is(tm
     mends |= {"empty": "restore it", "a": "restore it", "file/x": "make it"}
     for path, mend in mends.items():
         store = open_store(f"file://{tmp_path}/{path}", 1)
-        for call in (store.check_place, store.prepare, lambda store=store: store.find(TENANT, uid(10))):
+        for call in (store.check_location, store.prepare, lambda store=store: store.find(TENANT, uid(10))):
             with pytest.raises(StoreMisplaced, match=re.escape(str(tmp_path))) as told:
                 call()
             assert mend in told.value.cause
@@ -257,7 +257,7 @@ def test_no_descriptor_is_left_open(store, root):
         store.delete(TENANT, [uid(10), uid(99)], None)
         next(store.scan())
         list(store.scan(wanted=lambda summary: False))
-        store.find(TENANT, uid(11)), store.find(TENANT, uid(99)), store.repeated(TENANT, a_receipt())
+        store.find(TENANT, uid(11)), store.find(TENANT, uid(99)), store.was_done(TENANT, a_receipt())
         file_of(root, uid(12)).write_bytes(b"x")
         for call in (lambda: store.find(TENANT, uid(12)), lambda: store.save(TENANT, [a_state(12)], None)):
             with pytest.raises(StoreDamaged):

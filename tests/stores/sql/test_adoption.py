@@ -100,11 +100,11 @@ def test_an_adopted_database_answers_saves_and_deletes_and_can_be_given_back(jav
 
     ring = Keyring(sealing=[a_key(int(time.time()) - 1)])
     with contextlib.closing(open_store(url, 5)) as inner:
-        assert reseal(Sealed(inner, ring, "read"), TENANT, lambda: None).resealed > 0
+        assert reseal(Sealed(inner, lambda: ring.sealing, "read"), TENANT, lambda: None).resealed > 0
         with pytest.raises(Exception, match="states_in_the_clear"):  # its own error of each driver
             give_back(java, plan["back"])
         java.run("rollback")
-        assert reseal(Sealed(inner, ring, "write"), None, lambda: None).key == "clear"
+        assert reseal(Sealed(inner, lambda: ring.sealing, "write"), None, lambda: None).key == "clear"
     give_back(java, plan["back"])
     assert java.load(1) == [{"n": 1}]
     assert java.load(2) == []

@@ -71,8 +71,8 @@ def test_a_server_that_was_killed_is_used_again_when_it_is_back(start):
 @pytest.mark.case("G16")
 def test_a_server_that_is_down_at_the_start_is_an_outage_in_time(server):
     port = servers.free_port()
-    place = f"{parse(server.url('x')).kind}://receiver:pw@127.0.0.1:{port}/x"
-    with contextlib.closing(open_store(place, TIMEOUT)) as store:
+    store_url = f"{parse(server.url('x')).kind}://receiver:pw@127.0.0.1:{port}/x"
+    with contextlib.closing(open_store(store_url, TIMEOUT)) as store:
         with unavailable():
             store.prepare()
         with unavailable():

@@ -21,7 +21,7 @@ def test_tables_that_vanish_are_an_outage_and_no_empty_store(store, server, data
     for call in (lambda: store.find(TENANT, uid(10)), lambda: store.save(TENANT, [a_state()], None), store.ping):
         with unavailable():
             call()
-    with contextlib.closing(open_store(store.place, TIMEOUT)) as again:
+    with contextlib.closing(open_store(store.store_url, TIMEOUT)) as again:
         again.prepare()
         with unavailable():
             again.find(TENANT, uid(10))
@@ -51,10 +51,10 @@ def test_a_commit_is_durable_whatever_the_server_is_used_to(postgresql):
 
 
 def test_the_hosts_are_tried_in_their_order(server, database):
-    place = parse(server.url(database))
+    store_url = parse(server.url(database))
     dead = servers.free_port()
     url = server.url(database).replace("@127.0.0.1", f"@127.0.0.1:{dead},127.0.0.1")
-    assert parse(url).hosts == (("127.0.0.1", dead), *place.hosts)
+    assert parse(url).hosts == (("127.0.0.1", dead), *store_url.hosts)
     with contextlib.closing(open_store(url, TIMEOUT)) as store:
         store.prepare()
         assert store.find(TENANT, uid(10)) is None

@@ -29,7 +29,7 @@ def test_the_migrations_make_the_tables_that_the_statements_expect(store, server
         assert compare_metadata(context, metadata) == []
         script = ScriptDirectory(str(upgrade._MIGRATIONS))
         assert script.get_heads() == [upgrade.HEAD]
-        assert upgrade.revision_of(connection, store.place) == upgrade.HEAD
+        assert upgrade.revision_of(connection, store.store_url) == upgrade.HEAD
 
 
 def test_a_wrong_login_or_database_stops_the_start_with_one_line(server, tmp_path):
@@ -77,9 +77,9 @@ def test_a_user_and_a_password_of_any_characters_are_understood(server, database
     server.execute((role % ("many", password)).replace("%", "%"))
     grant = "select 1" if isinstance(server, servers.Postgres) else f"grant all on {database}.* to many"
     server.execute(grant)
-    place = parse(server.url(database).replace(f"receiver:{server.password}@", "")).with_credentials("many", "")
+    store_url = parse(server.url(database).replace(f"receiver:{server.password}@", "")).with_credentials("many", "")
     try:
-        with contextlib.closing(open_store(dataclasses.replace(place, password=password), TIMEOUT)) as store:
+        with contextlib.closing(open_store(dataclasses.replace(store_url, password=password), TIMEOUT)) as store:
             store.prepare()
             assert store.find(TENANT, uid(10)) is None
     finally:

@@ -81,6 +81,119 @@ def test_a_file_that_was_emptied_is_no_empty_store(store, platform, state):
     assert_problem(platform.health(), 503)
 
 
+@pytest.mark.case("I08")
+@pytest.mark.parametrize("ending", ["-wal", "-shm"])
+def test_no_save_is_acknowledged_once_the_log_was_removed_and_a_restart_finds_every_one_before(
+    store, platform, state, ending
+):
+    platform.save(state)
+    os.unlink(f"{store.path}{ending}")
+    later = state | {"id": uid(77)}
+    for answer in (platform.save(later), platform.load(state["id"]), platform.load(later["id"]), platform.health()):
+        assert_problem(answer, 503)
+    store.close()
+    with contextlib.closing(open_store(f"sqlite:///{store.path}", 1)) as again:
+        assert again.find(state["tenant"], state["id"]).content.text == state["content"]
+        assert again.find(state["tenant"], uid(77)) is None
+
+
+_KILLED = """
+import os, signal, sys
+from receiver.problems import StoreUnavailable
+from receiver.stores import open_store
+from tests.test_stores import TENANT, a_state
+store = open_store(sys.argv[1], 2)
+store.save(TENANT, [a_state(1)], None)
+if sys.argv[2] == "removed before the next call":
+    os.unlink(f"{store.path}-wal")
+    try:
+        store.save(TENANT, [a_state(2)], None)
+    except StoreUnavailable:
+        print("refused", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_store(path, when) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", _KILLED, f"sqlite:///{path}", when], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.case("I08")
+def test_a_process_that_is_killed_after_its_log_was_removed_has_lost_nothing(tmp_path):
+    path = tmp_path / "states.db"
+    assert killed_store(path, "removed before the next call").stdout == "refused\n"
+    with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as again:
+        assert [one.id for one in again.scan()] == [uid(1)]
+
+
+@pytest.mark.case("I08")
+def test_a_start_is_refused_when_the_log_of_a_killed_process_is_missing(tmp_path):
+    path = tmp_path / "states.db"
+    killed_store(path, "removed while stopped")
+    (tmp_path / "states.db-wal").rename(tmp_path / "aside")
+    for _ in range(2):
+        with pytest.raises(StoreMisplaced, match="put it back"):
+            open_store(f"sqlite:///{path}", 1).prepare()
+    (tmp_path / "aside").rename(f"{path}-wal")
+    with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as again:
+        assert again.find(TENANT, uid(1)) == a_state(1)
+
+
+@pytest.mark.case("I08")
+def test_a_process_that_starts_while_others_have_a_removed_log_open_makes_no_new_one(store):
+    store.save(TENANT, [a_state(1)], None)
+    os.unlink(f"{store.path}-wal")
+    with pytest.raises(StoreUnavailable):
+        store.find(TENANT, uid(1))  # copies the log into the file
+    script = f"from receiver.stores import open_store; open_store('sqlite:///{store.path}', 1).prepare()"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "StoreMisplaced" in ended.stderr
+    assert "stop every process of the receiver" in ended.stderr
+    assert not os.path.exists(f"{store.path}-wal")
+
+
+@pytest.mark.case("I08")
+def test_a_log_that_is_removed_during_a_commit_costs_its_acknowledgement(store, monkeypatch):
+    store.save(TENANT, [a_state(1)], None)
+    writer = store._file.writer()
+
+    class Removing:
+        in_transaction = False
+
+        def execute(self, sql, *rest):
+            found = writer.execute(sql, *rest)
+            if sql == "commit":
+                os.unlink(f"{store.path}-wal")
+            return found
+
+    with monkeypatch.context() as patch, pytest.raises(StoreUnavailable, match="was removed"):
+        patch.setattr(store._file, "writer", Removing)
+        store.save(TENANT, [a_state(2)], None)
+
+
+@pytest.mark.case("I08")
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_start_on_a_store_that_was_emptied_is_refused_and_one_on_a_new_empty_file_is_not(tmp_path, how):
+    path = tmp_path / "states.db"
+    if how == "killed":
+        killed_store(path, "removed while stopped")
+        os.removexattr(path, "user.external-storage-receiver")  # as on a file system that keeps none: the log tells it
+    else:
+        with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as store:
+            store.save(TENANT, [a_state(1)], None)
+    os.truncate(path, 0)
+    for _ in range(2):
+        with pytest.raises(StoreMisplaced, match="restore a backup"):
+            open_store(f"sqlite:///{path}", 1).prepare()
+    for one in tmp_path.iterdir():
+        one.unlink()
+    path.touch()
+    with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as again:
+        assert again.find(TENANT, uid(1)) is None
+
+
 def test_health_asks_the_database_and_not_only_its_file(store, platform):
     assert platform.health().status == 200
     connection = sqlite3.connect(store.path)
@@ -155,11 +268,8 @@ def test_a_damaged_file_is_an_error_and_not_an_empty_store(store, damage):
             outcomes.add("whole" if found and found.content.text == "x" * 5000 else "missing")
         except (StoreDamaged, StoreUnavailable):
             outcomes.add("error")
-    if damage == "emptied":  # nothing tells an emptied file from a new one; the log of `receiver serve` says it is new
-        assert outcomes == {"missing"}
-    else:
-        assert "error" in outcomes
-        assert "missing" not in outcomes
+    assert "error" in outcomes
+    assert "missing" not in outcomes
 
 
 _FILLING = """
