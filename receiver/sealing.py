@@ -18,8 +18,8 @@ from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 from nacl.utils import random
 
+from receiver.encoding import EncodingFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.jose import key_texts
-from receiver.jose.compact import TokenFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.problems import StoreDamaged
 from receiver.states import Content, State
 
@@ -147,7 +147,7 @@ def _parse(members: dict[str, object], source: str) -> SealingKey:
         raise SealingFault('must be a JWK with "kty": "oct"; `receiver keys sealing` makes one')
     try:
         secret = bytes(decode_base64url(as_ascii(members.get("k")), size=Aead.KEY_SIZE))
-    except TokenFault:
+    except EncodingFault:
         raise SealingFault(f'must have "k": {Aead.KEY_SIZE} bytes in base64url') from None
     issued = _seconds(members, "iat", 0)
     since = _seconds(members, "nbf", issued)

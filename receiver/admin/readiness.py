@@ -16,7 +16,7 @@ from receiver.process.lifecycle import Lifecycle
 from receiver.settings import Settings
 from receiver.stores.contract import Store
 from receiver.stores.urls.store_url import StoreURL
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 NAMES = ("store", "keys", "migrations", "disk", "workers", "log")
 Answer = TypeVar("Answer")
@@ -140,7 +140,7 @@ class Asker(Generic[Answer]):
 
     def answer(self, deadline: float) -> Answer:
         """Return the answer, none older than a second; raises what ``ask`` does, TookTooLong at ``deadline``."""
-        with waiting(for_client=True):
+        with blocking(release_slot=True):
             return self.begin().result(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> Answer:
@@ -182,7 +182,7 @@ class Prober:
         """Return the Check of each name, none of them older than a second."""
         deadline = time.monotonic() + self._patience
         asked = {name: asker.begin() for name, asker in self._askers.items()}
-        with waiting(for_client=True):  # whoever asks meanwhile gets a thread, too
+        with blocking(release_slot=True):  # whoever asks meanwhile gets a thread, too
             return {name: _outcome(future, deadline) for name, future in asked.items()}
 
 

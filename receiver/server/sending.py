@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from receiver.body import ADMIT, BODY_READ, CONTINUE
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
+from receiver.wsgi import ADMIT, BODY_READ, CONTINUE
 
 _JOINED = 64 << 10  # bytes of a body that is copied to be sent with its head
 _TLS_PIECE = 64 << 10  # bytes
@@ -78,7 +78,7 @@ class Outgoing:
         """Send what follows the first ``sent`` bytes of ``data`` as long as that is soon; returns how many are sent."""
         until = time.monotonic() + self._brief
         try:
-            with waiting(), memoryview(data) as view, contextlib.suppress(TimeoutError):
+            with blocking(), memoryview(data) as view, contextlib.suppress(TimeoutError):
                 while sent < len(view) and (left := until - time.monotonic()) > 0:
                     self.sock.settimeout(left)
                     sent += self.sock.send(next_piece(self.sock, view, sent))

@@ -23,7 +23,6 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn
 
 from receiver import threadpool
 from receiver.network.addresses import AccessPolicy, unmapped
-from receiver.routes import public_path
 from receiver.server import memory, reload
 from receiver.server.capacity import Capacity
 from receiver.server.connection import Connection, HandshakeFailed
@@ -33,6 +32,7 @@ from receiver.server.replies import Replies
 from receiver.server.sending import bounded, send_at_once
 from receiver.server.signals import SignalledWorker
 from receiver.telemetry import metrics
+from receiver.wsgi import public_path
 
 READ_TIMEOUT = 30.0  # seconds; receiver.server.application replaces it by STORAGE_READ_TIMEOUT
 _LONGEST_DEAFNESS = 0.1  # seconds without a look at the connections
@@ -52,7 +52,9 @@ class Worker(SignalledWorker):
         self.prefix = settings.public_prefix if settings else ""
         self.gate: AccessPolicy = getattr(self.app, "gate", AccessPolicy())
         max_body = settings.max_body if settings else _MAX_BODY
-        self.capacity = Capacity(max_body, self.cfg.threads, threadpool.lendable_of(self.cfg.threads), Drops(self.log))
+        self.capacity = Capacity(
+            max_body, self.cfg.threads, threadpool.releasable_slots(self.cfg.threads), Drops(self.log)
+        )
         self.replies = Replies(self)
         self.deaf_until = 0.0
         self.reading_anew = threading.Lock()
@@ -62,7 +64,7 @@ class Worker(SignalledWorker):
 
     def get_thread_pool(self) -> threadpool.Pool:
         """Return the threads that serve connections whose next request has a whole head."""
-        return threadpool.Pool(self.cfg.threads, threadpool.share_of(self.cfg.workers), self._serve)
+        return threadpool.Pool(self.cfg.threads, threadpool.processors_for(self.cfg.workers), self._serve)
 
     def read_anew(self) -> None:
         """Take the keys and certificates that are there now, in a thread: opening protected ones may take long."""
@@ -98,7 +100,7 @@ class Worker(SignalledWorker):
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for what happens on the connections and see to it, but not while all threads have enough to do."""
-        self.tpool.await_appetite(min(timeout, _LONGEST_DEAFNESS))
+        self.tpool.wait_until_drained(min(timeout, _LONGEST_DEAFNESS))
         super().wait_for_and_dispatch_events(timeout)
 
     def set_accept_enabled(self, enabled: bool) -> None:

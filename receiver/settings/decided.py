@@ -10,7 +10,7 @@ from receiver.stores.urls.store_url import StoreURL
 
 
 class Decided:
-    """What follows from the settings below, which receiver.settings.table declares."""
+    """What follows from the settings below; receiver.settings.table declares them."""
 
     database_url: Secret
     jdbc_database_url: Secret
@@ -31,7 +31,7 @@ class Decided:
 
     @property
     def listen_variable(self) -> str:
-        """The variable that ``listen`` came from, or the one that would set it."""
+        """The variable that set ``listen``, or the one that would."""
         return "PORT" if "port" in self.sources and "bind" not in self.sources else "STORAGE_BIND"
 
     @property

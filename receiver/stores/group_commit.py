@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from receiver.problems import StoreUnavailable
 from receiver.telemetry import metrics
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 Change = TypeVar("Change")
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ class GroupCommit(Generic[Change, Result]):
 
     ``commit`` takes the changes of a group and returns, for each, what became of it: a result, or the exception that
     its caller gets. It is called by one thread at a time, and returns only when what it reports as done lasts; where it
-    waits, it says so (``turns.waiting``).
+    waits, it says so (``threadpool.blocking``).
 
     ``held`` is what must be held meanwhile, perhaps against other processes: a context, made with the time.monotonic()
     by which it must have begun. Whoever comes while it is waited for is of the group; who cannot get it fails alone.
@@ -63,7 +63,7 @@ class GroupCommit(Generic[Change, Result]):
             if not mine.leads:
                 mine.turn.acquire()
         if not mine.leads:
-            with waiting():
+            with blocking():
                 self._wait(mine, timeout)
         if mine.leads:
             self._lead(mine, deadline)

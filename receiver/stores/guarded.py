@@ -21,7 +21,7 @@ from receiver.stores.contract import Store
 from receiver.stores.deadline import bounded
 from receiver.stores.wrapper import Wrapper
 from receiver.telemetry import metrics
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _PROBE_SECONDS = 2.0  # that a probe may take; libpq needs as many to give up connecting
 _LENDING = 64  # calls that may wait for a slot without a place; each holds its request in memory
@@ -112,7 +112,7 @@ class Guarded(Wrapper):
     def _watched(self, number: int, do: Callable[[], Result], lends: bool) -> Result:
         """Return what ``do`` does, the call ``number``, and let the breaker know how it ended."""
         began = time.monotonic()
-        gives_way = waiting(for_client=lends) if lends or self._blocks else nullcontext()
+        gives_way = blocking(release_slot=lends) if lends or self._blocks else nullcontext()
         try:
             with gives_way:
                 result = do()
@@ -139,7 +139,7 @@ class Guarded(Wrapper):
                 lends = self._waiting < _LENDING
                 self._waiting += 1
             # A turn is never waited for under the lock: whoever has one may be waiting for the lock.
-            with waiting(for_client=lends), self._changed:
+            with blocking(release_slot=lends), self._changed:
                 self._changed.wait(_LOOK_EVERY)
                 self._waiting -= 1
 

@@ -39,7 +39,7 @@ from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
 from receiver.stores.filesystem.shapes import Fields, is_record, only
 from receiver.stores.group_commit import GroupCommit
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 
 class TenantFolder:
@@ -101,7 +101,7 @@ class TenantFolder:
 
     def _commit(self, group: Sequence[Change]) -> list[Effect | Exception]:
         """Do the changes of ``group`` durably and return what each answers, or its exception; under the lock."""
-        with waiting():
+        with blocking():
             return self._done(group)
 
     def _done(self, group: Sequence[Change]) -> list[Effect | Exception]:

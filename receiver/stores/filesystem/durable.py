@@ -11,7 +11,7 @@ from itertools import islice
 
 from receiver.files import ownership
 from receiver.problems import Problem, StoreUnavailable
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -178,5 +178,5 @@ def pause(deadline: float) -> None:
     """Wait a moment for another process; raises StoreUnavailable when ``deadline`` (time.monotonic) has passed."""
     if time.monotonic() >= deadline:
         raise StoreUnavailable("files: another change was not finished in time")
-    with waiting():
+    with blocking():
         time.sleep(_POLL)

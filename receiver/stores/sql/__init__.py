@@ -35,7 +35,7 @@ from receiver.stores.sql.schema import key_uses, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import metrics
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
 _PAGE = 500
@@ -241,13 +241,13 @@ class SqlStore(Store):
             tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
-        with waiting(), errors.driver_errors(), bounded(self.timeout):
+        with blocking(), errors.driver_errors(), bounded(self.timeout):
             self._make_ready()
             return self._repeat(work, writes=False)
 
     def _change(self, work: Callable[[Connection], Result], receipt: Receipt | None) -> Result:
         """Return what ``work`` answers in a transaction of its own, which is then durable."""
-        with waiting():
+        with blocking():
             with errors.driver_errors(), bounded(self.timeout):
                 self._make_ready()
                 result = self._repeat(work, writes=True)

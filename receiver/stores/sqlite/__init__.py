@@ -21,7 +21,7 @@ from receiver.stores.rows import readable, replacement_of, row_of, state_of, sum
 from receiver.stores.sqlite.driver import driver_errors, sqlite3
 from receiver.stores.sqlite.file import DatabaseFile, begin
 from receiver.stores.sqlite.rows import COLUMNS, NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, UPSERT, bind, forget, jti_was
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _PAGE = 500
 _LARGE = 1 << 20  # characters of a content that no connection shall keep: one remembers what it was given last
@@ -196,7 +196,7 @@ class SqliteStore(Store):
         begin(connection, group[0].deadline)
         try:
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
-            with waiting():
+            with blocking():
                 connection.execute("commit")
             self._file.check_written()  # else the log was removed meanwhile, and the commit with it
         except BaseException:

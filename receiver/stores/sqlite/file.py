@@ -16,7 +16,7 @@ from receiver.stores.mounts import network_type
 from receiver.stores.sqlite import mark, wal
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; another process rarely holds the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
@@ -221,7 +221,7 @@ class DatabaseFile:
 
 @contextmanager
 def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
-    with waiting():
+    with blocking():
         held = lock.acquire(timeout=timeout)
     if not held:
         raise StoreUnavailable("SQLite: the file was not prepared in time")
@@ -243,5 +243,5 @@ def begin(connection: sqlite3.Connection, deadline: float) -> None:
         except sqlite3.OperationalError as busy:
             if code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
-        with waiting():
+        with blocking():
             time.sleep(_POLL)
