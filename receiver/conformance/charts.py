@@ -46,11 +46,8 @@ def calls(report: Report) -> Markup:
         for method, seconds in result.record.times:
             if seconds and method in ("GET", "POST", "DELETE"):
                 times.setdefault(method, []).append(1000 * seconds)
-    rows = [
-        (method, len(some), *(sorted(some)[min(len(some) - 1, int(part * len(some)))] for part in (0.5, 0.9)))
-        for method, some in times.items()
-    ]
-    scale = max((row[3] for row in rows), default=1) or 1
+    rows = [(method, len(some), _quantile(some, 0.5), _quantile(some, 0.9)) for method, some in times.items()]
+    scale = max((most for *_, most in rows), default=1) or 1
     drawn = []
     for number, (method, count, half, most) in enumerate(rows):
         y, long = number * _ROW, 300 / scale
@@ -61,6 +58,10 @@ def calls(report: Report) -> Markup:
             f'<text x="{118 + most * long:.1f}" y="{y + 16}">{half:.1f} ms, {most:.1f} ms</text>'
         )
     return _chart(drawn, len(rows) * _ROW, "Time of a call: median, and what nine of ten stay below")
+
+
+def _quantile(values: list[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
 def groups(report: Report) -> Markup:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from receiver.conformance.target import RecordingClient, Target
+from receiver.mock_platform.json_values import JSON
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LARGEST = 200  # ids in one DELETE, until the receiver refuses that many
@@ -45,7 +46,7 @@ class Left:
             self.why.append(why)
 
 
-def clean(target: Target, made: Iterable[tuple[str, str]], seconds: float = _SECONDS) -> Left:
+def clean(target: Target, made: Iterable[tuple[JSON, JSON]], seconds: float = _SECONDS) -> Left:
     """Delete the states ``made``, (tenant, id), that may be there; return those that may be left.
 
     Takes ``seconds`` at most, and one request more. A second interrupt ends it, and what was to come is left.
@@ -65,12 +66,12 @@ def clean(target: Target, made: Iterable[tuple[str, str]], seconds: float = _SEC
     return left
 
 
-def _by_tenant(made: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def _by_tenant(made: Iterable[tuple[JSON, JSON]]) -> dict[str, list[str]]:
     """Return the ids by tenant, in lower case and once each; what is no UUID was never stored."""
     found: dict[str, dict[str, None]] = {}
     for pair in made:
-        if all(isinstance(text, str) and _UUID.fullmatch(text.lower()) for text in pair):
-            tenant, id = (text.lower() for text in pair)
+        tenant, id = (text.lower() if isinstance(text, str) else "" for text in pair)
+        if _UUID.fullmatch(tenant) and _UUID.fullmatch(id):
             found.setdefault(tenant, {})[id] = None
     return {tenant: list(ids) for tenant, ids in found.items()}
 
@@ -78,7 +79,7 @@ def _by_tenant(made: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 class _Cleaner:
     """Deletes states of one ``tenant``; ``waiting`` holds the ids that are not dealt with yet."""
 
-    def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]):
+    def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]) -> None:
         self.client: RecordingClient = target.connect(tenant, lambda *_: None)
         self.client.connection.timeout = min(target.timeout, _SILENCE)
         self.tenant, self.deadline, self.left = tenant, deadline, left

@@ -30,7 +30,7 @@ class Clock:
 
     def warning(self, fails: bool) -> str:
         """Return the sentence for the top of a report, empty without need; ``fails`` tells whether any check did."""
-        if not self.words or not (self.is_off or fails):
+        if self.ahead is None or not self.words or not (self.is_off or fails):
             return ""
         here = f"The receiver's clock is {self.words}{' of' if self.ahead > 0 else ''} this machine's"
         if self.is_off:

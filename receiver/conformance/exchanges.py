@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from receiver.conformance.printable import visible_lines
 from receiver.mock_platform.client import Answer
+from receiver.mock_platform.json_values import JSONObject
 
 _MOST_TEXT = 500  # characters of a body in a report
 _FIRST, _LAST = 2, 6  # exchanges of one check that are kept
@@ -30,7 +31,9 @@ class Exchange:
     seconds: float
 
 
-def exchange_of(method: str, path: str, headers: dict, body: bytes | None, answer: Answer | Exception) -> Exchange:
+def exchange_of(
+    method: str, path: str, headers: JSONObject, body: bytes | None, answer: Answer | Exception
+) -> Exchange:
     """Return the Exchange of a request and the Answer to it, or the error that came instead."""
     lines = [f"{method} {masked(path)}", *(f"{masked(name)}: {masked(str(value))}" for name, value in headers.items())]
     if body is not None:

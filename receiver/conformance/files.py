@@ -9,6 +9,7 @@ import jinja2
 
 from receiver.conformance import charts, peer
 from receiver.conformance.run import FAIL, PASS, UNDECIDED, VERDICTS, Report, Result
+from receiver.mock_platform.json_values import JSONObject
 
 _NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
 
@@ -34,7 +35,7 @@ def as_json(report: Report) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
-def _check(result: Result) -> dict:
+def _check(result: Result) -> JSONObject:
     check = result.check
     return {
         "id": check.id,

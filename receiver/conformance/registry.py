@@ -3,12 +3,11 @@
 import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from receiver.conformance import peer
+from receiver.conformance.trial import Trial
 
-if TYPE_CHECKING:
-    from receiver.conformance.trial import Trial
+Run = Callable[[Trial], None]
 
 LEVELS = {
     "must": "what the platform relies on",
@@ -24,7 +23,7 @@ class Check:
     level: str
     sentence: str
     source: str
-    run: Callable[["Trial"], None]
+    run: Run
 
     @property
     def group(self) -> str:
@@ -35,12 +34,12 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def check(id: str, level: str, sentence: str, source: str) -> Callable:
+def check(id: str, level: str, sentence: str, source: str) -> Callable[[Run], Run]:
     """Return a decorator that declares a function of a Trial as the check ``id``; raises ValueError for a mistake."""
     if level not in LEVELS or id in CHECKS or "." not in id:
         raise ValueError(f"{id} at level {level} cannot be declared")
 
-    def declare(function: Callable[["Trial"], None]) -> Callable[["Trial"], None]:
+    def declare(function: Run) -> Run:
         CHECKS[id] = Check(id, level, sentence, source, function)
         return function
 

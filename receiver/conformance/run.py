@@ -16,6 +16,7 @@ from receiver.conformance.printable import visible
 from receiver.conformance.registry import Check
 from receiver.conformance.target import Target
 from receiver.conformance.trial import Failed, Trial, Undecided
+from receiver.mock_platform.json_values import JSON
 
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
 
@@ -35,7 +36,7 @@ class Result:
     record: Record = field(default_factory=Record)
     peer: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("expected", "came"):  # what a foreign server sent may be in it, and is printed on terminals
             object.__setattr__(self, name, visible(getattr(self, name)))
 
@@ -101,7 +102,8 @@ def run(
     report = Report(target.url, target.tenant, level, datetime.now(UTC), clock=clock.read(target.reach()))
     if report.clock.is_off:
         warn(report.clock.warning(fails=False))
-    began, other, made = time.perf_counter(), str(uuid.uuid4()), set()
+    began, other = time.perf_counter(), str(uuid.uuid4())
+    made: set[tuple[JSON, JSON]] = set()
     waiting = list(checks)
     try:
         while waiting:
@@ -132,7 +134,7 @@ def _run_one(check: Check, trial: Trial) -> Result:
         verdict, came = UNDECIDED, f"no answer came: {type(fault).__name__}: {masked(str(fault))}"
     except json.JSONDecodeError:
         verdict, expected, came = FAIL, "a body of JSON", "a body that is none came"
-    except Exception as fault:  # an answer that is so far from the contract that the check stumbled over it
+    except Exception as fault:  # noqa: BLE001 - an answer so far from the contract that the check tripped over it
         verdict, expected = FAIL, "an answer of the contract's shape"
         came = f"it could not be read: {type(fault).__name__}: {masked(str(fault))}"
     finally:

@@ -15,7 +15,7 @@ _WIDTH = 24
 class Lines:
     """A line for each check, for logs and pipes."""
 
-    def __init__(self, checks: Sequence[Check]):
+    def __init__(self, checks: Sequence[Check]) -> None:
         self.width = max(len(check.id) for check in checks)
 
     def __call__(self, check: Check, result: Result | None) -> None:
@@ -32,7 +32,7 @@ class Lines:
 class Table:
     """A table of the groups, redrawn in place."""
 
-    def __init__(self, checks: Sequence[Check]):
+    def __init__(self, checks: Sequence[Check]) -> None:
         self.of: dict[str, int] = {}
         for check in checks:
             self.of[check.group] = self.of.get(check.group, 0) + 1

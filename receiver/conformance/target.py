@@ -9,11 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
-from receiver.conformance.exchanges import exchange_of
+from receiver.conformance.exchanges import Exchange, exchange_of
 from receiver.mock_platform.client import BASE, Answer, Client
+from receiver.mock_platform.json_values import JSON
 from receiver.mock_platform.keys import StoreKeys
 
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, http.client.CannotSendRequest)
+
+Recorder = Callable[[str, Exchange], None]
 
 
 class Unreachable(Exception):
@@ -36,7 +39,7 @@ class Target:
     timeout: float = 20
     parts: SplitResult = field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "parts", urlsplit(self.url))
 
     @property
@@ -48,7 +51,7 @@ class Target:
         """Return the path claim of a request to ``path``, which begins with /api."""
         return (self.prefix if self.signed_as == "sent" else "") + path
 
-    def connect(self, tenant: str, record: Callable) -> "RecordingClient":
+    def connect(self, tenant: str, record: Recorder) -> "RecordingClient":
         """Return a client for ``tenant`` that tells ``record`` of each exchange."""
         return RecordingClient(self, tenant, record)
 
@@ -58,7 +61,7 @@ class Target:
         try:
             return client.health()
         except (OSError, http.client.HTTPException) as cause:
-            raise Unreachable(f"{self.url} cannot be reached: {cause or type(cause).__name__}") from None
+            raise Unreachable(f"{self.url} cannot be reached: {str(cause) or type(cause).__name__}") from None
         finally:
             client.close()
 
@@ -77,7 +80,7 @@ class Target:
 class RecordingClient(Client):
     """The platform's client, at any prefix, through TLS, that records each exchange."""
 
-    def __init__(self, target: Target, tenant: str, record: Callable):
+    def __init__(self, target: Target, tenant: str, record: Recorder) -> None:
         super().__init__(target.url, tenant, target.keys, target.timeout, target.tls)
         self.target, self.record, self.stopped = target, record, False
 
@@ -88,7 +91,7 @@ class RecordingClient(Client):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def headers(self, path: str, /, **claims: object) -> dict[str, str]:
+    def headers(self, path: str, /, **claims: JSON) -> dict[str, str]:
         return super().headers(self.target.signed_path(path), **claims)
 
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:

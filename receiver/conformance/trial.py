@@ -6,25 +6,28 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from types import EllipsisType
+from typing import NoReturn, TypeVar
 
 from receiver.conformance.answers import Seen, difference, same_meaning, seen, shown, told
 from receiver.conformance.exchanges import Exchange, Record, masked
 from receiver.conformance.target import RecordingClient, Target
 from receiver.mock_platform import forging, tokens
 from receiver.mock_platform.client import BASE, Answer
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import KeyPair
 
 FIRST = "2026-01-01T10:00:00.0000000Z"
 LATER = "2026-01-02T10:00:00.0000000Z"
 SIGNATURE = "X-ManyWho-Signature"
 _ENDING = 2.0  # seconds that a thread has to end after an interrupt
+_T = TypeVar("_T")
 
 
 class Failed(Exception):
     """A check fails: what was ``expected`` and what ``came``, in words; ``seen`` holds the facts."""
 
-    def __init__(self, expected: str, came: str, seen: Seen | None = None):
+    def __init__(self, expected: str, came: str, seen: Seen | None = None) -> None:
         super().__init__(f"expected {expected}; {came}")
         self.expected, self.came, self.seen = expected, came, seen or Seen()
 
@@ -46,7 +49,7 @@ def tomorrow() -> str:
 class Trial:
     """One run of one check against ``target``; ``made`` collects the (tenant, id) that it may leave behind."""
 
-    def __init__(self, target: Target, other: str, made: set[tuple[str, str]]):
+    def __init__(self, target: Target, other: str, made: set[tuple[JSON, JSON]]) -> None:
         self.target, self.other, self.made = target, other, made
         self.tenant, self.keys = target.tenant, target.keys
         self.record = Record()
@@ -79,7 +82,7 @@ class Trial:
 
     # What is sent
 
-    def state(self, **changes: object) -> dict:
+    def state(self, **changes: JSON) -> JSONObject:
         """Return the claims of a new state with a random id, some replaced, or removed where they are ``...``."""
         id = str(uuid.uuid4())
         self.made.update({(self.tenant, id), (changes.get("tenant", self.tenant), changes.get("id", id))})
@@ -100,37 +103,39 @@ class Trial:
         """Return the path of a tenant's states, or of the one state ``id``."""
         return f"{BASE}/states/{tenant or self.tenant}" + (f"/{id}" if id else "")
 
-    def body(self, *states: dict) -> bytes:
+    def body(self, *states: JSONObject) -> bytes:
         """Return the body of a POST of ``states``."""
         return json.dumps([{"token": tokens.seal_state(state, self.keys)} for state in states]).encode()
 
-    def claims(self, path: str, tenant: str | None = None, /, **changes: object) -> dict:
+    def claims(self, path: str, tenant: str | None = None, /, **changes: JSON) -> JSONObject:
         """Return the claims that sign a request to ``path``, some replaced, or removed where they are ``...``."""
         claims = tokens.request_claims(tenant or self.tenant, self.target.signed_path(path)) | changes
         return {name: value for name, value in claims.items() if value is not ...}
 
-    def signature(self, path: str, /, key: KeyPair | None = None, header: dict | None = None, **changes: object) -> str:
+    def signature(
+        self, path: str, /, key: KeyPair | None = None, header: JSONObject | None = None, **changes: JSON
+    ) -> str:
         """Return a request signature with those ``changes``, by ``key`` or the platform's, under any ``header``."""
         key = key or self.keys.platform
         header = {"alg": "ES384", "kid": key.kid, "typ": "JWT"} if header is None else header
         return forging.jws(header, self.claims(path, **changes), key.jwk)
 
-    def token(self, state: dict, key: KeyPair | None = None, **changes: object) -> str:
+    def token(self, state: JSONObject, key: KeyPair | None = None, **changes: JSON) -> str:
         """Return the token of ``state`` with claims replaced, or removed where they are ``...``; signed by ``key``."""
         claims = tokens.state_claims(state) | changes
         claims = {name: value for name, value in claims.items() if value is not ...}
         return tokens.seal(tokens.sign(claims, key or self.keys.platform), self.keys.receiver)
 
-    def headers(self, path: str, /, signature: str | None = ..., **claims: object) -> dict[str, str]:
+    def headers(self, path: str, /, signature: str | EllipsisType | None = ..., **claims: JSON) -> dict[str, str]:
         """Return the three headers; with another ``signature``, or without one when it is None."""
         headers = self.client.headers(path) | {SIGNATURE: self.signature(path, **claims)}
         if signature is None:
             del headers[SIGNATURE]
-        elif signature is not ...:
+        elif isinstance(signature, str):
             headers[SIGNATURE] = signature
         return headers
 
-    def send(self, method: str, path: str, body: bytes | None = None, /, **claims: object) -> Answer:
+    def send(self, method: str, path: str, body: bytes | None = None, /, **claims: JSON) -> Answer:
         """Send a request whose signature has those ``claims``; ``signature`` may be given instead."""
         return self.client.call(method, path, body, self.headers(path, **claims))
 
@@ -140,7 +145,7 @@ class Trial:
 
     # What is expected
 
-    def stored(self, *states: dict, **changes: object) -> dict:
+    def stored(self, *states: JSONObject, **changes: JSON) -> JSONObject:
         """Save a new state and return it; a receiver that refuses a plain save leaves the check undecided."""
         state = states[0] if states else self.state(**changes)
         answer = self.client.save(state)
@@ -190,23 +195,25 @@ class Trial:
         try:
             return client.open(id, answer)
         except Exception as cause:
-            self.fail("a reply that the platform can open", f"{type(cause).__name__}: {masked(str(cause))}")
+            came = f"{type(cause).__name__}: {masked(str(cause))}"
+            raise Failed("a reply that the platform can open", came) from cause
 
     def fail(self, expected: str, came: str, seen: Seen | None = None) -> NoReturn:
         """End the check: it fails."""
         raise Failed(expected, came, seen)
 
-    def together(self, *functions: Callable[[RecordingClient], object]) -> list:
+    def together(self, *functions: Callable[[RecordingClient], _T]) -> list[_T]:
         """Call all ``functions`` at once, each in a thread with a connection of its own; return what they return."""
-        barrier, results = threading.Barrier(len(functions)), [None] * len(functions)
+        barrier = threading.Barrier(len(functions))
+        results: dict[int, _T] = {}
         clients = [self.connect() for _ in functions]
         faults: list[Exception] = []
 
-        def work(number: int, function: Callable) -> None:
+        def work(number: int, function: Callable[[RecordingClient], _T]) -> None:
             try:
                 barrier.wait(self.target.timeout)
                 results[number] = function(clients[number])
-            except Exception as fault:  # told to the check's own thread, which knows what it means
+            except Exception as fault:  # noqa: BLE001 - raised again below, in the check's own thread
                 faults.append(fault)
 
         threads = [threading.Thread(target=work, args=one, daemon=True) for one in enumerate(functions)]
@@ -223,7 +230,7 @@ class Trial:
                 client.close()
         if faults:
             raise faults[0]
-        return results
+        return [results[number] for number in range(len(functions))]
 
     def wire(self, data: bytes, wait: float = 1.0, then: Iterable[bytes] = (), finish: bool = False) -> bytes:
         """Send bytes, then more; return all that comes until the receiver closes or is silent for ``wait`` seconds."""

@@ -4,6 +4,7 @@ import json
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.model import Refusal
 from receiver.mock_platform.regions import COUNTRIES, REGIONS
 from receiver.mock_platform.runtime import ACTIONS
@@ -100,14 +101,15 @@ class CrowdBody(Body):
     seconds = fields.Integer(strict=True, load_default=10, validate=validate.Range(1, 600))
 
 
-def parse(data: bytes, schema: type[Schema]) -> dict:
+def parse(data: bytes, schema: type[Schema]) -> JSONObject:
     """Return what ``data``, JSON, holds as ``schema`` says; raises a Refusal that names each wrong field."""
     try:
-        return schema().load(json.loads(data))
+        parsed: JSONObject = schema().load(json.loads(data))
     except ValidationError as cause:
         raise Refusal(400, "; ".join(_lines(cause.messages, ""))) from None
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not JSON") from None
+    return parsed
 
 
 def _lines(messages: object, where: str) -> list[str]:

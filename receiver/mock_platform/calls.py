@@ -10,6 +10,7 @@ from pathlib import Path
 
 from receiver.mock_platform import bodies, keyfiles
 from receiver.mock_platform.crowd import Crowd
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys
 from receiver.mock_platform.migration import migrate
 from receiver.mock_platform.model import Refusal, StorageSettings, Tenant
@@ -22,7 +23,7 @@ from receiver.mock_platform.runtime import Runtime, Visitor
 class Simulator:
     """What the calls share: the platform, its runtime, the crowd, and where a receiver reads its keys."""
 
-    def __init__(self, platform: Platform, keys_folder: Path | None = None):
+    def __init__(self, platform: Platform, keys_folder: Path | None = None) -> None:
         self.platform, self.keys_folder = platform, keys_folder
         self.runtime = Runtime(platform)
         self.crowd: Crowd | None = None
@@ -35,7 +36,7 @@ class Asked:
 
     simulator: Simulator
     named: str | None
-    body: dict
+    body: JSONObject
     after: int = 0
 
     @property
@@ -85,7 +86,7 @@ def register_store(asked: Asked) -> Answered:
     return Answered(store.as_json() | ({} if keys else _for_the_receiver(store.in_use)), 201)
 
 
-def _for_the_receiver(keys: StoreKeys) -> dict:
+def _for_the_receiver(keys: StoreKeys) -> JSONObject:
     return {"platformKey": keys.platform.public(), "receiverKey": keys.receiver.private()}
 
 
@@ -97,11 +98,12 @@ def show_store(asked: Asked, name: str) -> Answered:
 
 def make_keys(asked: Asked, name: str) -> Answered:
     """POST /api/admin/1/stores/{store}/keys: new pairs, to be given to the receiver before they are used."""
-    store, folder = asked.platform.store(name), asked.simulator.keys_folder
+    store = asked.platform.store(name)
+    folder = asked.simulator.keys_folder if asked.body["export"] else None
     if asked.body["export"] and folder is None:
         raise Refusal(409, "the simulator was not told where the receiver reads its keys")
     keys = store.make_keys()
-    if not asked.body["export"]:
+    if folder is None:
         return Answered(store.as_json() | _for_the_receiver(keys), 201)
     try:
         written = [path.name for path in keyfiles.write(folder, keys)]
@@ -146,7 +148,7 @@ def change_tenant(asked: Asked) -> Answered:
     return Answered(tenant.as_json())
 
 
-def _storage(platform: Platform, body: dict | None) -> StorageSettings | None:
+def _storage(platform: Platform, body: JSONObject | None) -> StorageSettings | None:
     if body is None:
         return None
     store = platform.store(body["globalStoreId"]).id if body["globalStoreId"] else None
@@ -155,7 +157,7 @@ def _storage(platform: Platform, body: dict | None) -> StorageSettings | None:
     return settings
 
 
-def _restriction(body: dict) -> Restriction:
+def _restriction(body: JSONObject) -> Restriction:
     return Restriction(frozenset(body["regions"]), frozenset(body["countries"]))
 
 

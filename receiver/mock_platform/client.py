@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from receiver.mock_platform import tokens
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import StoreKeys
 
 BASE = "/api/storage/1"
@@ -24,7 +25,7 @@ class Answer:
     seconds: float
 
     @property
-    def json(self) -> object:
+    def json(self) -> JSON:
         """The body as JSON."""
         return json.loads(self.body)
 
@@ -34,14 +35,16 @@ class Client:
 
     def __init__(
         self, url: str, tenant: str, keys: StoreKeys, timeout: float = 60, context: ssl.SSLContext | None = None
-    ):
+    ) -> None:
         self.tenant = tenant
         self.keys = keys
         parts = urlsplit(url)
+        host = parts.hostname or ""
+        self.connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            self.connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+            self.connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
         else:
-            self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+            self.connection = http.client.HTTPConnection(host, parts.port, timeout=timeout)
 
     def health(self) -> Answer:
         """Ask whether the store is well; unsigned."""
@@ -55,7 +58,7 @@ class Client:
         """Return the content in the ``answer`` to ``load(id)``; raises ReplyRefused."""
         return tokens.open_reply(answer.json["token"], self.tenant, id, self.keys)
 
-    def save(self, *states: dict, **how: object) -> Answer:
+    def save(self, *states: JSONObject, **how: JSON) -> Answer:
         """Save ``states`` (dicts of the claims of protocol, section 5.4); ``how`` as for ``tokens.seal``."""
         return self.post([{"token": tokens.seal_state(state, self.keys, **how)} for state in states])
 
@@ -67,7 +70,7 @@ class Client:
         """Delete the states ``ids``."""
         return self.call("DELETE", f"{BASE}/states/{self.tenant}", json.dumps(list(ids)).encode())
 
-    def headers(self, path: str, /, **claims: object) -> dict[str, str]:
+    def headers(self, path: str, /, **claims: JSON) -> dict[str, str]:
         """Return the three headers of a request to ``path``; ``claims`` replace those of the signature."""
         signature = tokens.sign(tokens.request_claims(self.tenant, path) | claims, self.keys.platform)
         return {

@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import datetime
 
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.model import Refusal, Tenant
 from receiver.mock_platform.runtime import Runtime, Visitor
 
@@ -18,12 +19,13 @@ _PAUSE = 0.05  # seconds that a user thinks at most
 class Crowd:
     """``users`` of ``tenant`` for ``seconds``; each is a thread. ``report`` tells how it goes, ``wait`` ends it."""
 
-    def __init__(self, runtime: Runtime, tenant: Tenant, users: int, seconds: float, seed: int = 0):
+    def __init__(self, runtime: Runtime, tenant: Tenant, users: int, seconds: float, seed: int = 0) -> None:
         self.runtime, self.tenant, self.seconds, self.seed = runtime, tenant, seconds, seed
         self._until = time.monotonic() + seconds
         self._newest: dict[str, datetime] = {}
         self._lock = threading.Lock()
-        self._saves, self._refused, self._reasons = 0, 0, {}
+        self._saves = self._refused = 0
+        self._reasons: dict[str, int] = {}
         self._lost: list[str] | None = None
         self._users = [threading.Thread(target=self._use, args=(number,), daemon=True) for number in range(users)]
         self._judge = threading.Thread(target=self._read_back, daemon=True)
@@ -77,7 +79,7 @@ class Crowd:
                 mine = self._refuse(refusal, mine)
             time.sleep(chance.random() * _PAUSE)
 
-    def _act(self, chance: random.Random, id: str, visitor: Visitor) -> dict:
+    def _act(self, chance: random.Random, id: str, visitor: Visitor) -> JSONObject:
         action = chance.choices(("step", "join", "vote", "finish"), (12, 3, 3, 1))[0]
         return self.runtime.act(self.tenant, id, action, visitor, chance.choice(("yes", "no")))
 
@@ -85,7 +87,7 @@ class Crowd:
         with self._lock:
             return chance.choice(list(self._newest) or [otherwise])
 
-    def _note(self, done: dict) -> None:
+    def _note(self, done: JSONObject) -> None:
         moment = datetime.fromisoformat(done["updatedAt"])
         with self._lock:
             self._saves += 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from receiver.mock_platform import tokens
 from receiver.mock_platform.client import BASE, Answer, Client
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.keys import StoreKeys
 from receiver.mock_platform.model import Store
 from receiver.mock_platform.traffic import Traffic
@@ -26,7 +27,7 @@ _LONGEST_PAUSE = 1.6
 class Undelivered(Exception):
     """A store did not do what it was asked to; ``status`` is its answer, None where none came."""
 
-    def __init__(self, reason: str, status: int | None = None):
+    def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
         self.status = status
 
@@ -41,7 +42,7 @@ class Network:
     _random: random.Random = field(init=False, repr=False)
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 - chance, not a secret
 
     def happens(self, chance: float) -> bool:
@@ -65,15 +66,15 @@ class Line:
         patience: float = 15,
         context: ssl.SSLContext | None = None,
         pause: Callable[[float], None] = time.sleep,
-    ):
+    ) -> None:
         self.store, self.tenant, self.traffic = store, tenant, traffic
         self.network = network or Network()
         self.patience, self.context, self.pause = patience, context, pause
         self.path = f"{BASE}/states/{tenant}"
         self._idle: queue.LifoQueue[Client] = queue.LifoQueue()
-        self._late: dict[str, dict] = {}
+        self._late: dict[str, JSONObject] = {}
 
-    def save(self, states: Sequence[dict]) -> None:
+    def save(self, states: Sequence[JSONObject]) -> None:
         """Save ``states`` (claims of protocol, section 5.4); raises Undelivered. May let older ones arrive after."""
         self._save(states, "")
         self.deliver_late([state["id"] for state in states])
@@ -89,7 +90,7 @@ class Line:
                 if late:
                     self._save([late], "arrives late")
 
-    def _save(self, states: Sequence[dict], note: str) -> None:
+    def _save(self, states: Sequence[JSONObject], note: str) -> None:
         keys = self.store.in_use
         body = json.dumps([{"token": tokens.seal_state(state, keys)} for state in states]).encode()
         id = states[0]["id"] if states else ""
@@ -107,7 +108,7 @@ class Line:
         try:
             return tokens.open_reply(answer.json["token"], self.tenant, id, keys)
         except Exception as cause:  # whatever a store may send: jwcrypto and JSON raise what they like
-            raise Undelivered(f"the reply of {self.store.name} is not acceptable ({type(cause).__name__})") from None
+            raise Undelivered(f"the reply of {self.store.name} is not acceptable ({type(cause).__name__})") from cause
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete the states ``ids``; raises Undelivered."""
@@ -163,11 +164,14 @@ class Line:
                 if answer and answer.status < 500 and not said:
                     return answer
                 if time.monotonic() + pause > deadline:
-                    raise Undelivered(f"the store {self.store.name}: {said or f'it answers {answer.status}'}")
+                    reason = f"it answers {answer.status}" if answer and not said else said
+                    raise Undelivered(f"the store {self.store.name}: {reason}")
                 self.pause(pause)
         raise AssertionError("pauses never end")
 
-    def _attempt(self, client: Client, method: str, path: str, body, headers) -> tuple[Answer | None, str]:
+    def _attempt(
+        self, client: Client, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[Answer | None, str]:
         try:
             answer = client.call(method, path, body, headers)
         except (http.client.HTTPException, OSError, ValueError) as cause:

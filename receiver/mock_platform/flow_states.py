@@ -9,6 +9,8 @@ import random
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 
+from receiver.mock_platform.json_values import JSONObject
+
 _START = datetime(2026, 1, 5, 8, 30, tzinfo=UTC)
 ELEMENTS = (
     "Welcome",
@@ -35,7 +37,7 @@ def ticks(moment: datetime, fraction: int, offset_hours: int = 1) -> str:
 class FlowRun:
     """One user's run through a flow. ``step`` moves on; ``state`` is what the platform saves then."""
 
-    def __init__(self, tenant: str, seed: int = 0):
+    def __init__(self, tenant: str, seed: int = 0) -> None:
         self.random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
         self.tenant = tenant
         self.id, self.flow, self.flow_version, self.user = (self._id() for _ in range(4))
@@ -43,7 +45,7 @@ class FlowRun:
         self._begin()
         self.current = next(iter(self.elements))
         self.created_at = self.updated_at = self._now()
-        self.entries: list[dict] = []
+        self.entries: list[JSONObject] = []
         self.values: dict[str, object] = {}
         for _ in range(6):
             self.step()
@@ -68,7 +70,7 @@ class FlowRun:
     def _words(self, least: int, below: int) -> str:
         return " ".join(self.random.choices(_WORDS, k=self.random.randrange(least, below)))
 
-    def _entry(self) -> dict:
+    def _entry(self) -> JSONObject:
         return {
             "guid": self._id(),
             "flowId": {
@@ -84,7 +86,7 @@ class FlowRun:
             "userInteractions": [self._interaction() for _ in range(self.random.randrange(1, 3))],
         }
 
-    def _interaction(self) -> dict:
+    def _interaction(self) -> JSONObject:
         places = dict.fromkeys(("speed", "heading", "accuracy", "altitude", "latitude", "longitude"), 0)
         return places | {
             "timeStamp": self._now(),
@@ -96,7 +98,7 @@ class FlowRun:
         """Return the JSON text of the state as it is now."""
         return json.dumps(self.document(), ensure_ascii=False)
 
-    def document(self) -> dict:
+    def document(self) -> JSONObject:
         """Return what that text holds."""
         return {
             "compositeId": {"guid": self.id, "versionId": str(uuid.UUID(int=0))},
@@ -125,7 +127,7 @@ class FlowRun:
         """Whether the run has come to its last page."""
         return self.elements[self.current] == ELEMENTS[-1]
 
-    def state(self) -> dict:
+    def state(self) -> JSONObject:
         """Return the claims of protocol, section 5.4, for the state as it is now."""
         return {
             "id": self.id,

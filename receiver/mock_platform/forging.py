@@ -7,6 +7,8 @@ import zlib
 from jwcrypto.jwa import JWA
 from jwcrypto.jwk import JWK
 
+from receiver.mock_platform.json_values import JSON, JSONObject
+
 
 def b64(data: bytes) -> str:
     """Return ``data`` as base64url without padding."""
@@ -30,7 +32,7 @@ def jws(header: object, payload: object, jwk: JWK | None = None, alg: str = "ES3
     return f"{signed}.{b64(signature)}"
 
 
-def with_header(token: str, **members: object) -> str:
+def with_header(token: str, **members: JSON) -> str:
     """Return compact ``token`` with ``members`` of its header replaced, added, or removed when None."""
     head, rest = token.split(".", 1)
     header = json.loads(unb64(head)) | members
@@ -43,17 +45,17 @@ def jwe(
     /,
     alg: str = "ECDH-ES+A192KW",
     enc: str = "A192CBC-HS384",
-    epk: dict | None = None,
+    epk: JSONObject | None = None,
     plain: bytes | None = None,
     spaces: int = 0,
-    **header: object,
+    **header: JSON,
 ) -> str:
     """Return a compact JWE that decrypts, whatever its header says: the header is edited before it is authenticated.
 
     ``epk`` replaces members of the ephemeral key that is really used; ``plain`` is what is encrypted instead of
     the deflated ``inner``; ``spaces`` are put behind the header's JSON.
     """
-    members = {"alg": alg, "enc": enc, "cty": "JWT", "zip": "DEF"} | header
+    members: JSONObject = {"alg": alg, "enc": enc, "cty": "JWT", "zip": "DEF"} | header
     bits = {"A192CBC-HS384": 384, "A256CBC-HS512": 512}[enc]
     derived = {name: value for name, value in members.items() if name in ("alg", "enc", "apu", "apv")}
     wrapped = JWA.keymgmt_alg(alg).wrap(jwk, bits, None, derived)

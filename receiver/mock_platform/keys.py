@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from jwcrypto.common import JWException
 from jwcrypto.jwk import JWK
 
+from receiver.mock_platform.json_values import JSONObject
+
 _BYTES = 48  # of a coordinate of P-384
 
 
@@ -29,7 +31,7 @@ class KeyPair:
         return cls(kid, JWK.generate(kty="EC", crv="P-384", kid=kid))
 
     @classmethod
-    def of(cls, members: dict) -> "KeyPair":
+    def of(cls, members: JSONObject) -> "KeyPair":
         """Return the pair in ``members``, a JWK as a dict with a kid."""
         return cls(members["kid"], JWK(**members))
 
@@ -62,13 +64,15 @@ class KeyPair:
         except (JWException, ValueError, TypeError, AttributeError):
             raise KeyFault('is not a valid EC key on P-384 with a UUID as its "kid"') from None
 
-    def public(self) -> dict:
+    def public(self) -> JSONObject:
         """Return the public half as a JWK dict."""
-        return self.jwk.export_public(as_dict=True)
+        members: JSONObject = self.jwk.export_public(as_dict=True)
+        return members
 
-    def private(self) -> dict:
+    def private(self) -> JSONObject:
         """Return the private half as a JWK dict."""
-        return self.jwk.export_private(as_dict=True)
+        members: JSONObject = self.jwk.export_private(as_dict=True)
+        return members
 
 
 def _number(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from receiver.mock_platform.flow_states import ELEMENTS, FlowRun, ticks
+from receiver.mock_platform.json_values import JSONObject
 
 Clock = Callable[[], datetime]
 
@@ -42,11 +43,11 @@ class NotARun(ValueError):
 class LiveRun(FlowRun):
     """A run of ``flow``. Every change takes the acting user and the offset that their region writes times with."""
 
-    def __init__(self, tenant: str, flow: Flow, seed: int, clock: Clock, offset_hours: int = 0):
+    def __init__(self, tenant: str, flow: Flow, seed: int, clock: Clock, offset_hours: int = 0) -> None:
         self.declared, self.clock, self.offset_hours = flow, clock, offset_hours
         self.actor: str | None = None
         self.expires_at: str | None = None
-        self.votes: list[dict] = []
+        self.votes: list[JSONObject] = []
         self.joined: dict[str, str] = {}
         super().__init__(tenant, seed)
 
@@ -106,7 +107,7 @@ class LiveRun(FlowRun):
     def grow(self, size: int) -> None:
         """Add a list value, as a service would return it, until the content has about ``size`` bytes."""
         missing = size - len(self.content().encode())
-        rows: list[dict] = []
+        rows: list[JSONObject] = []
         while missing > 0:
             row = {"externalId": self._id(), "developerName": "Row", "order": len(rows), "properties": self._cells()}
             missing -= len(json.dumps(row, ensure_ascii=False).encode()) + 2
@@ -114,7 +115,7 @@ class LiveRun(FlowRun):
         if rows:
             self.values[self._id()] = rows
 
-    def _cells(self) -> list[dict]:
+    def _cells(self) -> list[JSONObject]:
         return [{"developerName": name, "contentValue": self._words(1, 9)} for name in ("Title", "Text", "Remark")]
 
     def _go_to(self, element: str) -> None:
@@ -127,14 +128,14 @@ class LiveRun(FlowRun):
         # The clock gives microseconds, the platform writes a digit more.
         return ticks(self.moment, self.moment.microsecond * 10 + self.random.randrange(10), self.offset_hours)
 
-    def _interaction(self) -> dict:
+    def _interaction(self) -> JSONObject:
         return super()._interaction() | {"manywhoUserId": self.actor or self.user}
 
-    def document(self) -> dict:
+    def document(self) -> JSONObject:
         """Return what the content holds; votes, joined users and an expiry only where there are any."""
         more = {"votes": self.votes, "joinedUsers": self.joined, "dateExpired": self.expires_at}
         return super().document() | {name: value for name, value in more.items() if value}
 
-    def state(self) -> dict:
+    def state(self) -> JSONObject:
         """Return the claims of protocol, section 5.4, for the run as it is now."""
         return super().state() | {"currentUser": self.actor or self.user, "expiresAt": self.expires_at}

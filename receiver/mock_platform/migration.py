@@ -46,7 +46,7 @@ def migrate(platform: Platform, tenant: Tenant, store: Store, batch_size: int, b
 
 
 class _Migration:
-    def __init__(self, platform: Platform, tenant: Tenant, store: Store):
+    def __init__(self, platform: Platform, tenant: Tenant, store: Store) -> None:
         self.platform, self.tenant, self.store = platform, tenant, store
         self.line: Line = platform.line(store.id, tenant.id)
         self.report = Report(store.name)
@@ -104,7 +104,8 @@ class _Migration:
 
 def _batches(waiting: Sequence[Held], size: int) -> Iterator[list[Held]]:
     """Yield ``waiting`` in batches of ``size``, smaller where their contents are large."""
-    batch, weight = [], 0
+    batch: list[Held] = []
+    weight = 0
     for held in waiting:
         more = len(held.state["content"].encode("utf-8", "surrogatepass"))
         if batch and (len(batch) == size or weight + more > _MOST_BYTES):

@@ -15,7 +15,7 @@ FLOWS = ("Claim", "Onboarding", "Survey")
 class Refusal(Exception):
     """What the platform will not do; ``status`` is that of the answer, the text its reason. Holds no key or content."""
 
-    def __init__(self, status: int, reason: str):
+    def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
 
@@ -42,6 +42,13 @@ class StorageSettings:
         if not self.enable_states:
             return Mode.PLATFORM
         return Mode.BOTH if self.enable_replication else Mode.EXTERNAL
+
+    @property
+    def store_id(self) -> str:
+        """The id of the tenant's store; raises a Refusal if it has none."""
+        if self.global_store_id is None:
+            raise Refusal(404, "the tenant has no store")
+        return self.global_store_id
 
     def check(self) -> None:
         """Raise a Refusal where the three contradict each other."""
@@ -70,7 +77,7 @@ class Tenant:
     flow_restrictions: dict[str, Restriction] = field(default_factory=dict)
     flows: dict[str, Flow] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.flows = {name: Flow.named(self.id, name) for name in FLOWS}
 
     def flow(self, name: str) -> Flow:

@@ -3,13 +3,15 @@
 import random
 import ssl
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from receiver.mock_platform.delivery import Line, Network
-from receiver.mock_platform.keys import StoreKeys
+from receiver.mock_platform.json_values import JSONObject
+from receiver.mock_platform.keys import StoreKeys, new_store
 from receiver.mock_platform.model import Refusal, Store, Tenant
 from receiver.mock_platform.traffic import Traffic
 
@@ -21,20 +23,20 @@ _MOST_CONTENT = 16 << 20  # so that no single state exceeds what a receiver take
 class Held:
     """A state that the platform holds. ``stored`` maps a store's id to the updatedAt that it acknowledged."""
 
-    state: dict
+    state: JSONObject
     stored: dict[str, str] = field(default_factory=dict)
 
 
 class Holdings:
     """The states that the platform itself holds, by tenant and id; for many threads."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._states: dict[tuple[str, str], Held] = {}
         self._lock = threading.Lock()
         self._bytes = 0
 
-    def put(self, state: dict) -> None:
-        """Hold ``state`` in place of what was held of it; raises a Refusal when there is no room."""
+    def put(self, state: JSONObject) -> Held:
+        """Hold ``state`` in place of its former version and return it; raises a Refusal when memory is short."""
         key, size = (state["tenant"], state["id"]), len(state["content"])
         with self._lock:
             former = self._states.get(key)
@@ -43,6 +45,7 @@ class Holdings:
                 raise Refusal(507, "the platform has no room for more states")
             self._bytes = grown
             self._states[key] = Held(state, former.stored if former else {})
+            return self._states[key]
 
     def find(self, tenant: str, id: str) -> Held | None:
         """Return what is held of the state ``id``, None if nothing."""
@@ -75,7 +78,7 @@ class Platform:
         context: ssl.SSLContext | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         seed: int | None = None,
-    ):
+    ) -> None:
         self.network, self.patience, self.context, self.clock = network or Network(), patience, context, clock
         self.traffic = Traffic()
         self.held = Holdings()
@@ -94,8 +97,7 @@ class Platform:
         id: str | None = None,
     ) -> Store:
         """Return a new store; its pairs are made now unless ``keys`` are given. Raises Refusal."""
-        given = {"in_use": keys} if keys else {}
-        store = Store(name, checked_endpoint(endpoint), location, **given, **({"id": id} if id else {}))
+        store = Store(name, checked_endpoint(endpoint), location, keys or new_store(), id or str(uuid.uuid4()))
         with self._lock:
             if any(name in (one.name, one.id) for one in self.stores.values()):
                 raise Refusal(409, "there is a store of that name already")

@@ -12,7 +12,7 @@ _PATIENCE = 0.5  # seconds for a connection
 class Reach:
     """Tells which endpoints take connections, for many threads."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._found: dict[str, tuple[float, bool]] = {}
         self._guard = threading.Lock()
 

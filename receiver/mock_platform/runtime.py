@@ -7,10 +7,13 @@ import random
 import threading
 import uuid
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from receiver.mock_platform import sizes
-from receiver.mock_platform.delivery import Undelivered
+from receiver.mock_platform.delivery import Line, Undelivered
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.live_runs import LiveRun, NotARun
 from receiver.mock_platform.model import Mode, Refusal, Tenant
 from receiver.mock_platform.platform import Platform
@@ -18,6 +21,7 @@ from receiver.mock_platform.regions import Region, nearest
 
 ACTIONS = ("step", "join", "vote", "finish", "expire")
 _REMEMBERED = 5_000  # runs that the page may show
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,16 @@ class Visitor:
 class Runtime:
     """The runs of all tenants of ``platform``."""
 
-    def __init__(self, platform: Platform):
+    def __init__(self, platform: Platform) -> None:
         self.platform = platform
         self.chance = random.Random(platform.seed())  # noqa: S311 - made-up data, not a secret
         self._locks = [threading.Lock() for _ in range(256)]
-        self._known: OrderedDict[tuple[str, str], dict] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], JSONObject] = OrderedDict()
         self._known_lock = threading.Lock()
 
-    def start(self, tenant: Tenant, flow: str, visitor: Visitor, size: int | None = None, drawn: bool = False) -> dict:
+    def start(
+        self, tenant: Tenant, flow: str, visitor: Visitor, size: int | None = None, drawn: bool = False
+    ) -> JSONObject:
         """Start a run of the flow called ``flow`` and keep its first state; raises Refusal.
 
         The content gets about ``size`` bytes, or as many as the distribution of sizes says where ``drawn``.
@@ -56,7 +62,7 @@ class Runtime:
         with self._lock_of(run.id):
             return self._keep(tenant, run, visitor)
 
-    def act(self, tenant: Tenant, id: str, action: str, visitor: Visitor, outcome: str = "yes") -> dict:
+    def act(self, tenant: Tenant, id: str, action: str, visitor: Visitor, outcome: str = "yes") -> JSONObject:
         """Do one of ACTIONS in the run ``id``; ``outcome`` is that of a vote. Raises Refusal."""
         with self._lock_of(id):
             run = self._fetch(tenant, id)
@@ -70,7 +76,7 @@ class Runtime:
             getattr(run, action)(*arguments)
             return self._keep(tenant, run, visitor)
 
-    def look(self, tenant: Tenant, id: str) -> dict:
+    def look(self, tenant: Tenant, id: str) -> JSONObject:
         """Return what is known of the run ``id``, read from where it is kept; raises Refusal."""
         with self._lock_of(id):
             run = self._fetch(tenant, id)
@@ -86,7 +92,7 @@ class Runtime:
             with self._known_lock:
                 self._known.pop((tenant.id, id), None)
 
-    def latest(self, tenant: Tenant, most: int = 20) -> list[dict]:
+    def latest(self, tenant: Tenant, most: int = 20) -> list[JSONObject]:
         """Return the runs that something happened in last, the latest first."""
         with self._known_lock:
             found = [known for (owner, _), known in reversed(self._known.items()) if owner == tenant.id]
@@ -97,7 +103,7 @@ class Runtime:
         with self._known_lock:
             return Counter(known["region"] for (owner, _), known in self._known.items() if owner == tenant.id)
 
-    def _keep(self, tenant: Tenant, run: LiveRun, visitor: Visitor) -> dict:
+    def _keep(self, tenant: Tenant, run: LiveRun, visitor: Visitor) -> JSONObject:
         """Put the state where the tenant's settings say, and return what to tell about it."""
         state, mode, behind = run.state(), tenant.storage.mode, ""
         held = self.platform.held
@@ -105,11 +111,11 @@ class Runtime:
             self._tried(lambda: self._line(tenant).save([state]))
             held.drop(tenant.id, run.id)
         else:
-            held.put(state)
+            copy = held.put(state)
         if mode is Mode.BOTH:
             try:
                 self._line(tenant).save([state])
-                held.find(tenant.id, run.id).stored[tenant.storage.global_store_id] = state["updatedAt"]
+                copy.stored[tenant.storage.store_id] = state["updatedAt"]
             except Undelivered as cause:
                 behind = str(cause)  # the platform has its copy, and the next save or a migration catches up
         return self._remember(tenant, _told(run, len(state["content"].encode())), visitor, behind)
@@ -130,17 +136,18 @@ class Runtime:
             if stored is not None:
                 return stored
         if held is not None:
-            return held.state["content"]
+            content: str = held.state["content"]
+            return content
         if tenant.storage.mode is Mode.BOTH:
             stored = self._tried(lambda: self._line(tenant).load(id))
             if stored is not None:
                 return stored
         raise Refusal(404, "there is no such state")
 
-    def _line(self, tenant: Tenant):
-        return self.platform.line(tenant.storage.global_store_id, tenant.id)
+    def _line(self, tenant: Tenant) -> Line:
+        return self.platform.line(tenant.storage.store_id, tenant.id)
 
-    def _tried(self, call):
+    def _tried(self, call: Callable[[], _T]) -> _T:
         try:
             return call()
         except Undelivered as cause:
@@ -149,15 +156,15 @@ class Runtime:
     def _lock_of(self, id: str) -> threading.Lock:
         return self._locks[uuid.UUID(id).int % len(self._locks)]
 
-    def _remembered(self, tenant: Tenant, id: str) -> dict:
+    def _remembered(self, tenant: Tenant, id: str) -> JSONObject:
         with self._known_lock:
             return self._known.get((tenant.id, id), {})
 
-    def _remember(self, tenant: Tenant, told: dict, visitor: Visitor, behind: str) -> dict:
+    def _remember(self, tenant: Tenant, told: JSONObject, visitor: Visitor, behind: str) -> JSONObject:
         storage, region = tenant.storage, visitor.region
         kept = [] if storage.mode is Mode.EXTERNAL else ["platform"]
         if storage.mode is not Mode.PLATFORM and not behind:
-            kept.append(self.platform.store(storage.global_store_id).name)
+            kept.append(self.platform.store(storage.store_id).name)
         told |= {"region": region.code, "host": region.host, "keptBy": kept} | ({"behind": behind} if behind else {})
         with self._known_lock:
             self._known[tenant.id, told["stateId"]] = told
@@ -167,7 +174,7 @@ class Runtime:
         return told
 
 
-def _told(run: LiveRun, size: int) -> dict:
+def _told(run: LiveRun, size: int) -> JSONObject:
     return {
         "stateId": run.id,
         "flow": run.declared.name,

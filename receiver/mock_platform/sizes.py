@@ -15,7 +15,8 @@ def draw(chance: random.Random) -> int:
     share = chance.random()
     row = bisect.bisect_right(_QUANTILES, share, key=lambda quantile: quantile[0])
     (low, least), (high, most) = _QUANTILES[row - 1 : row + 1]
-    return round(least * (most / least) ** ((share - low) / (high - low)))
+    size: float = least * (most / least) ** ((share - low) / (high - low))
+    return round(size)
 
 
 def chart(seed: int = 1, count: int = 10_000) -> str:

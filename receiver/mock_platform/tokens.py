@@ -6,6 +6,7 @@ import uuid
 
 from jwcrypto import jwe, jws
 
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import KeyPair, StoreKeys
 
 # jwcrypto inflates no more than 256 KiB of compressed data unless told so; states are larger.
@@ -19,15 +20,16 @@ class ReplyRefused(Exception):
     """A reply that the platform would not accept; the text says why."""
 
 
-def sign(claims: dict, key: KeyPair) -> str:
+def sign(claims: JSONObject, key: KeyPair) -> str:
     """Return ``claims`` as a compact JWS by ES384 with the private ``key``."""
     token = jws.JWS(_compact(claims))
     protected = json.dumps({"alg": "ES384", "kid": key.kid, "typ": "JWT"})
     token.add_signature(key.jwk, protected=protected)
-    return token.serialize(compact=True)
+    text: str = token.serialize(compact=True)
+    return text
 
 
-def _compact(claims: dict) -> bytes:
+def _compact(claims: JSONObject) -> bytes:
     """Return ``claims`` without spaces, and in UTF-8 but for what only an escape can spell, as tokens usually are."""
     try:
         return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
@@ -35,7 +37,7 @@ def _compact(claims: dict) -> bytes:
         return json.dumps(claims, separators=(",", ":")).encode()
 
 
-def request_claims(tenant: str, path: str, now: float | None = None) -> dict:
+def request_claims(tenant: str, path: str, now: float | None = None) -> JSONObject:
     """Return the claims that sign a request to ``path`` (raw, from /api on); ``now`` in seconds since the epoch."""
     now = int(time.time() if now is None else now)
     return {
@@ -49,7 +51,7 @@ def request_claims(tenant: str, path: str, now: float | None = None) -> dict:
     }
 
 
-def state_claims(state: dict, now: float | None = None) -> dict:
+def state_claims(state: JSONObject, now: float | None = None) -> JSONObject:
     """Return the claims of a state's token. ``state`` holds the claims of protocol, section 5.4, content included."""
     now = int(time.time() if now is None else now)
     return {
@@ -69,17 +71,18 @@ def seal(
     alg: str = "ECDH-ES+A192KW",
     enc: str = "A192CBC-HS384",
     compressed: bool = True,
-    **members: object,
+    **members: JSON,
 ) -> str:
     """Return ``inner``, a compact JWS, encrypted to the public half of ``key``; ``members`` extend the header."""
     header = {"alg": alg, "enc": enc, "kid": key.kid, "cty": "JWT"} | members
     if compressed:
         header["zip"] = "DEF"
     token = jwe.JWE(inner.encode(), protected=json.dumps(header), recipient=key.jwk)
-    return token.serialize(compact=True)
+    text: str = token.serialize(compact=True)
+    return text
 
 
-def seal_state(state: dict, keys: StoreKeys, **how: object) -> str:
+def seal_state(state: JSONObject, keys: StoreKeys, **how: JSON) -> str:
     """Return the token of ``state`` as a POST carries it; ``how`` as for ``seal``."""
     return seal(sign(state_claims(state), keys.platform), keys.receiver, **how)
 
@@ -99,7 +102,7 @@ def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | N
     inner.deserialize(outer.plaintext.decode())
     inner.verify(keys.receiver.jwk)
     _expect(inner.jose_header.get("kid") == keys.receiver.kid, "the JWS's kid is not the receiver key's")
-    claims = json.loads(inner.payload)
+    claims: JSONObject = json.loads(inner.payload)
     _expect(claims["iss"] == tenant and claims["aud"] == "manywho", "iss or aud is wrong")
     _expect(claims["sub"] == id, "sub is not the id that was asked for")
     _expect(
@@ -108,7 +111,8 @@ def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | N
     )
     _expect(abs(claims["iat"] - now) < 60, "iat is not now")
     _expect(bool(claims["jti"]), "jti is missing")
-    return claims["content"]
+    content: str = claims["content"]
+    return content
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -6,6 +6,8 @@ import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass
 
+from receiver.mock_platform.json_values import JSON, JSONObject
+
 _KEPT = 1_000
 
 
@@ -29,20 +31,20 @@ class Call:
 class Traffic:
     """The latest calls, for many threads."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._calls: deque[Call] = deque(maxlen=_KEPT)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self.statuses: Counter[str] = Counter()
 
-    def note(self, **fields: object) -> None:
+    def note(self, **fields: JSON) -> None:
         """Keep a call; ``fields`` are those of Call but ``number`` and ``at``."""
         with self._lock:
             call = Call(next(self._numbers), time.time(), **fields)
             self._calls.append(call)
             self.statuses[str(call.status or "no answer")] += 1
 
-    def after(self, number: int = 0, most: int = 200) -> list[dict]:
+    def after(self, number: int = 0, most: int = 200) -> list[JSONObject]:
         """Return the latest calls with a number above ``number``, oldest first, at most ``most`` of them."""
         with self._lock:
             newer = [call for call in self._calls if call.number > number]

@@ -70,7 +70,7 @@ class _Quiet(WSGIRequestHandler):
     server_version = "platform"
     sys_version = ""
 
-    def log_request(self, code="-", size="-") -> None:
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing: the page shows what matters."""
 
 

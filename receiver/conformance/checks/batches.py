@@ -5,9 +5,10 @@ import uuid
 from receiver.conformance.answers import told
 from receiver.conformance.registry import check
 from receiver.conformance.trial import FIRST, LATER, Trial, worded
+from receiver.mock_platform.json_values import JSONObject
 
 
-def _all_absent(trial: Trial, states: list[dict]) -> None:
+def _all_absent(trial: Trial, states: list[JSONObject]) -> None:
     for state in states:
         trial.expect_absent(state["id"], "another item of its request was refused")
 

@@ -2,17 +2,19 @@
 
 import time
 import uuid
+from collections.abc import Callable
 
 from receiver.conformance.answers import same_meaning
-from receiver.conformance.checks.refusing import literal, refused, refused_claims
+from receiver.conformance.checks.refusing import literal, makers, refused, refused_claims
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
+from receiver.mock_platform.json_values import JSON
 
 _HOUR = 3600
 _ODD_TIMES = ("null", '"1e9"', "[]", "{}", "true", "1e400", "Infinity", "NaN", "-1", "1" * 5000)
 
 
-def _accepted(trial: Trial, **claims: object) -> None:
+def _accepted(trial: Trial, **claims: JSON) -> None:
     state = trial.stored()
     answer = trial.send("GET", trial.path(state["id"]), **claims)
     trial.expect(answer, 200, what="GET with " + ", ".join(claims))
@@ -112,7 +114,7 @@ def aud_list(trial: Trial) -> None:
 
 @check("claims.aud-odd", "should", "An aud of another type is answered 401, never 500.", "A15")
 def aud_odd(trial: Trial) -> None:
-    values = ([], {}, None, "", 1, [1], [None], [[]])
+    values: tuple[JSON, ...] = ([], {}, None, "", 1, [1], [None], [[]])
     refused_claims(trial, {repr(value): {"aud": value} for value in values}, methods=("GET", "DELETE"))
 
 
@@ -186,15 +188,11 @@ def path_spelling(trial: Trial) -> None:
     )
 
 
-def _paths(trial: Trial, *changes) -> None:
+def _paths(trial: Trial, *changes: Callable[[str], JSON]) -> None:
     example = trial.target.signed_path(trial.path())
-    variants = {
-        repr(change(example)): lambda path, change=change: trial.signature(
-            path, path=change(trial.target.signed_path(path))
-        )
-        for change in changes
-    }
-    refused(trial, variants, methods=("GET", "DELETE"))
+    named = {repr(change(example)): change for change in changes}
+    make = makers(named, lambda change, path: trial.signature(path, path=change(trial.target.signed_path(path))))
+    refused(trial, make, methods=("GET", "DELETE"))
 
 
 @check(
@@ -240,7 +238,8 @@ def jti_missing(trial: Trial) -> None:
 
 @check("claims.jti-odd", "should", "A jti that is no text, or an empty one, is answered 401, never 500.", "A16")
 def jti_odd(trial: Trial) -> None:
-    refused_claims(trial, {repr(value): {"jti": value} for value in (None, "", 1, [], "a\0b")}, methods=("DELETE",))
+    values: tuple[JSON, ...] = (None, "", 1, [], "a\0b")
+    refused_claims(trial, {repr(value): {"jti": value} for value in values}, methods=("DELETE",))
 
 
 @check(

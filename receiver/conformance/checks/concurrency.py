@@ -3,13 +3,17 @@
 A 503 means "unknown, send it again" (promise 3): so is done, a few times.
 """
 
+import contextlib
 import json
+import threading
 import time
+from functools import partial
 
 from receiver.conformance.answers import Seen, same_meaning, shown
 from receiver.conformance.registry import check
 from receiver.conformance.target import RecordingClient
 from receiver.conformance.trial import Trial
+from receiver.mock_platform.json_values import JSONObject
 
 _ATTEMPTS = 5
 
@@ -18,11 +22,13 @@ def _content(number: int) -> str:
     return json.dumps({"version": number})
 
 
-def _version(state: dict, number: int) -> dict:
+def _version(state: JSONObject, number: int) -> JSONObject:
     return state | {"updatedAt": f"2026-05-01T00:00:{number:02d}.0000000Z", "content": _content(number)}
 
 
-def _until_done(client: RecordingClient, method: str, path: str, body: bytes, headers: dict | None = None) -> int:
+def _until_done(
+    client: RecordingClient, method: str, path: str, body: bytes, headers: dict[str, str] | None = None
+) -> int:
     """Send the same request until the answer is not 503; return the last status."""
     headers = headers or client.headers(path)
     for attempt in range(_ATTEMPTS):
@@ -33,11 +39,11 @@ def _until_done(client: RecordingClient, method: str, path: str, body: bytes, he
     return status
 
 
-def _saves(trial: Trial, *batches: list[dict]) -> list[int]:
+def _saves(trial: Trial, *batches: list[JSONObject]) -> list[int]:
     """Save each of ``batches`` at the same time; return their statuses."""
     path = trial.path()
     bodies = [trial.body(*batch) for batch in batches]
-    return trial.together(*(lambda client, body=body: _until_done(client, "POST", path, body) for body in bodies))
+    return trial.together(*(partial(_until_done, method="POST", path=path, body=body) for body in bodies))
 
 
 def _all(trial: Trial, statuses: list[int], expected: int, what: str) -> None:
@@ -81,11 +87,12 @@ def distinct(trial: Trial) -> None:
     groups = [[trial.state() for _ in range(5)] for _ in range(8)]
     path = trial.path()
 
-    def save_all(states: list[dict]):
-        bodies = [trial.body(state) for state in states]
-        return lambda client: [_until_done(client, "POST", path, body) for body in bodies]
+    def save_all(bodies: list[bytes], client: RecordingClient) -> list[int]:
+        return [_until_done(client, "POST", path, body) for body in bodies]
 
-    statuses = [status for some in trial.together(*map(save_all, groups)) for status in some]
+    sealed = [[trial.body(state) for state in states] for states in groups]
+    answered = trial.together(*(partial(save_all, bodies) for bodies in sealed))
+    statuses = [status for some in answered for status in some]
     _all(trial, statuses, 204, "40 states by 8 callers")
     for state in (state for states in groups for state in states):
         trial.expect_content(state["id"], state["content"], "the content of one of 40")
@@ -139,28 +146,27 @@ def delete_is_seen(trial: Trial) -> None:
 )
 def monotonic(trial: Trial) -> None:
     state = trial.stored(_version(trial.state(), 0))
-    acknowledged, done = [0], []
+    acknowledged, done = [0], threading.Event()
 
     def write(client: RecordingClient) -> None:
-        try:
+        with contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(done.set)
             for number in range(1, 20):
                 body = trial.body(_version(state, number))
                 if _until_done(client, "POST", trial.path(), body) == 204:
                     acknowledged[0] = number
-        finally:
-            done.append(True)
 
-    def read(client: RecordingClient) -> str | None:
-        while not done:
+    def read(client: RecordingClient) -> tuple[str, str] | None:
+        while not done.is_set():
             at_least = acknowledged[0]
             found = trial.content_of(state["id"], client)
             if found is None or json.loads(found)["version"] < at_least:
                 return f"version {at_least} or newer", f"{shown(found)} came"
         return None
 
-    for wrong in trial.together(write, read, read):
-        if wrong:
-            trial.fail(*wrong)
+    wrong = next(filter(None, trial.together(write, read, read)), None)
+    if wrong:
+        trial.fail(*wrong)
     trial.expect_content(state["id"], _content(19), "the last version")
 
 
@@ -191,8 +197,8 @@ def save_and_delete(trial: Trial) -> None:
         body = trial.body(_version(state, 2))
         gone = json.dumps([state["id"]]).encode()
         statuses = trial.together(
-            lambda client, body=body: _until_done(client, "POST", trial.path(), body),
-            lambda client, gone=gone: _until_done(client, "DELETE", trial.path(), gone),
+            partial(_until_done, method="POST", path=trial.path(), body=body),
+            partial(_until_done, method="DELETE", path=trial.path(), body=gone),
         )
         _all(trial, statuses, 204, "POST and DELETE at once")
         found = trial.content_of(state["id"])
@@ -211,7 +217,7 @@ def retries(trial: Trial) -> None:
         state = trial.state()
         path, body = trial.path(), trial.body(state)
         headers = trial.headers(path)
-        copies = [lambda client: _until_done(client, "POST", path, body, headers)] * 6  # noqa: B023 - used at once
+        copies = [partial(_until_done, method="POST", path=path, body=body, headers=headers)] * 6
         _all(trial, trial.together(*copies), 204, "6 copies of one request at once")
         trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
         trial.expect(trial.client.call("POST", path, body, headers), 204, what="a late copy")
@@ -229,12 +235,8 @@ def one_jti(trial: Trial) -> None:
         states = [trial.state() for _ in range(5)]
         headers = trial.headers(trial.path())
         bodies = [trial.body(state) for state in states]
-        statuses = trial.together(
-            *(
-                lambda client, body=body, headers=headers: _until_done(client, "POST", trial.path(), body, headers)
-                for body in bodies
-            )
-        )
+        same = partial(_until_done, method="POST", path=trial.path(), headers=headers)
+        statuses = trial.together(*(partial(same, body=body) for body in bodies))
         if sorted(statuses) != [204, 401, 401, 401, 401]:
             all_done = Seen(204 if set(statuses) == {204} else 0)
             trial.fail("one 204 and four 401", f"{sorted(statuses)} came", all_done)

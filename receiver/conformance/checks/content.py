@@ -7,9 +7,10 @@ import uuid
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
 from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.json_values import JSONObject
 
 
-def _saved(trial: Trial, *contents: str) -> list[dict]:
+def _saved(trial: Trial, *contents: str) -> list[JSONObject]:
     states = [trial.state(content=content) for content in contents]
     for state in states:
         answer = trial.client.save(state)

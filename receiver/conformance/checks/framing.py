@@ -5,6 +5,7 @@ import json
 from receiver.conformance.registry import check
 from receiver.conformance.target import statuses
 from receiver.conformance.trial import SIGNATURE, Trial
+from receiver.mock_platform.json_values import JSON, JSONObject
 
 _FRAMINGS = {
     "length and chunked": ("Content-Length: {size}", "Transfer-Encoding: chunked"),
@@ -24,7 +25,7 @@ _CHUNKS = {
 }
 
 
-def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: str = "", **claims: object) -> bytes:
+def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: str = "", **claims: JSON) -> bytes:
     """Return a signed request to the tenant's states as bytes; ``lines`` are further header lines."""
     path = trial.path()
     headers = {"Host": trial.target.parts.netloc, "Content-Type": "application/json"} | trial.headers(path, **claims)
@@ -33,7 +34,7 @@ def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: st
     return head.encode() + body
 
 
-def _delete_of(trial: Trial, state: dict, *lines: str, **how: object) -> bytes:
+def _delete_of(trial: Trial, state: JSONObject, *lines: str, **how: JSON) -> bytes:
     body = json.dumps([state["id"]]).encode()
     return _request(trial, "DELETE", body, *(line.format(size=len(body)) for line in lines), **how)
 

@@ -10,6 +10,7 @@ from receiver.conformance.exchanges import masked
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform.client import BASE, Answer
+from receiver.mock_platform.json_values import JSONObject
 
 _FIELDS = {"action", "invokeType", "kind", "message", "responseBody", "responseHeaders", "statusCode", "uri"}
 _TELLING = re.compile(
@@ -34,8 +35,8 @@ def health_silent(trial: Trial) -> None:
     answer = trial.expect(trial.client.health(), 200, what="GET /health")
     if found := _TELLING.search(answer.body):
         trial.fail("no version, path or store", f"{found[0].decode()!r} came")
-    if found := re.search(r"\d.*", answer.headers.get("server", "")):
-        trial.fail("a Server header without a version, or none", f"{found[0]!r} came")
+    if version := re.search(r"\d.*", answer.headers.get("server", "")):
+        trial.fail("a Server header without a version, or none", f"{version[0]!r} came")
     if len(answer.body) > 200:
         trial.fail("a short answer", f"{len(answer.body)} bytes came")
 
@@ -91,7 +92,7 @@ def error_shape(trial: Trial) -> None:
             trial.fail(f"the fields {', '.join(sorted(_FIELDS))} ({what})", _unlike(problem, answer))
 
 
-def _unlike(problem: dict, answer: Answer) -> str:
+def _unlike(problem: JSONObject, answer: Answer) -> str:
     """Return what is wrong with a problem body, in words."""
     wrong = [f"without {name}" for name in sorted(_FIELDS - set(problem))]
     wrong += [f"with {masked(name)}" for name in sorted(set(problem) - _FIELDS)]
@@ -159,7 +160,7 @@ def method_override(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-def _typed(trial: Trial, state: dict, kind: str, *allowed: int) -> None:
+def _typed(trial: Trial, state: JSONObject, kind: str, *allowed: int) -> None:
     path = trial.path()
     headers = trial.headers(path) | {"Content-Type": kind}
     trial.expect(trial.client.call("POST", path, trial.body(state), headers), *allowed, what=f"Content-Type {kind}")

@@ -9,8 +9,9 @@ from jwcrypto import jwe, jws
 
 from receiver.conformance.answers import same_meaning
 from receiver.conformance.registry import check
-from receiver.conformance.trial import Trial
+from receiver.conformance.trial import Failed, Trial
 from receiver.mock_platform.forging import unb64
+from receiver.mock_platform.json_values import JSONObject
 
 _SOURCE = "protocol, section 6"
 _HIDDEN = "a content that must not show"
@@ -20,9 +21,9 @@ _HIDDEN = "a content that must not show"
 class Reply:
     """A reply taken apart: both headers and the claims; what was used to encrypt it."""
 
-    outer: dict
-    inner: dict
-    claims: dict
+    outer: JSONObject
+    inner: JSONObject
+    claims: JSONObject
     key: bytes
     iv: bytes
     signed: str
@@ -45,7 +46,7 @@ def _opened(trial: Trial, id: str) -> Reply:
             outer.jose_header, json.loads(unb64(head)), json.loads(unb64(payload)), outer.cek, outer.objects["iv"], text
         )
     except Exception as cause:
-        trial.fail("a JWE to the platform key around a JWS", f"{type(cause).__name__} when it was opened")
+        raise Failed("a JWE to the platform key around a JWS", f"{type(cause).__name__} when it was opened") from cause
 
 
 def _expect(trial: Trial, what: str, found: object, *expected: object) -> None:
@@ -108,7 +109,7 @@ def signed(trial: Trial) -> None:
         token.deserialize(reply.signed)
         token.verify(trial.keys.receiver.jwk)
     except Exception as cause:
-        trial.fail("a signature by the receiver key", f"{type(cause).__name__} when it was verified")
+        raise Failed("a signature by the receiver key", f"{type(cause).__name__} when it was verified") from cause
 
 
 @check("load.signing-kid", "must", "The signature names the receiver key that the request asked for.", _SOURCE)

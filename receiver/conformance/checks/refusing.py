@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 from receiver.conformance.trial import LATER, Trial, worded
 from receiver.mock_platform import forging
+from receiver.mock_platform.json_values import JSONObject
 
 Make = Callable[[str], str | None]
 METHODS = ("GET", "POST", "DELETE")
+_T = TypeVar("_T")
 
 
 def refused(trial: Trial, variants: Mapping[str, Make], methods: tuple[str, ...] = METHODS) -> None:
@@ -29,12 +33,14 @@ def refused(trial: Trial, variants: Mapping[str, Make], methods: tuple[str, ...]
     trial.expect_content(state["id"], state["content"], "the state as it was before the refused requests")
 
 
-def refused_claims(trial: Trial, variants: Mapping[str, dict], methods: tuple[str, ...] = METHODS) -> None:
+def refused_claims(trial: Trial, variants: Mapping[str, JSONObject], methods: tuple[str, ...] = METHODS) -> None:
     """As ``refused``, for signatures whose claims are changed (removed where they are ``...``)."""
-    makers = {
-        name: lambda path, changes=changes: trial.signature(path, **changes) for name, changes in variants.items()
-    }
-    refused(trial, makers, methods)
+    refused(trial, makers(variants, lambda changes, path: trial.signature(path, **changes)), methods)
+
+
+def makers(values: Mapping[str, _T], make: Callable[[_T, str], str | None]) -> dict[str, Make]:
+    """Return what makes a signature of each of ``values``: ``make``, called with the value and the path."""
+    return {name: partial(make, value) for name, value in values.items()}
 
 
 def literal(trial: Trial, claim: str, text: str) -> Make:

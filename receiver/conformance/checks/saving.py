@@ -7,12 +7,13 @@ from receiver.conformance.answers import told
 from receiver.conformance.registry import check
 from receiver.conformance.trial import FIRST, LATER, Trial, tomorrow, worded
 from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.json_values import JSON, JSONObject
 
 REQUIRED = ("id", "tenant", "flow", "flowVersion", "isDone", "createdAt", "updatedAt", "content")
 NULLABLE = ("parent", "currentMapElement", "currentUser", "expiresAt")
 
 
-def save(trial: Trial, state: dict, what: str, **changes: object) -> None:
+def save(trial: Trial, state: JSONObject, what: str, **changes: JSON) -> None:
     """Save ``state`` with ``changes``; 204 is expected."""
     trial.expect(trial.client.save(state | changes), 204, what=what)
 
@@ -151,7 +152,8 @@ def required(trial: Trial) -> None:
 )
 def required_named(trial: Trial) -> None:
     for name in REQUIRED:
-        answer = trial.expect(trial.post(trial.token(trial.state(), **{name: ...})), 400, what=f"no {name}")
+        missing: JSONObject = {name: ...}
+        answer = trial.expect(trial.post(trial.token(trial.state(), **missing)), 400, what=f"no {name}")
         message = str(answer.json.get("message"))
         if "0" not in message or name not in message:
             trial.fail(f"a message that names item 0 and {name}", told(answer))
@@ -161,7 +163,7 @@ def required_named(trial: Trial) -> None:
     "save.wrong-types", "should", "A claim of another type is answered 400, never 500, and nothing is stored.", "C05"
 )
 def wrong_types(trial: Trial) -> None:
-    values: tuple = (None, 1, True, [], {}, "text")
+    values: tuple[JSON, ...] = (None, 1, True, [], {}, "text")
     valid = {("isDone", "True"), ("content", "'text'")}
     changes = {
         f"{name}: {value!r}": {name: value} for name in REQUIRED for value in values if (name, repr(value)) not in valid
@@ -171,7 +173,8 @@ def wrong_types(trial: Trial) -> None:
 
 @check("save.nullable-wrong", "should", "The nullable claims hold a UUID or a time, or nothing.", "C05")
 def nullable_wrong(trial: Trial) -> None:
-    _claims(trial, {f"{name}: {value!r}": {name: value} for name in NULLABLE for value in (1, [], True, "x", " ")}, 400)
+    values: tuple[JSON, ...] = (1, [], True, "x", " ")
+    _claims(trial, {f"{name}: {value!r}": {name: value} for name in NULLABLE for value in values}, 400)
 
 
 @check("save.almost-boolean", "should", 'isDone is true or false, not "true" or 1.', "C05")
@@ -179,7 +182,7 @@ def almost_boolean(trial: Trial) -> None:
     _claims(trial, {repr(value): {"isDone": value} for value in ("true", 1, 0, "")}, 400)
 
 
-def _claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
+def _claims(trial: Trial, variants: dict[str, JSONObject], *allowed: int) -> None:
     state = trial.state()
     for name, changes in variants.items():
         answer = trial.post(trial.token(state, **changes))

@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwcrypto.jwa import JWA
 from jwcrypto.jwk import JWK
 
-from receiver.conformance.checks.refusing import Make, refused
+from receiver.conformance.checks.refusing import Make, makers, refused
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform import forging, tokens
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import KeyPair
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -25,19 +26,15 @@ def missing(trial: Trial) -> None:
 
 @check("signature.malformed", "must", "Text that is no token is answered 401, never 500.", "A01")
 def malformed(trial: Trial) -> None:
-    refused(trial, {text: lambda _, text=text: text for text in (".", "..", "...", "a.b.c", "Bearer x", "{}", "=.=.=")})
+    texts = (".", "..", "...", "a.b.c", "Bearer x", "{}", "=.=.=")
+    refused(trial, makers({text: text for text in texts}, lambda text, _: text))
 
 
 @check("signature.alg-none", "must", "An unsigned token must not open the store to everybody.", "A02, RFC 8725 3.1")
 def alg_none(trial: Trial) -> None:
     kid = trial.keys.platform.kid
-    refused(
-        trial,
-        {
-            alg: lambda path, alg=alg: forging.jws({"alg": alg, "kid": kid}, trial.claims(path))
-            for alg in ("none", "None", "NONE")
-        },
-    )
+    headers = {alg: {"alg": alg, "kid": kid} for alg in ("none", "None", "NONE")}
+    refused(trial, makers(headers, lambda header, path: forging.jws(header, trial.claims(path))))
 
 
 @check(
@@ -51,17 +48,14 @@ def hmac_public_key(trial: Trial) -> None:
     public = platform.public()
     pem = platform.jwk.get_op_key("verify").public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     secrets = {"JWK": json.dumps(public).encode(), "PEM": pem, "x": forging.unb64(public["x"])}
-    refused(
-        trial,
-        {
-            f"{alg} with the {name}": lambda path, alg=alg, secret=secret: forging.jws(
-                {"alg": alg, "kid": platform.kid}, trial.claims(path), JWK(kty="oct", k=forging.b64(secret)), alg
-            )
-            for alg in ("HS256", "HS384")
-            for name, secret in secrets.items()
-        },
-        methods=("GET", "DELETE"),
-    )
+    pairs = {f"{alg} with the {name}": (alg, secrets[name]) for alg in ("HS256", "HS384") for name in secrets}
+
+    def make(pair: tuple[str, bytes], path: str) -> str:
+        alg, secret = pair
+        key = JWK(kty="oct", k=forging.b64(secret))
+        return forging.jws({"alg": alg, "kid": platform.kid}, trial.claims(path), key, alg)
+
+    refused(trial, makers(pairs, make), methods=("GET", "DELETE"))
 
 
 @check("signature.other-algorithm", "must", "ES384 is the only algorithm, whatever else is truly signed.", "A02")
@@ -71,29 +65,27 @@ def other_algorithm(trial: Trial) -> None:
         "ES512": JWK.generate(kty="EC", crv="P-521"),
         "RS256": JWK.generate(kty="RSA", size=2048),
     }
-    header = {"kid": trial.keys.platform.kid}
-    refused(
-        trial,
-        {
-            alg: lambda path, alg=alg, key=key: forging.jws(header | {"alg": alg}, trial.claims(path), key, alg)
-            for alg, key in made.items()
-        },
-    )
+    kid = trial.keys.platform.kid
+
+    def make(made: tuple[str, JWK], path: str) -> str:
+        alg, key = made
+        return forging.jws({"alg": alg, "kid": kid}, trial.claims(path), key, alg)
+
+    refused(trial, makers({alg: (alg, key) for alg, key in made.items()}, make))
 
 
 @check("signature.algorithm-label", "should", "A label other than ES384 is refused though the signature holds.", "A02")
 def algorithm_label(trial: Trial) -> None:
     kid = trial.keys.platform.kid
-    headers = [{"alg": alg, "kid": kid} for alg in ("es384", "ES256", "HS384", "", None, [], ["ES384"], 1)]
+    algs: tuple[JSON, ...] = ("es384", "ES256", "HS384", "", None, [], ["ES384"], 1)
+    headers = [{"alg": alg, "kid": kid} for alg in algs]
     _refused_headers(trial, *headers, {"kid": kid})
 
 
-def _refused_headers(trial: Trial, *headers: dict) -> None:
-    refused(
-        trial,
-        {json.dumps(header): lambda path, header=header: trial.signature(path, header=header) for header in headers},
-        methods=("GET", "DELETE"),
-    )
+def _refused_headers(trial: Trial, *headers: JSONObject) -> None:
+    named = {json.dumps(header): header for header in headers}
+    make = makers(named, lambda header, path: trial.signature(path, header=header))
+    refused(trial, make, methods=("GET", "DELETE"))
 
 
 @check("signature.unknown-key", "must", "A P-384 key that the receiver was not given signs nothing.", "A04, A11")
@@ -125,17 +117,13 @@ def embedded_key(trial: Trial) -> None:
     stranger = KeyPair.generate()
     url = "http://127.0.0.1:9/key"
     members = {"jwk": stranger.public(), "jku": url, "x5u": url, "x5c": ["MIIB"]}
-    refused(
-        trial,
-        {
-            f"{name} with kid {kid}": lambda path, kid=kid, extra={name: value}: trial.signature(
-                path, key=stranger, header={"alg": "ES384", "kid": kid} | extra
-            )
-            for name, value in members.items()
-            for kid in (trial.keys.platform.kid, stranger.kid)
-        },
-        methods=("GET", "DELETE"),
-    )
+    headers = {
+        f"{name} with kid {kid}": {"alg": "ES384", "kid": kid, name: value}
+        for name, value in members.items()
+        for kid in (trial.keys.platform.kid, stranger.kid)
+    }
+    make = makers(headers, lambda header, path: trial.signature(path, key=stranger, header=header))
+    refused(trial, make, methods=("GET", "DELETE"))
 
 
 @check("signature.kid-missing", "must", "A signature that names no key is refused.", "protocol, section 3.2")
@@ -145,17 +133,15 @@ def kid_missing(trial: Trial) -> None:
 
 @check("signature.kid-odd", "should", "A kid that is no text, or unknown, is answered 401, never 500.", "A04")
 def kid_odd(trial: Trial) -> None:
-    _refused_headers(trial, *({"alg": "ES384", "kid": kid} for kid in (None, 0, {}, [], "", "x" * 36, True)))
+    kids: tuple[JSON, ...] = (None, 0, {}, [], "", "x" * 36, True)
+    _refused_headers(trial, *({"alg": "ES384", "kid": kid} for kid in kids))
 
 
 @check("signature.flipped", "must", "No damaged character of a signature header goes unnoticed, or makes a 500.", "A06")
 def flipped(trial: Trial) -> None:
     chance = random.Random(6)  # noqa: S311 - places to damage
-    variants = {}
-    for _ in range(40):
-        place = chance.random()
-        variants[f"at {place:.3f}"] = lambda path, place=place: _flip(trial.signature(path), place)
-    refused(trial, variants, methods=("DELETE",))
+    places = {f"at {place:.3f}": place for place in (chance.random() for _ in range(40))}
+    refused(trial, makers(places, lambda place, path: _flip(trial.signature(path), place)), methods=("DELETE",))
 
 
 def _flip(text: str, place: float) -> str:
@@ -214,7 +200,12 @@ def tampered(trial: Trial) -> None:
 @check("signature.critical", "should", "An extension that the receiver must understand, and cannot, is refused.", "A09")
 def critical(trial: Trial) -> None:
     base = {"alg": "ES384", "kid": trial.keys.platform.kid}
-    extensions = ({"crit": ["x"], "x": 1}, {"crit": []}, {"crit": 1}, {"b64": False, "crit": ["b64"]})
+    extensions: tuple[JSONObject, ...] = (
+        {"crit": ["x"], "x": 1},
+        {"crit": []},
+        {"crit": 1},
+        {"b64": False, "crit": ["b64"]},
+    )
     _refused_headers(trial, *(base | extension for extension in extensions))
 
 
@@ -287,9 +278,9 @@ def base64_spelling(trial: Trial) -> None:
 
 @check("signature.length", "should", "Numbers padded to another length are no ES384 signature.", "A06, RFC 7518 3.4")
 def length(trial: Trial) -> None:
-    def padded(path: str, pad: int) -> str:
+    def padded(pad: int, path: str) -> str:
         head, payload, signature = trial.signature(path).split(".")
         raw = forging.unb64(signature)
         return f"{head}.{payload}.{forging.b64(bytes(pad) + raw[:48] + bytes(pad) + raw[48:])}"
 
-    refused(trial, {f"{pad} zeros": lambda path, pad=pad: padded(path, pad) for pad in (1, 2, 16)}, methods=("DELETE",))
+    refused(trial, makers({f"{pad} zeros": pad for pad in (1, 2, 16)}, padded), methods=("DELETE",))

@@ -4,11 +4,12 @@ import json
 
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial, worded
+from receiver.mock_platform.json_values import JSONObject
 
 _REFUSED = (400, 401, 403, 404)
 
 
-def _still_there(trial: Trial, state: dict) -> None:
+def _still_there(trial: Trial, state: JSONObject) -> None:
     trial.expect_content(state["id"], state["content"], "the tenant's own state as it was")
 
 

@@ -4,6 +4,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Mapping
 
 from jwcrypto import jwe as jose_jwe
 from jwcrypto.jwk import JWK
@@ -12,12 +13,13 @@ from receiver.conformance.checks.tokens import inner_of, refused
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform import forging, tokens
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import KeyPair
 
 _PRIME = 2**384 - 2**128 - 2**96 + 2**32 - 1
 
 
-def _sealed(trial: Trial, state: dict, header: dict, jwk: JWK | None, alg: str = "ES384") -> str:
+def _sealed(trial: Trial, state: JSONObject, header: JSONObject, jwk: JWK | None, alg: str = "ES384") -> str:
     inner = forging.jws(header, tokens.state_claims(state), jwk, alg)
     return tokens.seal(inner, trial.keys.receiver)
 
@@ -88,7 +90,7 @@ def inner_kid(trial: Trial) -> None:
 )
 def header_unknown(trial: Trial) -> None:
     state, keys = trial.state(), trial.keys
-    extra = {"x5t": "dGhlIFNIQS0x", "ver": "2", "iat": 1, "x": {"a": [1]}}
+    extra: JSONObject = {"x5t": "dGhlIFNIQS0x", "ver": "2", "iat": 1, "x": {"a": [1]}}
     header = {"alg": "ES384", "kid": keys.platform.kid} | extra
     inner = forging.jws(header, tokens.state_claims(state), keys.platform.jwk)
     trial.expect(trial.post(tokens.seal(inner, keys.receiver)), 204, what="unknown members in the signature's header")
@@ -106,12 +108,17 @@ def header_refused(trial: Trial) -> None:
     state, receiver = trial.state(), trial.keys.receiver
     inner = inner_of(trial, state).encode()
     url = "http://127.0.0.1:9/"
-    members = ({"crit": ["exp"]}, {"crit": []}, {"b64": False}, {"jku": url}, {"x5u": url}, {"x5c": []}, {"zip": "GZ"})
-    refused(
-        trial,
-        {json.dumps(extra): forging.jwe(inner, receiver.jwk, **({"kid": receiver.kid} | extra)) for extra in members},
-        state=state,
+    members: tuple[JSONObject, ...] = (
+        {"crit": ["exp"]},
+        {"crit": []},
+        {"b64": False},
+        {"jku": url},
+        {"x5u": url},
+        {"x5c": []},
+        {"zip": "GZ"},
     )
+    made = {json.dumps(extra): forging.jwe(inner, receiver.jwk, kid=receiver.kid, **extra) for extra in members}
+    refused(trial, made, state=state)
 
 
 @check("tokens.foreign-recipient", "must", "A state encrypted to another key cannot be read, and is refused.", "B15")
@@ -135,10 +142,11 @@ def kid_missing(trial: Trial) -> None:
     refused(trial, made, state=state)
 
 
-def _encrypted(plain: bytes, key: JWK, **header: object) -> str:
+def _encrypted(plain: bytes, key: JWK, **header: JSON) -> str:
     token = jose_jwe.JWE(plain, protected=json.dumps(header), algs=[header["alg"], header["enc"]])
     token.add_recipient(key)
-    return token.serialize(compact=True)
+    text: str = token.serialize(compact=True)
+    return text
 
 
 @check("tokens.other-key-management", "should", "Only ECDH-ES with A192KW or A256KW agrees on a key.", "B05")
@@ -165,7 +173,7 @@ def other_encryption(trial: Trial) -> None:
     refused(trial, {enc: _encrypted(inner, receiver.jwk, enc=enc, **common) for enc in names}, state=state)
 
 
-def _with_epk(trial: Trial, points: dict[str, object]) -> None:
+def _with_epk(trial: Trial, points: Mapping[str, JSON]) -> None:
     sealed = trial.token(trial.state())
     refused(trial, {name: forging.with_header(sealed, epk=epk) for name, epk in points.items()})
 
@@ -192,10 +200,11 @@ def epk_off_curve(trial: Trial) -> None:
 @check("tokens.epk-other", "should", "An ephemeral key of another curve or type is refused, never a 500.", "B08")
 def epk_other(trial: Trial) -> None:
     kinds = (("EC", "P-256"), ("EC", "P-521"), ("EC", "secp256k1"), ("OKP", "X448"))
-    points: dict[str, object] = {
+    points: dict[str, JSON] = {
         curve: json.loads(JWK.generate(kty=kind, crv=curve).export_public()) for kind, curve in kinds
     }
-    _with_epk(trial, points | {repr(value): value for value in ("x", [], 1, True, {})})
+    no_keys: tuple[JSON, ...] = ("x", [], 1, True, {})
+    _with_epk(trial, points | {repr(value): value for value in no_keys})
 
 
 @check(
@@ -249,7 +258,7 @@ def nbf(trial: Trial) -> None:
 
 @check("tokens.claims-odd", "should", "Token claims of another type are answered 400, never 500.", "B17")
 def claims_odd(trial: Trial) -> None:
-    changes = [
+    changes: list[JSONObject] = [
         {"exp": "1"},
         {"exp": True},
         {"exp": None},
@@ -261,7 +270,7 @@ def claims_odd(trial: Trial) -> None:
     _refused_claims(trial, {repr(change): change for change in changes}, 400)
 
 
-def _refused_claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
+def _refused_claims(trial: Trial, variants: dict[str, JSONObject], *allowed: int) -> None:
     state = trial.state()
     made = {name: trial.token(state, **changes) for name, changes in variants.items()}
     refused(trial, made, *allowed, state=state)

@@ -6,6 +6,7 @@ At level must any refusal will do, as the Java receiver answers 500; that 400 na
 import json
 import random
 import zlib
+from collections.abc import Callable, Mapping
 
 from jwcrypto import jwe as jose_jwe
 
@@ -13,16 +14,17 @@ from receiver.conformance.answers import told
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
 from receiver.mock_platform import forging, tokens
+from receiver.mock_platform.json_values import JSON, JSONObject
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
-def inner_of(trial: Trial, state: dict) -> str:
+def inner_of(trial: Trial, state: JSONObject) -> str:
     """Return the signed state, not yet encrypted."""
     return tokens.sign(tokens.state_claims(state), trial.keys.platform)
 
 
-def refused(trial: Trial, variants: dict[str, object], *allowed: int, state: dict | None = None) -> None:
+def refused(trial: Trial, variants: Mapping[str, JSON], *allowed: int, state: JSONObject | None = None) -> None:
     """Fail unless a POST of each token of ``variants`` is refused and nothing is stored of it.
 
     With ``allowed``, by one of these statuses. The tokens are of ``state``, or of any that is stored already.
@@ -38,7 +40,7 @@ def refused(trial: Trial, variants: dict[str, object], *allowed: int, state: dic
     trial.expect_content(kept["id"], kept["content"], "another state as it was")
 
 
-def _refused_inner(trial: Trial, make, *allowed: int) -> None:
+def _refused_inner(trial: Trial, make: Callable[[JSONObject], dict[str, str]], *allowed: int) -> None:
     state = trial.state()
     refused(
         trial,
@@ -63,7 +65,7 @@ def not_signed(trial: Trial) -> None:
 
 @check("tokens.nested", "should", "Tokens nested in another order are refused.", "B03")
 def nested(trial: Trial) -> None:
-    def make(state: dict) -> dict:
+    def make(state: JSONObject) -> dict[str, str]:
         inner = inner_of(trial, state)
         header = {"alg": "ES384", "kid": trial.keys.platform.kid, "cty": "JWT"}
         return {
@@ -136,7 +138,7 @@ def json_form(trial: Trial) -> None:
     refused(trial, variants, state=state)
 
 
-def _damaged(trial: Trial, state: dict, each: int = 2) -> dict[str, str]:
+def _damaged(trial: Trial, state: JSONObject, each: int = 2) -> dict[str, str]:
     chance = random.Random(15)  # noqa: S311 - places to damage
     parts = trial.token(state).split(".")
     made = {}
@@ -171,7 +173,7 @@ def damaged(trial: Trial) -> None:
     "B15; protocol, section 8.3",
 )
 def uniform(trial: Trial) -> None:
-    bodies = {}
+    bodies: dict[bytes, str] = {}
     for name, token in _damaged(trial, trial.state(), each=1).items():
         answer = trial.expect(trial.post(token), 400, what=name)
         bodies.setdefault(answer.body, name)
@@ -246,7 +248,9 @@ def unknown_members(trial: Trial) -> None:
 def item_shape(trial: Trial) -> None:
     state = trial.state()
     good = {"token": trial.token(state)}
-    for item in ({"token": None}, {"token": 1}, {"token": []}, {"token": ""}, {"token": {}}, {}, None, ["x"], 1):
+    no_tokens: tuple[JSON, ...] = (None, 1, [], "", {})
+    items: tuple[JSON, ...] = (*({"token": value} for value in no_tokens), {}, None, ["x"], 1)
+    for item in items:
         trial.expect(trial.client.post([good, item]), 400, what=json.dumps(item))
     trial.expect_absent(state["id"], "each of its requests was refused")
 
