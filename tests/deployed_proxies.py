@@ -1,4 +1,4 @@
-"""nginx and HAProxy with the samples of deploy/proxy, as processes on loopback: changed only where an operator would."""
+"""nginx, HAProxy and Caddy with the samples of deploy/proxy, as processes on loopback: changed only where an operator would."""
 
 import contextlib
 import csv
@@ -23,6 +23,7 @@ from tests.test_serving import serving
 SAMPLES = Path(__file__).parents[1] / "deploy" / "proxy"
 PREFIX = "/flow"
 # The lines that take the prefix off, as the samples show them behind "# ", and the line that each one stands for.
+# Caddy has none: its `uri strip_prefix` merges slashes as well.
 _TAKES_PREFIX_OFF = {
     "nginx": ("        proxy_pass http://receiver;  ", "        # proxy_pass http://receiver$receiver_path;"),
     "haproxy": ("", r"    # http-request replace-path ^/flow(/.*)$ \1"),
@@ -190,6 +191,23 @@ def haproxy_sample(folder: Path, port: int, behind: Sequence[Receiver | Behind],
     return replaced((SAMPLES / "haproxy" / "haproxy.cfg").read_text(), changes)
 
 
+def caddy_sample(folder: Path, port: int, behind: Sequence[Receiver | Behind], takes_prefix_off: bool = False) -> str:
+    """Return the sample for Caddy with this machine's addresses and files: at most two receivers ``behind`` it.
+
+    The sample asks every receiver at the same port whether it is ready; here that is the port of the first one.
+    """
+    assert not takes_prefix_off, "the sample for Caddy leaves the prefix on"
+    changes = {
+        "\tadmin localhost:2019\n": f"\tadmin off\n\thttp_port {port_that_stays()}\n",
+        "flow.example.com {\n": f"https://:{port} {{\n\tbind 127.0.0.1\n",
+        "\t# tls /etc/caddy/flow.pem /etc/caddy/flow.key\n": f"\ttls {folder}/server.pem {folder}/server.key\n",
+        "\thealth_port 8081\n": f"\thealth_port {behind[0].admin}\n",
+    }
+    for number, one in enumerate([*behind, None][:2], 11):
+        changes[f"\tto 10.0.0.{number}:8080\n"] = f"\tto 127.0.0.1:{one.port}\n" if one else ""
+    return replaced((SAMPLES / "caddy" / "Caddyfile").read_text(), changes)
+
+
 def write_nginx(folder: Path, sample: str) -> list[str]:
     """Write what nginx needs around the ``sample`` into ``folder``; returns the command that runs it."""
     user = "user root;\n" if os.getuid() == 0 else ""
@@ -210,12 +228,23 @@ def write_haproxy(folder: Path, sample: str) -> list[str]:
     return [servers.program("haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
 
 
-KINDS = {"nginx": (nginx_sample, write_nginx), "haproxy": (haproxy_sample, write_haproxy)}
+def write_caddy(folder: Path, sample: str) -> list[str]:
+    """Write the ``sample`` into ``folder``; returns the command that runs Caddy with it, and keeps its files there."""
+    (folder / "Caddyfile").write_text(sample)
+    home = [f"HOME={folder}", f"XDG_DATA_HOME={folder}", f"XDG_CONFIG_HOME={folder}"]
+    return ["env", *home, servers.program("caddy"), "run", "--config", str(folder / "Caddyfile")]
+
+
+KINDS = {
+    "nginx": (nginx_sample, write_nginx),
+    "haproxy": (haproxy_sample, write_haproxy),
+    "caddy": (caddy_sample, write_caddy),
+}
 
 
 @contextlib.contextmanager
 def a_proxy(kind: str, behind: Sequence[Receiver | Behind], takes_prefix_off: bool = False) -> Iterator[Proxy]:
-    """Run nginx or HAProxy, the ``kind``, with its sample before the receivers ``behind`` it."""
+    """Run nginx, HAProxy or Caddy, the ``kind``, with its sample before the receivers ``behind`` it."""
     sample, write = KINDS[kind]
     with servers.folder_for(None) as folder:
         certificates.write(folder)

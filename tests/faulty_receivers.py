@@ -21,9 +21,9 @@ from types import SimpleNamespace
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwcrypto.jwa import JWA
 from jwcrypto.jwk import JWK
-from receiver.idempotency import Effect, Receipt
 
 from receiver import body, commands, envelope, problems, routes, schemas, signature, states, strictjson
+from receiver.idempotency import Effect, Receipt
 from receiver.jose import compact, jwe, jws, p384
 from receiver.keys.keyring import Keyring
 from receiver.problems import BadRequest, NotFound, SignatureRefused

@@ -10,9 +10,8 @@ import os
 import sys
 from decimal import Decimal
 
-from receiver.idempotency import Effect
-
 from receiver import commands, envelope, problems, signature
+from receiver.idempotency import Effect
 from receiver.jose import compact
 from receiver.stores.sqlite import SqliteStore
 from tests import faulty_receivers as faults

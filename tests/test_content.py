@@ -5,9 +5,9 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from receiver.idempotency import Effect
 
 from receiver import envelope, strictjson
+from receiver.idempotency import Effect
 from receiver.jose.compact import TokenFault, as_ascii
 from receiver.jose.jws import verify_jws
 from receiver.mock_platform import tokens

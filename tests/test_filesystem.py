@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import Problem, ReplayRefused, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import NANOSECONDS, Instant
 from receiver.stores import open_store

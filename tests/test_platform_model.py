@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from importlib import resources
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from receiver.mock_platform.model import Mode, Refusal, StorageSettings, Tenant
 from receiver.mock_platform.platform import Holdings, Platform, checked_endpoint
 from receiver.mock_platform.regions import COUNTRIES, REGIONS, Restriction, nearest
 from receiver.states import Instant
+from tests import documents
 
 TENANT = "11111111-2222-4333-8444-555555555555"
 FLOW = Flow.named(TENANT, "Claim")
@@ -241,5 +241,5 @@ def test_sizes_follow_the_seed_and_reach_from_a_few_kilobytes_to_several_megabyt
     assert 0.005 < shares["large"] / len(drawn) < 0.015
 
 
-def test_the_readme_shows_the_sizes_as_they_are():
-    assert sizes.chart() in (Path(__file__).parents[1] / "README.md").read_text()
+def test_the_walk_through_shows_the_sizes_as_they_are():
+    assert sizes.chart() in documents.WALK_THROUGH.read_text()

@@ -1,4 +1,4 @@
-"""The samples for nginx and HAProxy: accepted as they are, and signed traffic through both, with TLS and a path prefix."""
+"""The samples for nginx, HAProxy and Caddy: accepted as they are, and signed traffic through both, with TLS and a path prefix."""
 
 import contextlib
 import json
@@ -60,6 +60,12 @@ def kind(request):
     return request.param
 
 
+def leaves_prefix_on(kind):
+    """Skip what takes the prefix off where the sample does not: a receiver needs it nowhere."""
+    if kind == "caddy":
+        pytest.skip("Caddy's `uri strip_prefix` would tidy up the path, so its sample leaves the prefix on")
+
+
 # The sample itself
 
 
@@ -70,6 +76,8 @@ def switched_on(kind, sample, folder):
         for line in sample.splitlines()
     ]
     text = "\n".join(on).replace("/etc/nginx/tls", str(folder)).replace("/etc/haproxy/tls", str(folder))
+    if kind == "caddy":
+        text = re.sub(r"\ttls /.*", "\ttls internal", text)
     if kind == "haproxy":
         bind = re.search(r"^    bind .*$", text, re.M)[0]
         shown = re.search(r"# bind :443 ssl crt \S+ (ca-file .*)$", text, re.M)[1]
@@ -81,17 +89,25 @@ def switched_on(kind, sample, folder):
 @pytest.mark.parametrize("form", ["as it is", "prefix taken off", "all switched on"])
 def test_the_sample_is_accepted_without_a_warning(kind, form, tmp_path):
     sample, write = KINDS[kind]
+    if form == "prefix taken off":
+        leaves_prefix_on(kind)
     certificates.write(tmp_path)
     pem = (tmp_path / "server.pem").read_bytes()
     for name in ("both.pem", "platform-ca.pem", "receiver-ca.pem"):
         (tmp_path / name).write_bytes(pem + (tmp_path / "server.key").read_bytes() * (name == "both.pem"))
-    text = sample(tmp_path, port_that_stays(), [Behind(1, 2), Behind(3, 4), Behind(5, 6)], form != "as it is")
+    text = sample(
+        tmp_path, port_that_stays(), [Behind(1, 2), Behind(3, 4), Behind(5, 6)], form != "as it is" and kind != "caddy"
+    )
     if form == "all switched on":
         text = switched_on(kind, text, tmp_path)
-    check = {"nginx": ["-t"], "haproxy": ["-c"]}[kind]
-    done = subprocess.run([*write(tmp_path, text), *check], capture_output=True, text=True, check=False)
+    command = write(tmp_path, text)
+    if kind == "caddy":
+        command[command.index("run")] = "validate"
+    command += {"nginx": ["-t"], "haproxy": ["-c"], "caddy": []}[kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert not re.search("warn", done.stdout + done.stderr, re.I), done.stderr
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "no OCSP stapling for" not in line]
+    assert not re.search("warn", "\n".join(said), re.I), said
 
 
 # What has to get through
@@ -108,6 +124,8 @@ def test_states_make_the_round_trip(platform, state):
 
 @pytest.mark.parametrize("takes_prefix_off", [False, True], ids=["with its prefix", "prefix taken off"])
 def test_the_contract_holds_through_the_proxy(kind, takes_prefix_off, behind, keys):
+    if takes_prefix_off:
+        leaves_prefix_on(kind)
     with a_proxy(kind, [behind], takes_prefix_off) as proxy:
         target = Target(proxy.url, keys, str(uuid.uuid4()), tls=certificates.trusting())
         checks = registry.chosen("all", () if CHAOS else SAMPLE)
@@ -192,8 +210,39 @@ def test_a_client_that_asks_before_it_sends_a_body_is_told_to_go_on(platform, st
         secured.sendall("\r\n".join([*lines, "", ""]).encode())
         assert secured.recv(4096).startswith(b"HTTP/1.1 100 ")
         secured.sendall(body)
-        assert secured.recv(4096).startswith(b"HTTP/1.1 204 ")
+        while (came := secured.recv(4096)).startswith(b"HTTP/1.1 100 "):
+            pass  # Caddy passes on the receiver's, too
+        assert came.startswith(b"HTTP/1.1 204 ")
     assert platform.load(state["id"]).status == 404
+
+
+def test_the_certificate_of_caddys_own_authority_is_enough_to_try_it(behind, keys, tenant, state, monkeypatch):
+    """`tls internal` in the place of a public certificate: the same traffic, trusted by Caddy's root certificate."""
+    needed("caddy")
+    sample, write = KINDS["caddy"]
+
+    def internal(*given):
+        text = re.sub(r"\ttls /.*", "\ttls internal", sample(*given))
+        return text.replace("https://:", "https://127.0.0.1:")
+
+    monkeypatch.setitem(KINDS, "caddy", (internal, write))
+    with a_proxy("caddy", [behind]) as proxy, contextlib.closing(Platform(proxy.url, tenant, keys)) as client:
+        root = proxy.folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
+        until(root.exists)
+        client.connection._context = ssl.create_default_context(cafile=str(root))
+        until(lambda: not isinstance(answered(client.health), ssl.SSLError))  # it makes its certificates first
+        assert client.save(state).status == 204
+        assert loaded(client, state["id"]) == state["content"]
+    with pytest.raises(ssl.SSLError), a_proxy("caddy", [behind]) as proxy:
+        Platform(proxy.url, tenant, keys).health()
+
+
+def answered(call):
+    """Return what ``call`` returns, or raises because of TLS."""
+    try:
+        return call()
+    except ssl.SSLError as failure:
+        return failure
 
 
 # What must not
@@ -305,7 +354,7 @@ def test_the_proxy_names_the_request_in_its_log_and_in_that_of_the_receiver(plat
     assert len(named) == 2
     for logger in (proxy, behind):
         until = time.monotonic() + 20  # a line is written when the reply is on its way
-        while not all(f"request={one}" in logger.log for one in named):
+        while not all(one in logger.log for one in named):
             assert time.monotonic() < until, logger.log
             time.sleep(0.05)
         assert "forged-by-the-client" not in logger.log
@@ -364,13 +413,15 @@ def failing(reply: bytes):
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-@pytest.mark.parametrize("reply", [b"", BUSY], ids=["says nothing", "says 503"])
+@pytest.mark.parametrize("reply", [b"", BUSY, None], ids=["says nothing", "says 503", "takes no connection"])
 def test_what_one_receiver_cannot_answer_is_sent_to_another(kind, reply, behind, keys, tenant, state):
     """Saves and deletes too. nginx has them whole, of any size; HAProxy as long as they fit into its buffer."""
+    if kind == "caddy":
+        pytest.skip("Caddy 2.6 cannot send a body twice; the platform sends the request again")
     size = {"nginx": 400_000, "haproxy": 8_000}[kind]
     with (
-        failing(reply) as (port, counts),
-        a_proxy(kind, [Behind(port, behind.admin), behind]) as proxy,
+        failing(reply or b"") as (port, counts),
+        a_proxy(kind, [Behind(port_that_stays() if reply is None else port, behind.admin), behind]) as proxy,
         contextlib.closing(Platform(proxy.url, tenant, keys)) as client,
     ):
         for number in range(6):
@@ -378,8 +429,30 @@ def test_what_one_receiver_cannot_answer_is_sent_to_another(kind, reply, behind,
             assert client.save(state).status == 204
             assert loaded(client, state["id"]) == state["content"]
             assert client.delete([state["id"]]).status == 204
-    assert counts["requests"] > 0
+    assert (counts["requests"] > 0) == (reply is not None)
     print(f"{counts['requests']} requests were sent again by {kind}")
+
+
+def test_caddy_leaves_a_receiver_alone_that_takes_no_connection(behind, keys, tenant, state):
+    """Loads go to another one at once; of what has a body the first fails, and the platform may send it again."""
+    needed("caddy")
+    dead = Behind(port_that_stays(), behind.admin)
+    with (
+        a_proxy("caddy", [dead, behind]) as proxy,
+        contextlib.closing(Platform(proxy.url, tenant, keys)) as client,
+    ):
+        assert [client.load(str(uuid.uuid4())).status for _ in range(8)] == [404] * 8
+    with (
+        a_proxy("caddy", [dead, behind]) as proxy,
+        contextlib.closing(Platform(proxy.url, tenant, keys)) as client,
+    ):
+        answers = [client.save(state) for _ in range(12)]
+    statuses = [answer.status for answer in answers]
+    assert statuses.count(204) >= 11
+    for answer in answers:
+        if answer.status != 204:
+            assert_problem(answer, 502, "send the same request again")
+            assert answer.headers["retry-after"] == "2"
 
 
 def test_old_tls_and_weak_ciphers_are_refused(proxy):

@@ -14,8 +14,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from receiver.idempotency import Effect
 
+from receiver.idempotency import Effect
 from receiver.problems import StoreFull, StoreMisplaced, StoreUnavailable, TooLarge
 from receiver.stores import open_store
 from receiver.stores.sql import _RECEIPTS_KEPT, upgrade

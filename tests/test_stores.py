@@ -10,8 +10,8 @@ import threading
 import uuid
 
 import pytest
-from receiver.idempotency import Effect, Receipt
 
+from receiver.idempotency import Effect, Receipt
 from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS, Content, Instant, State
 from receiver.stores import open_store
