@@ -41,6 +41,10 @@ class Stub(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self._answer(200 if self.path.rpartition("/")[2] in self.server.ids | {"health"} else 404)
 
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.server.saved)
+
     def do_DELETE(self):
         ids = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.deletes.append(ids)
@@ -69,6 +73,7 @@ def stub():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub) as server:
         server.daemon_threads = True
         server.ids, server.kept, server.deletes, server.refuse, server.ahead = set(), set(), [], lambda _: 204, 0
+        server.saved = 204
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -163,6 +168,14 @@ def test_a_second_tenant_that_is_not_served_has_left_nothing(stub, target, tenan
     assert cleaning.clean(target, made + theirs).states == []
     stub.refuse = lambda _ids: 401  # with keys that nobody knows, it says nothing of the second tenant
     assert sorted(cleaning.clean(target, made + theirs).states) == sorted(made + theirs)
+
+
+@pytest.mark.parametrize(("saved", "left"), [(401, 0), (403, 0), (503, 1), (204, 1)])
+def test_a_receiver_that_refused_every_save_has_nothing_left(stub, target, saved, left):
+    stub.saved, stub.refuse = saved, lambda _ids: 401
+    report = run(target, [check_of(lambda trial: trial.stored())], "should", quiet)
+    assert len(report.left.states) == left
+    assert stub.deletes  # they were deleted all the same: a receiver may refuse a save that it stored
 
 
 @pytest.fixture

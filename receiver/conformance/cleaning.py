@@ -46,10 +46,13 @@ class Left:
             self.why.append(why)
 
 
-def clean(target: Target, made: Iterable[tuple[JSON, JSON]], seconds: float = _SECONDS) -> Left:
-    """Delete the states ``made``, (tenant, id), that may be there; return those that may be left.
+def clean(
+    target: Target, made: Iterable[tuple[JSON, JSON]], seconds: float = _SECONDS, all_refused: bool = False
+) -> Left:
+    """Delete the states ``made``, (tenant, id), and return those that may still be in the store.
 
-    Takes ``seconds`` at most, and one request more. A second interrupt ends it, and what was to come is left.
+    ``all_refused`` means that the receiver refused every save: if it refuses the DELETE too, nothing is left.
+    Takes at most ``seconds`` and one more request. After a second interrupt the remaining states count as left.
     """
     left, deadline = Left(), time.monotonic() + seconds
     own = target.tenant.lower()
@@ -58,8 +61,8 @@ def clean(target: Target, made: Iterable[tuple[JSON, JSON]], seconds: float = _S
     try:
         for tenant in sorted(waiting, key=lambda tenant: tenant != own):  # its own first: the other may not be served
             with contextlib.closing(_Cleaner(target, tenant, deadline, left, waiting[tenant])) as cleaner:
-                # Where its own tenant was served and the other one is refused, nothing was stored for that one.
-                serves = cleaner.remove(may_refuse=tenant != own and serves)
+                # A receiver that serves its own tenant and refuses the other one stored nothing for the other.
+                serves = cleaner.remove(may_refuse=all_refused or (tenant != own and serves))
     except KeyboardInterrupt:
         for tenant, ids in waiting.items():
             left.add(tenant, ids, "the run was interrupted again")

@@ -15,8 +15,7 @@ from receiver.conformance.exchanges import Record, masked
 from receiver.conformance.printable import visible
 from receiver.conformance.registry import Check
 from receiver.conformance.target import Target
-from receiver.conformance.trial import Failed, Trial, Undecided
-from receiver.mock_platform.json_values import JSON
+from receiver.conformance.trial import Failed, Traces, Trial, Undecided
 
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
 
@@ -103,19 +102,19 @@ def run(
     if report.clock.is_off:
         warn(report.clock.warning(fails=False))
     began, other = time.perf_counter(), str(uuid.uuid4())
-    made: set[tuple[JSON, JSON]] = set()
+    traces = Traces()
     waiting = list(checks)
     try:
         while waiting:
             tell(waiting[0], None)
-            result = _run_one(waiting[0], Trial(target, other, made))
+            result = _run_one(waiting[0], Trial(target, other, traces))
             waiting.pop(0)
             report.results.append(result)
             tell(result.check, result)
     except KeyboardInterrupt:
         report.results += [Result(check, UNDECIDED, came="the run was interrupted") for check in waiting]
     finally:
-        report.left = clean(target, made)
+        report.left = clean(target, traces.made, all_refused=traces.all_refused)
     report.seconds = time.perf_counter() - began
     return report
 

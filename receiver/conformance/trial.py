@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import NoReturn, TypeVar
 
@@ -46,11 +47,27 @@ def tomorrow() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.0000000Z", time.gmtime(time.time() + 24 * 3600))
 
 
-class Trial:
-    """One run of one check against ``target``; ``made`` collects the (tenant, id) that it may leave behind."""
+@dataclass
+class Traces:
+    """What a run may leave behind: the states ``made``, (tenant, id); ``all_refused`` until a save may have succeeded.
 
-    def __init__(self, target: Target, other: str, made: set[tuple[JSON, JSON]]) -> None:
-        self.target, self.other, self.made = target, other, made
+    A save may have succeeded unless the receiver answered it with a 4xx status.
+    """
+
+    made: set[tuple[JSON, JSON]] = field(default_factory=set)
+    all_refused: bool = True
+
+    def note(self, method: str, status: int) -> None:
+        """Take in the ``status`` that a request was answered with, 0 if no answer came."""
+        if method == "POST" and not 400 <= status < 500:
+            self.all_refused = False
+
+
+class Trial:
+    """One run of one check against ``target``; ``traces`` collects what it may leave behind."""
+
+    def __init__(self, target: Target, other: str, traces: Traces) -> None:
+        self.target, self.other, self.traces, self.made = target, other, traces, traces.made
         self.tenant, self.keys = target.tenant, target.keys
         self.record = Record()
         self.clients: dict[str, RecordingClient] = {}
@@ -79,6 +96,7 @@ class Trial:
     def _note(self, method: str, exchange: Exchange) -> None:
         with self.lock:
             self.record.add(method, exchange)
+            self.traces.note(method, exchange.status)
 
     # What is sent
 
