@@ -15,7 +15,7 @@ import pytest
 import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver.commands.demo import running_receiver
 from receiver.conformance import cleaning, files, registry, screen
-from receiver.conformance.answers import told
+from receiver.conformance.answers import described
 from receiver.conformance.clock import Clock
 from receiver.conformance.registry import Check
 from receiver.conformance.run import FAIL, UNDECIDED, run
@@ -108,7 +108,9 @@ def test_one_state_that_cannot_be_deleted_does_not_keep_the_others(stub, target,
     left = cleaning.clean(target, made)
     assert left.states == [(tenant, bad)]
     assert stub.ids == {bad}
-    assert left.told() == (f"1 state may be left in the store (a DELETE was answered 500), tenant/id: {tenant}/{bad}")
+    assert left.message() == (
+        f"1 state may be left in the store (a DELETE was answered 500), tenant/id: {tenant}/{bad}"
+    )
 
 
 def test_a_state_that_stays_though_its_delete_was_answered_204_is_reported(stub, target, tenant):
@@ -116,7 +118,7 @@ def test_a_state_that_stays_though_its_delete_was_answered_204_is_reported(stub,
     stub.kept = {made[20][1]}
     left = cleaning.clean(target, made)
     assert left.states == [made[20]]
-    assert "the state is still there" in left.told()
+    assert "the state is still there" in left.message()
 
 
 def test_a_receiver_that_says_503_for_a_while_is_asked_again(stub, target, tenant):
@@ -132,8 +134,8 @@ def test_a_receiver_that_answers_no_more_costs_little_time_and_all_is_reported(s
     left = cleaning.clean(target, made)
     assert time.monotonic() - began < 15
     assert sorted(left.states) == sorted(made)
-    assert "500 states may be left in the store (no answer came to a DELETE)" in left.told()
-    assert left.told().endswith("and 480 more")
+    assert "500 states may be left in the store (no answer came to a DELETE)" in left.message()
+    assert left.message().endswith("and 480 more")
 
 
 def test_cleaning_ends_when_its_time_is_over(stub, target, tenant):
@@ -225,7 +227,7 @@ def test_an_interrupt_among_many_callers_ends_them_before_the_cleaning(limited, 
                 client.save(trial.state())
                 done.append(1)
 
-        trial.together(save, save, save)
+        trial.concurrently(save, save, save)
 
     monkeypatch.setattr(threading.Thread, "join", interrupted)
     report = run(limited, [check_of(work)], "all", quiet)
@@ -301,7 +303,7 @@ PROBLEM = {"action": None, "kind": "service", "message": "item 0: flow is missin
     ],
 )
 def test_a_refusal_is_told_by_status_and_message(status, kind, body, says):
-    line = told(Answer(status, {"content-type": kind} if kind else {}, body.encode(), 0.1))
+    line = described(Answer(status, {"content-type": kind} if kind else {}, body.encode(), 0.1))
     assert line.startswith(says)
     assert len(line) < 300 and "\n" not in line
 

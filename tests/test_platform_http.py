@@ -360,7 +360,7 @@ def test_the_page_shows_regions_stores_runs_and_the_traffic(busy, tmp_path):
     assert "regions EU, SG; countries all" in shown
     assert "external only" in shown
     assert re.search(rf'aria-label="step in run {run[:8]}"', shown)
-    assert "refused" not in re.search(r'id="said".*?</p>', shown).group()
+    assert "refused" not in re.search(r'id="message".*?</p>', shown).group()
 
 
 def shown_of(page, id):

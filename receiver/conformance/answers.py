@@ -12,7 +12,7 @@ _MOST_MESSAGE, _MOST_TEXT, _MOST_SHOWN = 200, 80, 40  # characters of a message,
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """What a check saw when it failed: ``status`` of the answer (0 for none) and its ``body``, ``what`` it probed with.
 
     Where contents were compared, ``wanted`` and ``found`` are the two (``found`` is None for 404).
@@ -25,12 +25,12 @@ class Seen:
     found: str | None = None
 
 
-def seen(answer: Answer, what: str = "") -> Seen:
-    """Return ``answer`` as a Seen."""
-    return Seen(answer.status, answer.body[:2000], what)
+def observed(answer: Answer, what: str = "") -> Observation:
+    """Return ``answer`` as a Observation."""
+    return Observation(answer.status, answer.body[:2000], what)
 
 
-def told(answer: Answer) -> str:
+def described(answer: Answer) -> str:
     """Return "<status> came" with the message of a problem body; any other body is described and not quoted."""
     came = f"{answer.status} came"
     if not answer.body:
@@ -42,7 +42,7 @@ def told(answer: Answer) -> str:
     message = value.get("message") if isinstance(value, dict) else None
     if isinstance(message, str):
         return f"{came}: {_one_line(message)[:_MOST_MESSAGE]}"
-    return f"{came} with {_described(value)}"
+    return f"{came} with {_json_kind(value)}"
 
 
 def _kind(answer: Answer) -> str:
@@ -57,7 +57,7 @@ def _one_line(text: str) -> str:
     return " ".join(masked(text).split())
 
 
-def _described(value: object) -> str:
+def _json_kind(value: object) -> str:
     if isinstance(value, dict):
         names = ", ".join(_one_line(name)[:_MOST_SHOWN] for name in list(value)[:8])
         return f"a JSON object of {names}" if names else "an empty JSON object"

@@ -23,9 +23,9 @@ def share(report: Report, group: str | None = None) -> Markup:
         width = 100 * count / total
         parts.append(f'<rect class="{_CLASSES[verdict]}" x="{at:.3f}" width="{width:.3f}" height="8"/>')
         at += width
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    label = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
     return Markup(  # noqa: S704 - numbers and fixed words
-        f'<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{told}">'
+        f'<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>"
     )
 

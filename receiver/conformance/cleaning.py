@@ -27,7 +27,7 @@ class Left:
     states: list[tuple[str, str]] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
 
-    def told(self, most: int = 20) -> str:
+    def message(self, most: int = 20) -> str:
         """Return a sentence about what is left, naming up to ``most`` of the states; "" when nothing is."""
         if not self.states:
             return ""
@@ -146,12 +146,12 @@ class _Cleaner:
 
     def _look_again(self, ids: list[str]) -> None:
         """Delete once more what a GET still answers: a save that was under way may have come after the first DELETE."""
-        told = {id for tenant, id in self.left.states if tenant == self.tenant}
+        reported = {id for tenant, id in self.left.states if tenant == self.tenant}
         until = min(self.deadline, time.monotonic() + _LOOKING)
         for id in ids:
             if time.monotonic() > until:
                 return
-            if id not in told and self._is_there(id):
+            if id not in reported and self._is_there(id):
                 self._delete([id])
                 if self._is_there(id):
                     self.left.add(self.tenant, [id], "a DELETE was answered as done, and the state is still there")

@@ -58,7 +58,7 @@ def as_junit(report: Report) -> str:
     suites.set("failures", str(report.count(FAIL)))
     suites.set("errors", str(report.count(UNDECIDED)))
     suites.set("time", f"{report.seconds:.3f}")
-    notes = [note for note in (report.warning, report.left.told()) if note]
+    notes = [note for note in (report.warning, report.left.message()) if note]
     for group, results in report.groups().items():
         suite = ElementTree.SubElement(suites, "testsuite", name=group, tests=str(len(results)))
         suite.set("failures", str(report.count(FAIL, group)))

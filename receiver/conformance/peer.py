@@ -7,9 +7,9 @@ No check of level must stands here: the Java service passes all of those.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from receiver.conformance.answers import Seen, same_meaning
+from receiver.conformance.answers import Observation, same_meaning
 
-Fits = Callable[[Seen], bool]
+Fits = Callable[[Observation], bool]
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Deviation:
     fits: Fits
 
 
-def does_too(check: str, seen: Seen) -> str:
-    """Return what the Java service is known to do, if the failure ``seen`` by the check is just that; else ""."""
+def known_deviation(check: str, observation: Observation) -> str:
+    """Return what the Java service is known to do, if the failure ``observation`` by the check is just that; else ""."""
     for deviation in DEVIATIONS:
-        if check in deviation.checks and deviation.fits(seen):
+        if check in deviation.checks and deviation.fits(observation):
             return deviation.does
     return ""
 
 
 def remark(does: str) -> str:
-    """Return how a report says what ``does_too`` found."""
+    """Return how a report says what ``known_deviation`` found."""
     return f"the Java service does this too: it {does}"
 
 
@@ -45,24 +45,32 @@ def markdown_table() -> str:
 
 
 def _answered(*statuses: int, probe: str = "") -> Fits:
-    return lambda seen: seen.status in statuses and probe in seen.what
+    return lambda observation: observation.status in statuses and probe in observation.what
 
 
-def _same_value(seen: Seen) -> bool:
-    return seen.wanted is not None and seen.found is not None and same_meaning(seen.wanted, seen.found)
+def _same_value(observation: Observation) -> bool:
+    return (
+        observation.wanted is not None
+        and observation.found is not None
+        and same_meaning(observation.wanted, observation.found)
+    )
 
 
-def _another_value(seen: Seen) -> bool:
+def _another_value(observation: Observation) -> bool:
     """Tell whether the content of another save than the expected one came."""
-    return seen.wanted is not None and seen.found is not None and not same_meaning(seen.wanted, seen.found)
+    return (
+        observation.wanted is not None
+        and observation.found is not None
+        and not same_meaning(observation.wanted, observation.found)
+    )
 
 
-def _gone(seen: Seen) -> bool:
-    return seen.wanted is not None and seen.found is None
+def _gone(observation: Observation) -> bool:
+    return observation.wanted is not None and observation.found is None
 
 
-def _unsigned_without_a_body(seen: Seen) -> bool:
-    return seen.status == 401 and not seen.body
+def _unsigned_without_a_body(observation: Observation) -> bool:
+    return observation.status == 401 and not observation.body
 
 
 _DONE = _answered(200, 204)

@@ -88,10 +88,10 @@ def run(
     target: Target,
     checks: Sequence[Check],
     level: str,
-    tell: Callable[[Check, Result | None], None],
+    progress: Callable[[Check, Result | None], None],
     warn: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Return the Report of ``checks`` against ``target``; ``tell`` hears of each check before and after it ran.
+    """Return the Report of ``checks`` against ``target``; ``progress`` hears of each check before and after it ran.
 
     ``warn`` hears, before the first check, of a clock that is off.
 
@@ -106,11 +106,11 @@ def run(
     waiting = list(checks)
     try:
         while waiting:
-            tell(waiting[0], None)
+            progress(waiting[0], None)
             result = _run_one(waiting[0], Trial(target, other, traces))
             waiting.pop(0)
             report.results.append(result)
-            tell(result.check, result)
+            progress(result.check, result)
     except KeyboardInterrupt:
         report.results += [Result(check, UNDECIDED, came="the run was interrupted") for check in waiting]
     finally:
@@ -126,7 +126,7 @@ def _run_one(check: Check, trial: Trial) -> Result:
         check.run(trial)
     except Failed as failure:
         verdict, expected, came = FAIL, failure.expected, failure.came
-        known = peer.does_too(check.id, failure.seen)
+        known = peer.known_deviation(check.id, failure.observation)
     except Undecided as reason:
         verdict, came = UNDECIDED, str(reason)
     except (OSError, http.client.HTTPException) as fault:

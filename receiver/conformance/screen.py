@@ -111,7 +111,7 @@ def summary(report: Report) -> str:
     lines.append(f"{checks} in {report.seconds:.1f} s with {requests}: {counts}.")
     if known := report.like_the_peer():
         lines.append(f"{known} of the {report.count(FAIL)} that fail do so as with the Java service.")
-    if left := report.left.told():
+    if left := report.left.message():
         lines.append(left)
     verdict = "conforms" if report.conforms else "does not conform"
     level = "both levels" if report.level == "all" else f"level {report.level}"

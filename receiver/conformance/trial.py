@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import EllipsisType
 from typing import NoReturn, TypeVar
 
-from receiver.conformance.answers import Seen, difference, same_meaning, seen, shown, told
+from receiver.conformance.answers import Observation, described, difference, observed, same_meaning, shown
 from receiver.conformance.exchanges import Exchange, Record, masked
 from receiver.conformance.target import RecordingClient, Target
 from receiver.mock_platform import forging, tokens
@@ -26,18 +26,18 @@ _T = TypeVar("_T")
 
 
 class Failed(Exception):
-    """A check fails: what was ``expected`` and what ``came``, in words; ``seen`` holds the facts."""
+    """A check fails: what was ``expected`` and what ``came``, in words; ``observation`` holds the facts."""
 
-    def __init__(self, expected: str, came: str, seen: Seen | None = None) -> None:
+    def __init__(self, expected: str, came: str, observation: Observation | None = None) -> None:
         super().__init__(f"expected {expected}; {came}")
-        self.expected, self.came, self.seen = expected, came, seen or Seen()
+        self.expected, self.came, self.observation = expected, came, observation or Observation()
 
 
 class Undecided(Exception):
     """A check can say neither; the text is the reason."""
 
 
-def worded(word: str) -> str:
+def versioned(word: str) -> str:
     """Return a content that tells versions of a state apart: JSON, as all contents of the platform are."""
     return json.dumps({"version": word})
 
@@ -168,20 +168,22 @@ class Trial:
         state = states[0] if states else self.state(**changes)
         answer = self.client.save(state)
         if answer.status != 204:
-            raise Undecided(f"a plain save was not answered 204, so there is nothing to check with: {told(answer)}")
+            raise Undecided(
+                f"a plain save was not answered 204, so there is nothing to check with: {described(answer)}"
+            )
         return state
 
     def expect(self, answer: Answer, *allowed: int, what: str = "") -> Answer:
         """Return ``answer`` if its status is one of ``allowed``; else the check fails."""
         if answer.status not in allowed:
             expected = " or ".join(map(str, allowed)) + (f" ({what})" if what else "")
-            self.fail(expected, told(answer), seen(answer, what))
+            self.fail(expected, described(answer), observed(answer, what))
         return answer
 
     def expect_refused(self, answer: Answer, what: str) -> None:
         """Fail unless ``answer`` is a refusal, of whatever status (the Java receiver refuses tokens with 500)."""
         if answer.status < 400:
-            self.fail(f"a refusal ({what})", told(answer), seen(answer, what))
+            self.fail(f"a refusal ({what})", described(answer), observed(answer, what))
 
     def expect_content(self, id: str, content: str, what: str = "", tenant: str | None = None) -> None:
         """Fail unless a GET of ``id`` answers the JSON value ``content``, in whatever spelling of it."""
@@ -194,14 +196,14 @@ class Trial:
     def _compare(self, content: str, found: str | None, what: str, same: Callable[[str, str], bool]) -> None:
         if found is None or not same(content, found):
             came = f"{shown(found)} came" + difference(content, found)
-            facts = Seen(404 if found is None else 200, what=what, wanted=content, found=found)
+            facts = Observation(404 if found is None else 200, what=what, wanted=content, found=found)
             self.fail(f"{what or 'the content that was saved'}, {shown(content)}", came, facts)
 
     def expect_absent(self, id: str, what: str) -> None:
         """Fail unless a GET of ``id`` answers 404."""
         answer = self.client.load(id)
         if answer.status != 404:
-            self.fail(f"404, because {what}", told(answer), seen(answer, what))
+            self.fail(f"404, because {what}", described(answer), observed(answer, what))
 
     def content_of(self, id: str, client: RecordingClient | None = None, tenant: str | None = None) -> str | None:
         """Return the content that a GET of ``id`` answers, or None for 404; anything else fails."""
@@ -216,11 +218,11 @@ class Trial:
             came = f"{type(cause).__name__}: {masked(str(cause))}"
             raise Failed("a reply that the platform can open", came) from cause
 
-    def fail(self, expected: str, came: str, seen: Seen | None = None) -> NoReturn:
+    def fail(self, expected: str, came: str, observation: Observation | None = None) -> NoReturn:
         """End the check: it fails."""
-        raise Failed(expected, came, seen)
+        raise Failed(expected, came, observation)
 
-    def together(self, *functions: Callable[[RecordingClient], _T]) -> list[_T]:
+    def concurrently(self, *functions: Callable[[RecordingClient], _T]) -> list[_T]:
         """Call all ``functions`` at once, each in a thread with a connection of its own; return what they return."""
         barrier = threading.Barrier(len(functions))
         results: dict[int, _T] = {}

@@ -28,13 +28,13 @@ class Crowd:
         self._reasons: dict[str, int] = {}
         self._lost: list[str] | None = None
         self._users = [threading.Thread(target=self._use, args=(number,), daemon=True) for number in range(users)]
-        self._judge = threading.Thread(target=self._read_back, daemon=True)
-        for thread in (*self._users, self._judge):
+        self._verifier = threading.Thread(target=self._read_back, daemon=True)
+        for thread in (*self._users, self._verifier):
             thread.start()
 
     def wait(self) -> None:
         """Wait until all users are gone and every state was read back."""
-        self._judge.join()
+        self._verifier.join()
 
     def end(self) -> None:
         """Let the users go now, each after what they are at."""
@@ -44,7 +44,7 @@ class Crowd:
     @property
     def is_running(self) -> bool:
         """Whether any user is there still, or states are being read back."""
-        return self._judge.is_alive()
+        return self._verifier.is_alive()
 
     def report(self) -> dict[str, object]:
         """Return the counts so far; ``lost`` and ``verdict`` are known when it is over."""
@@ -105,8 +105,8 @@ class Crowd:
     def _read_back(self) -> None:
         for user in self._users:
             user.join()
-        for line in self.runtime.platform.lines():
-            line.deliver_late()
+        for channel in self.runtime.platform.channels():
+            channel.deliver_late()
         lost = [id for id, newest in self._newest.items() if not self._has(id, newest)]
         with self._lock:
             self._lost = lost

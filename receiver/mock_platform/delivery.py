@@ -51,7 +51,7 @@ class Network:
             return self._random.random() < chance
 
 
-class Line:
+class StoreChannel:
     """The line to ``store`` for ``tenant``, for many threads; ``patience`` is in seconds, less than a signature's life.
 
     ``context`` verifies the store's certificate; ``pause`` waits between attempts.
@@ -132,7 +132,9 @@ class Line:
 
     def _expect(self, status: int, answer: Answer) -> None:
         if answer.status != status:
-            raise Undelivered(f"the store {self.store.name} answered {answer.status}{_told(answer)}", answer.status)
+            raise Undelivered(
+                f"the store {self.store.name} answered {answer.status}{_message_of(answer)}", answer.status
+            )
 
     def _send(
         self,
@@ -146,25 +148,25 @@ class Line:
         note: str = "",
     ) -> Answer:
         """Return the answer, not a 5xx, to a request signed once and repeated as it is until there is one."""
-        told = {"store": self.store.name, "call": call, "states": states, "id": id}
+        fields = {"store": self.store.name, "call": call, "states": states, "id": id}
         with self._client(keys) as client:
             headers = client.headers(path)
             deadline = time.monotonic() + self.patience
             for attempt, pause in enumerate(_pauses(), 1):
-                answer, said = self._attempt(client, method, path, body, headers)
+                answer, problem = self._attempt(client, method, path, body, headers)
                 size = len(answer.body if method == "GET" else body or b"") if answer else len(body or b"")
                 self.traffic.note(
-                    **told,
+                    **fields,
                     attempt=attempt,
                     status=answer.status if answer else None,
                     bytes=size,
                     milliseconds=round(1000 * answer.seconds, 1) if answer else 0,
-                    note=", ".join(filter(None, (note, said))),
+                    note=", ".join(filter(None, (note, problem))),
                 )
-                if answer and answer.status < 500 and not said:
+                if answer and answer.status < 500 and not problem:
                     return answer
                 if time.monotonic() + pause > deadline:
-                    reason = f"it answers {answer.status}" if answer and not said else said
+                    reason = f"it answers {answer.status}" if answer and not problem else problem
                     raise Undelivered(f"the store {self.store.name}: {reason}")
                 self.pause(pause)
         raise AssertionError("pauses never end")
@@ -198,7 +200,7 @@ def _pauses() -> Iterator[float]:
         yield min(_FIRST_PAUSE * 2**doubling, _LONGEST_PAUSE)
 
 
-def _told(answer: Answer) -> str:
+def _message_of(answer: Answer) -> str:
     """Return the message of an error reply, which may come from any store: short and printable."""
     try:
         text = answer.json["message"]

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from receiver.mock_platform.delivery import Line, Undelivered
+from receiver.mock_platform.delivery import StoreChannel, Undelivered
 from receiver.mock_platform.model import Mode, Store, Tenant
 from receiver.mock_platform.platform import Held, Platform
 
@@ -48,7 +48,7 @@ def migrate(platform: Platform, tenant: Tenant, store: Store, batch_size: int, b
 class _Migration:
     def __init__(self, platform: Platform, tenant: Tenant, store: Store) -> None:
         self.platform, self.tenant, self.store = platform, tenant, store
-        self.line: Line = platform.line(store.id, tenant.id)
+        self.channel: StoreChannel = platform.channel(store.id, tenant.id)
         self.report = Report(store.name)
 
     def run(self, batch_size: int, batches: int | None) -> Report:
@@ -79,7 +79,7 @@ class _Migration:
 
     def _move(self, batch: Sequence[Held]) -> None:
         try:
-            self.line.save([held.state for held in batch])
+            self.channel.save([held.state for held in batch])
         except Undelivered as cause:
             if cause.status is None or cause.status == 401:
                 raise

@@ -86,7 +86,7 @@ class Tenant:
             raise Refusal(404, f"the tenant has no such flow; it has {', '.join(self.flows)}")
         return self.flows[name]
 
-    def admit(self, flow: str, region: Region, country: str) -> None:
+    def check_access(self, flow: str, region: Region, country: str) -> None:
         """Raise a Refusal unless a user in ``country``, served by ``region``, may run the flow called ``flow``."""
         for what, restriction in (
             (f"the tenant {self.name}", self.restriction),

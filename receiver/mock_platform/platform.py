@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from receiver.mock_platform.delivery import Line, Network
+from receiver.mock_platform.delivery import Network, StoreChannel
 from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.keys import StoreKeys, new_store
 from receiver.mock_platform.model import Refusal, Store, Tenant
@@ -84,7 +84,7 @@ class Platform:
         self.held = Holdings()
         self.tenants: dict[str, Tenant] = {}
         self.stores: dict[str, Store] = {}
-        self._lines: dict[tuple[str, str], Line] = {}
+        self._channels: dict[tuple[str, str], StoreChannel] = {}
         self._random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
         self._lock = threading.RLock()
 
@@ -126,19 +126,21 @@ class Platform:
                 raise Refusal(507, f"{_MOST_TENANTS} tenants are the most")
             return self.tenants.setdefault(id, Tenant(id, name))
 
-    def line(self, store_id: str, tenant: str) -> Line:
+    def channel(self, store_id: str, tenant: str) -> StoreChannel:
         """Return the line to a store for ``tenant``; the same one each time."""
         with self._lock:
             key = (store_id, tenant)
-            if key not in self._lines:
+            if key not in self._channels:
                 store = self.store(store_id)
-                self._lines[key] = Line(store, tenant, self.traffic, self.network, self.patience, self.context)
-            return self._lines[key]
+                self._channels[key] = StoreChannel(
+                    store, tenant, self.traffic, self.network, self.patience, self.context
+                )
+            return self._channels[key]
 
-    def lines(self) -> Iterator[Line]:
+    def channels(self) -> Iterator[StoreChannel]:
         """Yield all lines in use."""
         with self._lock:
-            yield from list(self._lines.values())
+            yield from list(self._channels.values())
 
     def seed(self) -> int:
         """Return a number to make the next run of."""
@@ -147,8 +149,8 @@ class Platform:
 
     def close(self) -> None:
         """Close all connections."""
-        for line in self.lines():
-            line.close()
+        for channel in self.channels():
+            channel.close()
 
 
 def checked_endpoint(endpoint: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from receiver.mock_platform import sizes
-from receiver.mock_platform.delivery import Line, Undelivered
+from receiver.mock_platform.delivery import StoreChannel, Undelivered
 from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.live_runs import LiveRun, NotARun
 from receiver.mock_platform.model import Mode, Refusal, Tenant
@@ -55,7 +55,7 @@ class Runtime:
         The content gets about ``size`` bytes, or as many as the distribution of sizes says where ``drawn``.
         """
         declared = tenant.flow(flow)
-        tenant.admit(flow, visitor.region, visitor.country)
+        tenant.check_access(flow, visitor.region, visitor.country)
         run = LiveRun(tenant.id, declared, self.platform.seed(), self.platform.clock, visitor.region.offset_hours)
         run.user = visitor.user or run.user
         run.grow(sizes.draw(self.chance) if drawn else size or 0)
@@ -66,7 +66,7 @@ class Runtime:
         """Do one of ACTIONS in the run ``id``; ``outcome`` is that of a vote. Raises Refusal."""
         with self._lock_of(id):
             run = self._fetch(tenant, id)
-            tenant.admit(run.declared.name, visitor.region, visitor.country)
+            tenant.check_access(run.declared.name, visitor.region, visitor.country)
             if run.expires_at is not None:
                 raise Refusal(410, "the run has expired")
             if run.is_done:
@@ -81,13 +81,13 @@ class Runtime:
         with self._lock_of(id):
             run = self._fetch(tenant, id)
             known = self._remembered(tenant, id)
-            return known | _told(run, len(run.content().encode()))
+            return known | _summary(run, len(run.content().encode()))
 
     def delete(self, tenant: Tenant, id: str) -> None:
         """Delete the state ``id`` wherever it is kept; raises Refusal."""
         with self._lock_of(id):
             if tenant.storage.mode is not Mode.PLATFORM:
-                self._tried(lambda: self._line(tenant).delete([id]))
+                self._delivered(lambda: self._channel(tenant).delete([id]))
             self.platform.held.drop(tenant.id, id)
             with self._known_lock:
                 self._known.pop((tenant.id, id), None)
@@ -108,17 +108,17 @@ class Runtime:
         state, mode, behind = run.state(), tenant.storage.mode, ""
         held = self.platform.held
         if mode is Mode.EXTERNAL:
-            self._tried(lambda: self._line(tenant).save([state]))
+            self._delivered(lambda: self._channel(tenant).save([state]))
             held.drop(tenant.id, run.id)
         else:
             copy = held.put(state)
         if mode is Mode.BOTH:
             try:
-                self._line(tenant).save([state])
+                self._channel(tenant).save([state])
                 copy.stored[tenant.storage.store_id] = state["updatedAt"]
             except Undelivered as cause:
                 behind = str(cause)  # the platform has its copy, and the next save or a migration catches up
-        return self._remember(tenant, _told(run, len(state["content"].encode())), visitor, behind)
+        return self._remember(tenant, _summary(run, len(state["content"].encode())), visitor, behind)
 
     def _fetch(self, tenant: Tenant, id: str) -> LiveRun:
         content = self._content(tenant, id)
@@ -132,22 +132,22 @@ class Runtime:
         held = self.platform.held.find(tenant.id, id)
         if tenant.storage.mode is Mode.EXTERNAL:
             # What was not migrated yet is still here, and only then is the store without it.
-            stored = self._tried(lambda: self._line(tenant).load(id))
+            stored = self._delivered(lambda: self._channel(tenant).load(id))
             if stored is not None:
                 return stored
         if held is not None:
             content: str = held.state["content"]
             return content
         if tenant.storage.mode is Mode.BOTH:
-            stored = self._tried(lambda: self._line(tenant).load(id))
+            stored = self._delivered(lambda: self._channel(tenant).load(id))
             if stored is not None:
                 return stored
         raise Refusal(404, "there is no such state")
 
-    def _line(self, tenant: Tenant) -> Line:
-        return self.platform.line(tenant.storage.store_id, tenant.id)
+    def _channel(self, tenant: Tenant) -> StoreChannel:
+        return self.platform.channel(tenant.storage.store_id, tenant.id)
 
-    def _tried(self, call: Callable[[], _T]) -> _T:
+    def _delivered(self, call: Callable[[], _T]) -> _T:
         try:
             return call()
         except Undelivered as cause:
@@ -160,21 +160,21 @@ class Runtime:
         with self._known_lock:
             return self._known.get((tenant.id, id), {})
 
-    def _remember(self, tenant: Tenant, told: JSONObject, visitor: Visitor, behind: str) -> JSONObject:
+    def _remember(self, tenant: Tenant, summary: JSONObject, visitor: Visitor, behind: str) -> JSONObject:
         storage, region = tenant.storage, visitor.region
         kept = [] if storage.mode is Mode.EXTERNAL else ["platform"]
         if storage.mode is not Mode.PLATFORM and not behind:
             kept.append(self.platform.store(storage.store_id).name)
-        told |= {"region": region.code, "host": region.host, "keptBy": kept} | ({"behind": behind} if behind else {})
+        summary |= {"region": region.code, "host": region.host, "keptBy": kept} | ({"behind": behind} if behind else {})
         with self._known_lock:
-            self._known[tenant.id, told["stateId"]] = told
-            self._known.move_to_end((tenant.id, told["stateId"]))
+            self._known[tenant.id, summary["stateId"]] = summary
+            self._known.move_to_end((tenant.id, summary["stateId"]))
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        return told
+        return summary
 
 
-def _told(run: LiveRun, size: int) -> JSONObject:
+def _summary(run: LiveRun, size: int) -> JSONObject:
     return {
         "stateId": run.id,
         "flow": run.declared.name,

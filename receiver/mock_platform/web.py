@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from receiver.mock_platform import bodies
-from receiver.mock_platform.calls import CALLS, Asked, Call, Simulator
+from receiver.mock_platform.calls import CALLS, Call, Request, Simulator
 from receiver.mock_platform.model import Refusal
 
 _MOST_BODY = 1 << 20
@@ -53,9 +53,9 @@ def create_app(simulator: Simulator) -> Flask:
 def _view(simulator: Simulator, call: Call) -> Callable[..., Response]:
     def view(**of_path: str) -> Response:
         body = bodies.parse(request.get_data(cache=False), call.body) if call.body else {}
-        asked = Asked(simulator, request.headers.get("ManyWhoTenant"), body, request.args.get("after", 0, int))
-        answered = call.do(asked, **of_path)
-        return _reply(answered.value, answered.status)
+        asked = Request(simulator, request.headers.get("ManyWhoTenant"), body, request.args.get("after", 0, int))
+        reply = call.do(asked, **of_path)
+        return _reply(reply.value, reply.status)
 
     return view
 

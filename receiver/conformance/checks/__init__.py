@@ -3,10 +3,12 @@
 from receiver.conformance.checks import (  # noqa: F401, I001 - the order is that of the reports
     http,
     signature,
+    signature_form,
     callers,
     claims,
     tokens,
     token_keys,
+    token_claims,
     saving,
     times,
     loading,

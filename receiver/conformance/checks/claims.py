@@ -22,23 +22,25 @@ def _accepted(trial: Trial, **claims: JSON) -> None:
     trial.expect(trial.send("POST", trial.path(), body, **claims), 204, what="POST with " + ", ".join(claims))
 
 
-@check("claims.exp-missing", "must", "A signature without an end is refused.", "A12")
+@check("claims.exp-missing", "must", "The receiver refuses a signature without an expiry.", "A12")
 def exp_missing(trial: Trial) -> None:
     refused_claims(trial, {"no exp": {"exp": ...}})
 
 
-@check("claims.exp-past", "must", "An expired signature is refused.", "A13")
+@check("claims.exp-past", "must", "The receiver refuses an expired signature.", "A13")
 def exp_past(trial: Trial) -> None:
     refused_claims(trial, {"an hour ago": {"exp": int(time.time()) - _HOUR}, "in 1970": {"exp": 1}})
 
 
-@check("claims.exp-far", "must", "A signature may not be valid for longer than five minutes ahead.", "A13")
+@check("claims.exp-far", "must", "The receiver refuses a signature that is valid for longer than five minutes.", "A13")
 def exp_far(trial: Trial) -> None:
     now = int(time.time())
     refused_claims(trial, {"in a day": {"exp": now + 24 * _HOUR}, "in a year": {"exp": now + 365 * 24 * _HOUR}})
 
 
-@check("claims.exp-five-minutes", "must", "A signature that is valid for exactly five minutes is accepted.", "A13")
+@check(
+    "claims.exp-five-minutes", "must", "The receiver accepts a signature that is valid for exactly five minutes.", "A13"
+)
 def exp_five_minutes(trial: Trial) -> None:
     _accepted(trial, exp=int(time.time()) + 300)
 
@@ -46,7 +48,7 @@ def exp_five_minutes(trial: Trial) -> None:
 @check(
     "claims.exp-bounds",
     "should",
-    "The skew granted on either end of exp is under two minutes.",
+    "The receiver allows less than two minutes of clock skew at either end of exp.",
     "A13; protocol, section 3.5",
 )
 def exp_bounds(trial: Trial) -> None:
@@ -65,22 +67,22 @@ def exp_skew(trial: Trial) -> None:
     _accepted(trial, exp=time.time() + 305)
 
 
-@check("claims.exp-odd", "should", "An exp that is no time is answered 401, never 500.", "A12")
+@check("claims.exp-odd", "should", "An exp that is not a time is answered 401, never 500.", "A12")
 def exp_odd(trial: Trial) -> None:
     refused(trial, {text[:20]: literal(trial, "exp", text) for text in _ODD_TIMES}, methods=("GET", "DELETE"))
 
 
-@check("claims.nbf-future", "must", "A signature that is not valid yet is refused.", "A14")
+@check("claims.nbf-future", "must", "The receiver refuses a signature that is not valid yet.", "A14")
 def nbf_future(trial: Trial) -> None:
     refused_claims(trial, {"in four minutes": {"nbf": int(time.time()) + 240}})
 
 
-@check("claims.nbf-past", "must", "A signature that has been valid for a while is accepted.", "A14")
+@check("claims.nbf-past", "must", "The receiver accepts a signature that has been valid for a while.", "A14")
 def nbf_past(trial: Trial) -> None:
     _accepted(trial, nbf=int(time.time()) - 120)
 
 
-@check("claims.nbf-absent", "must", "nbf may be absent.", "A14")
+@check("claims.nbf-absent", "must", "A signature may leave out nbf.", "A14")
 def nbf_absent(trial: Trial) -> None:
     _accepted(trial, nbf=...)
 
@@ -90,24 +92,24 @@ def nbf_null(trial: Trial) -> None:
     _accepted(trial, nbf=None)
 
 
-@check("claims.nbf-odd", "should", "An nbf that is no time is answered 401, never 500.", "A14")
+@check("claims.nbf-odd", "should", "An nbf that is not a time is answered 401, never 500.", "A14")
 def nbf_odd(trial: Trial) -> None:
     odd = [text for text in _ODD_TIMES if text not in ("-1", "null")]
     refused(trial, {text[:20]: literal(trial, "nbf", text) for text in odd}, methods=("GET", "DELETE"))
 
 
-@check("claims.aud-other", "must", "A signature for another tenant opens nothing here.", "A15")
+@check("claims.aud-other", "must", "A signature for another tenant gives no access to this one.", "A15")
 def aud_other(trial: Trial) -> None:
     other = str(uuid.uuid4())
     refused_claims(trial, {"another tenant": {"aud": other}, "a list of others": {"aud": [other, "manywho"]}})
 
 
-@check("claims.aud-missing", "must", "A signature for nobody is refused.", "A15")
+@check("claims.aud-missing", "must", "The receiver refuses a signature without an audience.", "A15")
 def aud_missing(trial: Trial) -> None:
     refused_claims(trial, {"no aud": {"aud": ...}})
 
 
-@check("claims.aud-list", "must", "aud may be a list that holds the tenant.", "A15, RFC 7519 4.1.3")
+@check("claims.aud-list", "must", "aud may be a list that contains the tenant.", "A15, RFC 7519 4.1.3")
 def aud_list(trial: Trial) -> None:
     _accepted(trial, aud=["somebody", trial.tenant])
 
@@ -121,47 +123,52 @@ def aud_odd(trial: Trial) -> None:
 @check(
     "claims.aud-case",
     "should",
-    "aud is compared as text: another letter case than the path's is another audience.",
+    "aud is compared as text: the same tenant in another letter case is another audience.",
     "A15",
 )
 def aud_case(trial: Trial) -> None:
     refused_claims(trial, {"upper case": {"aud": trial.tenant.upper()}})
 
 
-@check("claims.iss", "must", "Only the issuer manywho signs requests.", "A16")
+@check("claims.iss", "must", "The receiver accepts request signatures from the issuer manywho only.", "A16")
 def iss(trial: Trial) -> None:
     refused_claims(
         trial, {"another": {"iss": "somebody"}, "missing": {"iss": ...}, "the tenant": {"iss": trial.tenant}}
     )
 
 
-@check("claims.iss-odd", "should", "iss in another spelling or type is answered 401, never 500.", "A16")
+@check("claims.iss-odd", "should", "An iss with another spelling or type is answered 401, never 500.", "A16")
 def iss_odd(trial: Trial) -> None:
     refused_claims(trial, {repr(v): {"iss": v} for v in ("ManyWho", ["manywho"], None, 1)}, methods=("GET", "DELETE"))
 
 
-@check("claims.sub-missing", "must", "A signature names its subject.", "A16")
+@check("claims.sub-missing", "must", "The receiver refuses a signature without a subject.", "A16")
 def sub_missing(trial: Trial) -> None:
     refused_claims(trial, {"no sub": {"sub": ...}})
 
 
-@check("claims.sub-odd", "should", "An empty sub, or one of another type, is answered 401.", "A16")
+@check("claims.sub-odd", "should", "A sub that is empty or of another type is answered 401.", "A16")
 def sub_odd(trial: Trial) -> None:
     refused_claims(trial, {repr(value): {"sub": value} for value in (None, "", 1)}, methods=("GET", "DELETE"))
 
 
-@check("claims.path-missing", "must", "A signature that is bound to no path would open all of them.", "A17")
+@check(
+    "claims.path-missing",
+    "must",
+    "The receiver refuses a signature without a path, because it would be valid for every path.",
+    "A17",
+)
 def path_missing(trial: Trial) -> None:
     refused_claims(trial, {"no path": {"path": ...}})
 
 
-@check("claims.path-other", "must", "A signature for one path does not open another.", "A17")
+@check("claims.path-other", "must", "A signature for one path gives no access to another.", "A17")
 def path_other(trial: Trial) -> None:
     other = trial.target.signed_path(trial.path(str(uuid.uuid4())))
     refused_claims(trial, {"another state's": {"path": other}, "health's": {"path": "/api/storage/1/health"}})
 
 
-@check("claims.path-exact", "must", "The path is compared as a whole: no prefix, no trailing slash.", "A17")
+@check("claims.path-exact", "must", "The whole path is compared: no prefix matches, and no trailing slash.", "A17")
 def path_exact(trial: Trial) -> None:
     _paths(
         trial, lambda path: path[:-1], lambda path: path + "/", lambda path: path + "/x", lambda _: "/", lambda _: ""
@@ -171,7 +178,7 @@ def path_exact(trial: Trial) -> None:
 @check(
     "claims.path-spelling",
     "should",
-    "The path is compared as it was sent: no case, host, query or encoding is ironed out.",
+    "The path is compared exactly as sent: letter case, host, query and encoding all count.",
     "A17",
 )
 def path_spelling(trial: Trial) -> None:
@@ -213,7 +220,7 @@ def path_encoded(trial: Trial) -> None:
 @check(
     "claims.path-upper-case",
     "should",
-    "UUIDs in upper case name the same state; the claim has to have the same spelling.",
+    "UUIDs in upper case name the same state, and the path claim must use the same spelling.",
     "A20",
 )
 def path_upper_case(trial: Trial) -> None:
@@ -229,14 +236,14 @@ def path_upper_case(trial: Trial) -> None:
 @check(
     "claims.jti-missing",
     "should",
-    "A change that carries no jti could be replayed for ever: 401.",
+    "A change without a jti is answered 401, because it could be replayed forever.",
     "A16; protocol, section 3.4",
 )
 def jti_missing(trial: Trial) -> None:
     refused_claims(trial, {"no jti": {"jti": ...}}, methods=("POST", "DELETE"))
 
 
-@check("claims.jti-odd", "should", "A jti that is no text, or an empty one, is answered 401, never 500.", "A16")
+@check("claims.jti-odd", "should", "A jti that is empty or not text is answered 401, never 500.", "A16")
 def jti_odd(trial: Trial) -> None:
     values: tuple[JSON, ...] = (None, "", 1, [], "a\0b")
     refused_claims(trial, {repr(value): {"jti": value} for value in values}, methods=("DELETE",))
@@ -245,7 +252,7 @@ def jti_odd(trial: Trial) -> None:
 @check(
     "claims.not-uuid",
     "should",
-    "A tenant or id that is no UUID: 404 once the signature holds, 401 before.",
+    "A tenant or id that is not a UUID is answered 404 with a valid signature, and 401 without one.",
     "protocol, section 8.2",
 )
 def not_uuid(trial: Trial) -> None:

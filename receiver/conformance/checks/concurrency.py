@@ -9,7 +9,7 @@ import threading
 import time
 from functools import partial
 
-from receiver.conformance.answers import Seen, same_meaning, shown
+from receiver.conformance.answers import Observation, same_meaning, shown
 from receiver.conformance.registry import check
 from receiver.conformance.target import RecordingClient
 from receiver.conformance.trial import Trial
@@ -43,7 +43,7 @@ def _saves(trial: Trial, *batches: list[JSONObject]) -> list[int]:
     """Save each of ``batches`` at the same time; return their statuses."""
     path = trial.path()
     bodies = [trial.body(*batch) for batch in batches]
-    return trial.together(*(partial(_until_done, method="POST", path=path, body=body) for body in bodies))
+    return trial.concurrently(*(partial(_until_done, method="POST", path=path, body=body) for body in bodies))
 
 
 def _all(trial: Trial, statuses: list[int], expected: int, what: str) -> None:
@@ -54,7 +54,7 @@ def _all(trial: Trial, statuses: list[int], expected: int, what: str) -> None:
 @check(
     "concurrency.newest-wins",
     "must",
-    "Versions of one state that arrive together leave the newest.",
+    "If versions of one state arrive together, the newest one stays.",
     "F02; protocol, section 10.5",
 )
 def newest_wins(trial: Trial) -> None:
@@ -67,7 +67,7 @@ def newest_wins(trial: Trial) -> None:
 @check(
     "concurrency.first-save",
     "must",
-    "The first save of an id by several callers at once is no fault.",
+    "Several callers may make the first save of one id at the same time.",
     "F02; protocol, section 10.4",
 )
 def first_save(trial: Trial) -> None:
@@ -80,7 +80,7 @@ def first_save(trial: Trial) -> None:
 @check(
     "concurrency.distinct",
     "must",
-    "Saves of different states do not disturb each other; none is lost.",
+    "Saves of different states do not affect each other, and none is lost.",
     "F01; protocol, section 10.1",
 )
 def distinct(trial: Trial) -> None:
@@ -91,7 +91,7 @@ def distinct(trial: Trial) -> None:
         return [_until_done(client, "POST", path, body) for body in bodies]
 
     sealed = [[trial.body(state) for state in states] for states in groups]
-    answered = trial.together(*(partial(save_all, bodies) for bodies in sealed))
+    answered = trial.concurrently(*(partial(save_all, bodies) for bodies in sealed))
     statuses = [status for some in answered for status in some]
     _all(trial, statuses, 204, "40 states by 8 callers")
     for state in (state for states in groups for state in states):
@@ -101,7 +101,7 @@ def distinct(trial: Trial) -> None:
 @check(
     "concurrency.read-your-write",
     "must",
-    "After 204 every other connection reads what was saved, at once.",
+    "After a 204, every other connection reads the saved state immediately.",
     "protocol, section 10.1",
 )
 def read_your_write(trial: Trial) -> None:
@@ -123,7 +123,7 @@ def read_your_write(trial: Trial) -> None:
 @check(
     "concurrency.delete-is-seen",
     "must",
-    "After the 204 of a DELETE no other connection reads the state.",
+    "After a DELETE is answered 204, no other connection reads the state.",
     "protocol, section 10.1",
 )
 def delete_is_seen(trial: Trial) -> None:
@@ -141,7 +141,7 @@ def delete_is_seen(trial: Trial) -> None:
 @check(
     "concurrency.monotonic",
     "must",
-    "While a state is written, no reader sees an older version than was acknowledged.",
+    "While a state is being written, no reader gets an older version than the acknowledged one.",
     "F02; protocol, section 10.5",
 )
 def monotonic(trial: Trial) -> None:
@@ -164,7 +164,7 @@ def monotonic(trial: Trial) -> None:
                 return f"version {at_least} or newer", f"{shown(found)} came"
         return None
 
-    wrong = next(filter(None, trial.together(write, read, read)), None)
+    wrong = next(filter(None, trial.concurrently(write, read, read)), None)
     if wrong:
         trial.fail(*wrong)
     trial.expect_content(state["id"], _content(19), "the last version")
@@ -173,7 +173,7 @@ def monotonic(trial: Trial) -> None:
 @check(
     "concurrency.batches",
     "must",
-    "Two requests that hold the same states in opposite order both end.",
+    "Two requests with the same states in opposite order do not block each other.",
     "protocol, sections 10.3 and 10.4",
 )
 def batches(trial: Trial) -> None:
@@ -188,7 +188,7 @@ def batches(trial: Trial) -> None:
 @check(
     "concurrency.save-and-delete",
     "must",
-    "A save and a delete of one state at once both succeed, in one order or the other.",
+    "A save and a delete of one state at the same time both succeed, in either order.",
     "protocol, section 10.4",
 )
 def save_and_delete(trial: Trial) -> None:
@@ -196,7 +196,7 @@ def save_and_delete(trial: Trial) -> None:
         state = trial.stored(_version(trial.state(), 1))
         body = trial.body(_version(state, 2))
         gone = json.dumps([state["id"]]).encode()
-        statuses = trial.together(
+        statuses = trial.concurrently(
             partial(_until_done, method="POST", path=trial.path(), body=body),
             partial(_until_done, method="DELETE", path=trial.path(), body=gone),
         )
@@ -209,7 +209,7 @@ def save_and_delete(trial: Trial) -> None:
 @check(
     "concurrency.retries",
     "should",
-    "One request that arrives several times at once is done once: 204 each.",
+    "A request that arrives several times at once takes effect once and is answered 204 each time.",
     "A21; protocol, section 10.3",
 )
 def retries(trial: Trial) -> None:
@@ -218,7 +218,7 @@ def retries(trial: Trial) -> None:
         path, body = trial.path(), trial.body(state)
         headers = trial.headers(path)
         copies = [partial(_until_done, method="POST", path=path, body=body, headers=headers)] * 6
-        _all(trial, trial.together(*copies), 204, "6 copies of one request at once")
+        _all(trial, trial.concurrently(*copies), 204, "6 copies of one request at once")
         trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
         trial.expect(trial.client.call("POST", path, body, headers), 204, what="a late copy")
         trial.expect_absent(state["id"], "it was deleted after its one save")
@@ -227,7 +227,7 @@ def retries(trial: Trial) -> None:
 @check(
     "concurrency.one-jti",
     "should",
-    "Of several different changes under one jti at once exactly one is done.",
+    "Of several different changes with one jti at the same time, exactly one takes effect.",
     "protocol, section 3.4",
 )
 def one_jti(trial: Trial) -> None:
@@ -236,9 +236,9 @@ def one_jti(trial: Trial) -> None:
         headers = trial.headers(trial.path())
         bodies = [trial.body(state) for state in states]
         same = partial(_until_done, method="POST", path=trial.path(), headers=headers)
-        statuses = trial.together(*(partial(same, body=body) for body in bodies))
+        statuses = trial.concurrently(*(partial(same, body=body) for body in bodies))
         if sorted(statuses) != [204, 401, 401, 401, 401]:
-            all_done = Seen(204 if set(statuses) == {204} else 0)
+            all_done = Observation(204 if set(statuses) == {204} else 0)
             trial.fail("one 204 and four 401", f"{sorted(statuses)} came", all_done)
         for state, status in zip(states, statuses, strict=True):
             found = trial.content_of(state["id"])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from receiver.conformance.trial import LATER, Trial, worded
+from receiver.conformance.trial import LATER, Trial, versioned
 from receiver.mock_platform import forging
 from receiver.mock_platform.json_values import JSONObject
 
@@ -22,7 +22,7 @@ def refused(trial: Trial, variants: Mapping[str, Make], methods: tuple[str, ...]
     state = trial.stored()
     calls = {
         "GET": (trial.path(state["id"]), None),
-        "POST": (trial.path(), trial.body(state | {"updatedAt": LATER, "content": worded("changed")})),
+        "POST": (trial.path(), trial.body(state | {"updatedAt": LATER, "content": versioned("changed")})),
         "DELETE": (trial.path(), json.dumps([state["id"]]).encode()),
     }
     for name, make in variants.items():
@@ -41,6 +41,13 @@ def refused_claims(trial: Trial, variants: Mapping[str, JSONObject], methods: tu
 def makers(values: Mapping[str, _T], make: Callable[[_T, str], str | None]) -> dict[str, Make]:
     """Return what makes a signature of each of ``values``: ``make``, called with the value and the path."""
     return {name: partial(make, value) for name, value in values.items()}
+
+
+def refused_headers(trial: Trial, *headers: JSONObject) -> None:
+    """As ``refused``, for signatures with these headers."""
+    named = {json.dumps(header): header for header in headers}
+    make = makers(named, lambda header, path: trial.signature(path, header=header))
+    refused(trial, make, methods=("GET", "DELETE"))
 
 
 def literal(trial: Trial, claim: str, text: str) -> Make:
