@@ -247,7 +247,7 @@ def test_a_clock_that_is_off_is_said_before_all_else(stub, target, ahead, words)
     assert report.clock.words in numbers
     assert f"The receiver's clock is {report.clock.words}" in warned[0]
     assert f"{'ahead of' if ahead > 0 else 'behind'} this machine's, more than the 30 s" in warned[0]
-    assert "the likely cause of what does not pass" in report.warning
+    assert "the likely cause of the failures" in report.warning
     assert click.unstyle(screen.summary(report)).splitlines()[1] == report.warning
     assert json.loads(files.as_json(report))["warning"] == report.warning
     page = files.as_html(report)
@@ -261,7 +261,7 @@ def test_a_clock_that_is_off_is_said_before_all_else(stub, target, ahead, words)
     [
         (None, True, ""),
         (1.5, True, ""),
-        (-12, True, "12 s behind this machine's; a receiver that grants no skew"),
+        (-12, True, "12 s behind this machine's; a receiver that allows no skew"),
         (12, False, ""),
         (31, False, "real requests may be refused"),
     ],

@@ -68,7 +68,7 @@ def test_the_reports_say_what_the_java_service_does_too(java_like):
     text = screen.summary(report)
     assert f"  ({remark})" in text
     failed = report.count(FAIL)
-    assert f"{failed} of the {failed} that fail do so as with the Java service." in text
+    assert f"{failed} of the {failed} failures also occur with the Java service." in text
 
 
 def test_no_must_is_a_known_deviation_and_what_moved_is_should():
@@ -82,7 +82,7 @@ def test_no_must_is_a_known_deviation_and_what_moved_is_should():
     [
         ("batch.empty", Observation(400)),
         ("batch.empty", Observation(0)),
-        ("tokens.not-encrypted", Observation(404, what="another state as it was")),
+        ("tokens.not-encrypted", Observation(404, what="another state, unchanged")),
         ("signature.segments", Observation(500, what="GET: padding")),
         ("signature.segments", Observation(404, wanted="1", found=None)),
         ("http.error-shape", Observation(401, b"no", "401")),

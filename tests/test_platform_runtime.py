@@ -263,7 +263,7 @@ def test_keys_that_the_receiver_does_not_have_yet_are_refused_and_retired_ones_a
         return answer
 
     one.line._send = retiring
-    with pytest.raises(Undelivered, match="answered with keys that are retired"):
+    with pytest.raises(Undelivered, match="used retired keys for its answer"):
         one.line.load(id)
 
 

@@ -1,4 +1,4 @@
-"""Small inline SVG charts of a run's timings. They take their colours from the page's style."""
+"""Small inline SVG charts of a run's timings. Their colours come from the page's style sheet."""
 
 import math
 
@@ -11,12 +11,12 @@ _CLASSES = dict(zip(VERDICTS, ("pass", "fail", "undecided"), strict=True))
 
 
 def verdict_class(verdict: str) -> str:
-    """Return the name that the page's style has for ``verdict``."""
+    """Return the CSS class of ``verdict``."""
     return _CLASSES[verdict]
 
 
 def share(report: Report, group: str | None = None) -> Markup:
-    """Return a bar of the verdicts of ``report``, or of a ``group``."""
+    """Return a bar that shows the share of each verdict in ``report``, or in one ``group`` of it."""
     counts = [(verdict, report.count(verdict, group)) for verdict in VERDICTS]
     total, at, parts = sum(count for _, count in counts) or 1, 0.0, []
     for verdict, count in counts:
@@ -31,7 +31,7 @@ def share(report: Report, group: str | None = None) -> Markup:
 
 
 def bar(seconds: float, longest: float) -> Markup:
-    """Return a bar as long as ``seconds`` is of ``longest``, on a scale of square roots, so that short ones show."""
+    """Return a bar for ``seconds`` relative to ``longest``. The scale is a square root, so that short times show."""
     width = max(1.0, 60 * math.sqrt(max(0.0, seconds) / longest))
     return Markup(  # noqa: S704
         f'<svg class="bar" viewBox="0 0 60 8" width="60" height="8" aria-hidden="true"><rect width="{width:.1f}"'
@@ -40,7 +40,7 @@ def bar(seconds: float, longest: float) -> Markup:
 
 
 def calls(report: Report) -> Markup:
-    """Return a chart of how long the calls took: for each method the median, and the slowest tenth's beginning."""
+    """Return a chart of the calls' times: for each method the median and the 90th percentile."""
     times: dict[str, list[float]] = {}
     for result in report.results:
         for method, seconds in result.record.times:
@@ -57,7 +57,7 @@ def calls(report: Report) -> Markup:
             f'<rect class="narrow" x="110" y="{y + 8}" width="{max(1, half * long):.1f}" height="8" rx="2"/>'
             f'<text x="{118 + most * long:.1f}" y="{y + 16}">{half:.1f} ms, {most:.1f} ms</text>'
         )
-    return _chart(drawn, len(rows) * _ROW, "Time of a call: median, and what nine of ten stay below")
+    return _chart(drawn, len(rows) * _ROW, "Time of a call: median and 90th percentile")
 
 
 def _quantile(values: list[float], part: float) -> float:
@@ -79,12 +79,12 @@ def groups(report: Report) -> Markup:
 
 
 def _chart(drawn: list[str], height: int, title: str) -> Markup:
-    return Markup(  # noqa: S704 - numbers, methods, names of groups: nothing that came over the network
+    return Markup(  # noqa: S704 - numbers, methods and group names: nothing from the network
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {max(height, 1)}" role="img" aria-label="{title}">'
         f"<title>{title}</title>{''.join(drawn)}</svg>"
     )
 
 
 def slowest(report: Report, count: int = 8) -> list[Result]:
-    """Return the ``count`` results that took longest."""
+    """Return the ``count`` slowest results."""
     return sorted(report.results, key=lambda result: -result.seconds)[:count]

@@ -1,4 +1,4 @@
-"""Removes what a run left at a receiver, in requests as large as it takes, and finds out what stayed."""
+"""Removes the states of a run from the receiver, in the largest requests it accepts, and finds out what stayed."""
 
 import contextlib
 import http.client
@@ -11,24 +11,24 @@ from receiver.conformance.target import RecordingClient, Target
 from receiver.mock_platform.json_values import JSON
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_LARGEST = 200  # ids in one DELETE, until the receiver refuses that many
-_SECONDS = 30.0  # for all of it, so that an interrupted run ends
-_LOOKING = 10.0  # of which the second look may take this much
-_SILENCE = 10.0  # that one request may wait for
-_ATTEMPTS = 3  # for a receiver that does not answer, or answers 503
+_LARGEST = 200  # ids in one DELETE; fewer once the receiver refuses that many
+_SECONDS = 30.0  # for all of the cleaning, so that an interrupted run ends
+_LOOKING = 10.0  # of these, for the second look
+_SILENCE = 10.0  # seconds that one request may wait
+_ATTEMPTS = 3  # if the receiver does not answer, or answers 503
 _PAUSE = 0.3
 _NOT_SERVED = (400, 401, 403, 404)
 
 
 @dataclass
 class Left:
-    """The states, (tenant, id), that may still be in the store, and ``why`` for each reason met, in words."""
+    """The states, (tenant, id), that may still be in the store, and ``why``: each reason once, in words."""
 
     states: list[tuple[str, str]] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
 
     def message(self, most: int = 20) -> str:
-        """Return a sentence about what is left, naming up to ``most`` of the states; "" when nothing is."""
+        """Return a sentence that names up to ``most`` of the states left; "" if there are none."""
         if not self.states:
             return ""
         count = len(self.states)
@@ -38,7 +38,7 @@ class Left:
         return f"{states}, tenant/id: {', '.join(named)}"
 
     def add(self, tenant: str, ids: Sequence[str], why: str) -> None:
-        """Note that ``ids`` of ``tenant``, if any, may be left."""
+        """Record that ``ids`` of ``tenant``, if any, may be left."""
         if not ids:
             return
         self.states += [(tenant, id) for id in ids]
@@ -59,7 +59,9 @@ def clean(
     waiting = _by_tenant(made)
     serves = True
     try:
-        for tenant in sorted(waiting, key=lambda tenant: tenant != own):  # its own first: the other may not be served
+        for tenant in sorted(
+            waiting, key=lambda tenant: tenant != own
+        ):  # own tenant first: the receiver may not serve the other
             with contextlib.closing(_Cleaner(target, tenant, deadline, left, waiting[tenant])) as cleaner:
                 # A receiver that serves its own tenant and refuses the other one stored nothing for the other.
                 serves = cleaner.remove(may_refuse=all_refused or (tenant != own and serves))
@@ -70,7 +72,7 @@ def clean(
 
 
 def _by_tenant(made: Iterable[tuple[JSON, JSON]]) -> dict[str, list[str]]:
-    """Return the ids by tenant, in lower case and once each; what is no UUID was never stored."""
+    """Return the ids by tenant, each once and in lower case. What is not a UUID was never stored."""
     found: dict[str, dict[str, None]] = {}
     for pair in made:
         tenant, id = (text.lower() if isinstance(text, str) else "" for text in pair)
@@ -80,7 +82,7 @@ def _by_tenant(made: Iterable[tuple[JSON, JSON]]) -> dict[str, list[str]]:
 
 
 class _Cleaner:
-    """Deletes states of one ``tenant``; ``waiting`` holds the ids that are not dealt with yet."""
+    """Deletes states of one ``tenant``; ``waiting`` holds the ids still to delete."""
 
     def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]) -> None:
         self.client: RecordingClient = target.connect(tenant, lambda *_: None)
@@ -94,7 +96,10 @@ class _Cleaner:
         self.client.close()
 
     def remove(self, may_refuse: bool) -> bool:
-        """Delete what is waiting and look whether it is gone; return whether the receiver serves the tenant."""
+        """Delete the waiting states and check that they are gone; return whether the receiver serves the tenant.
+
+        With ``may_refuse``, a refusal of the first DELETE means that the store has none of them.
+        """
         ids, serves = list(self.waiting), False
         while self.waiting and not self._is_late():
             some = self.waiting[: self.size]
@@ -118,7 +123,7 @@ class _Cleaner:
         self.size = min(2 * self.size, self.most)
 
     def _refused(self, some: list[str], status: int) -> None:
-        """Try again with half as many: 413 means that no more will be taken, others may be about one of them."""
+        """Halve the next request: 413 limits every later request, and another status may concern a single state."""
         self.size = max(1, len(some) // 2)
         if status == 413:
             self.most = self.size
@@ -131,7 +136,7 @@ class _Cleaner:
         self.waiting.clear()
 
     def _delete(self, ids: list[str]) -> int:
-        """Return the status of a DELETE of ``ids``, 0 when no answer came, after a few attempts."""
+        """Return the status of a DELETE of ``ids`` after a few attempts; 0 if no answer came."""
         status = 0
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -145,7 +150,7 @@ class _Cleaner:
         return status
 
     def _look_again(self, ids: list[str]) -> None:
-        """Delete once more what a GET still answers: a save that was under way may have come after the first DELETE."""
+        """Delete again what a GET still finds: a save in flight may have arrived after the first DELETE."""
         reported = {id for tenant, id in self.left.states if tenant == self.tenant}
         until = min(self.deadline, time.monotonic() + _LOOKING)
         for id in ids:
@@ -154,7 +159,7 @@ class _Cleaner:
             if id not in reported and self._is_there(id):
                 self._delete([id])
                 if self._is_there(id):
-                    self.left.add(self.tenant, [id], "a DELETE was answered as done, and the state is still there")
+                    self.left.add(self.tenant, [id], "a DELETE was answered 204, but the state is still there")
 
     def _is_there(self, id: str) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):

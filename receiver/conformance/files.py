@@ -1,4 +1,4 @@
-"""The reports as files: JSON, JUnit XML, and one HTML page that needs nothing else."""
+"""Writes the reports: JSON, JUnit XML, and one self-contained HTML page."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def _check(result: Result) -> JSONObject:
 
 
 def as_junit(report: Report) -> str:
-    """Return ``report`` as JUnit XML: a failure is a failure, what is not decided is an error."""
+    """Return ``report`` as JUnit XML: a failed check is a failure, an undecided one an error."""
     suites = ElementTree.Element("testsuites", name="receiver conformance", tests=str(len(report.results)))
     suites.set("failures", str(report.count(FAIL)))
     suites.set("errors", str(report.count(UNDECIDED)))
@@ -110,7 +110,7 @@ def as_html(report: Report) -> str:
 
 
 def write(report: Report, **paths: Path | None) -> None:
-    """Write ``report`` to the ``paths`` given for json, junit and html; raises OSError."""
+    """Write ``report`` to those of the ``paths`` json, junit and html that are given; raises OSError."""
     forms = {"json": as_json, "junit": as_junit, "html": as_html}
     for name, path in paths.items():
         if path:

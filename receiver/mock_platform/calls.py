@@ -1,6 +1,6 @@
-"""What each call of the simulator does: an Request comes in, a value to answer goes out. Nothing here knows HTTP's rest.
+"""What each call of the simulator does: it takes a Request and returns a Reply. HTTP itself is in web.py.
 
-The addresses are those of the product's guide; the fields beyond externalStorageSettings are ours.
+The addresses are those of the product's guide; the fields beyond externalStorageSettings are our own.
 """
 
 import uuid
@@ -21,7 +21,7 @@ from receiver.mock_platform.runtime import Runtime, Visitor
 
 
 class Simulator:
-    """What the calls share: the platform, its runtime, the crowd, and where a receiver reads its keys."""
+    """State shared by the calls: the platform, its runtime, the crowd, and the folder of a receiver's keys."""
 
     def __init__(self, platform: Platform, keys_folder: Path | None = None) -> None:
         self.platform, self.keys_folder = platform, keys_folder
@@ -32,7 +32,7 @@ class Simulator:
 
 @dataclass(frozen=True)
 class Request:
-    """A call: the ``simulator``, the tenant that the header ``named``, the checked ``body``, calls ``after`` which."""
+    """A call: the ``simulator``, the tenant ``named`` by the header, the valid ``body``, and ``after`` of the query."""
 
     simulator: Simulator
     named: str | None
@@ -46,13 +46,13 @@ class Request:
 
     @property
     def tenant(self) -> Tenant:
-        """The tenant that is named, the first one if none is; raises Refusal."""
+        """The named tenant, or the first one if none is named; raises Refusal."""
         return self.platform.tenant(_uuid(self.named)) if self.named else next(iter(self.platform.tenants.values()))
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered: a ``value`` as JSON and a ``status``."""
+    """The answer: a JSON ``value`` and a ``status``."""
 
     value: object
     status: int = 200
@@ -62,7 +62,7 @@ def _uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise Refusal(404, "there is nothing of that id, which is no UUID") from None
+        raise Refusal(404, "there is nothing with that id, because it is not a UUID") from None
 
 
 def list_stores(request: Request) -> Reply:
@@ -71,7 +71,7 @@ def list_stores(request: Request) -> Reply:
 
 
 def register_store(request: Request) -> Reply:
-    """POST /api/admin/1/stores: the answer holds what the operator of the receiver must configure, this once."""
+    """POST /api/admin/1/stores: only this answer contains the keys that the receiver's operator must configure."""
     body = dict(request.body)
     given = [body.pop(name, None) for name in ("platformKey", "receiverKey")]
     keys = None
@@ -81,7 +81,7 @@ def register_store(request: Request) -> Reply:
         except KeyFault as fault:
             raise Refusal(400, f"platformKey and receiverKey: each {fault}") from None
         if not keys.platform.jwk.has_private:
-            raise Refusal(400, "platformKey: must be private, the platform signs with it")
+            raise Refusal(400, "platformKey: must be a private key, because the platform signs with it")
     store = request.platform.register(**body, keys=keys)
     return Reply(store.as_json() | ({} if keys else _for_the_receiver(store.in_use)), 201)
 
@@ -91,17 +91,17 @@ def _for_the_receiver(keys: StoreKeys) -> JSONObject:
 
 
 def show_store(request: Request, name: str) -> Reply:
-    """GET /api/admin/1/stores/{store}, by id or name; with whether it is well."""
+    """GET /api/admin/1/stores/{store}, by id or name; the answer says whether the store is healthy."""
     store = request.platform.store(name)
     return Reply(store.as_json() | {"isWell": request.platform.channel(store.id, str(uuid.UUID(int=0))).is_well()})
 
 
 def make_keys(request: Request, name: str) -> Reply:
-    """POST /api/admin/1/stores/{store}/keys: new pairs, to be given to the receiver before they are used."""
+    """POST /api/admin/1/stores/{store}/keys: make new pairs, which the receiver must have before they are used."""
     store = request.platform.store(name)
     folder = request.simulator.keys_folder if request.body["export"] else None
     if request.body["export"] and folder is None:
-        raise Refusal(409, "the simulator was not told where the receiver reads its keys")
+        raise Refusal(409, "the simulator does not know where the receiver reads its keys")
     keys = store.make_keys()
     if folder is None:
         return Reply(store.as_json() | _for_the_receiver(keys), 201)
@@ -114,14 +114,14 @@ def make_keys(request: Request, name: str) -> Reply:
 
 
 def use_keys(request: Request, name: str) -> Reply:
-    """POST /api/admin/1/stores/{store}/keys/use: the new pairs are used, replies to the old ones still accepted."""
+    """POST /api/admin/1/stores/{store}/keys/use: use the new pairs and still accept replies to the old ones."""
     store = request.platform.store(name)
     store.use_keys()
     return Reply(store.as_json())
 
 
 def retire_keys(request: Request, name: str) -> Reply:
-    """POST /api/admin/1/stores/{store}/keys/retire: the old pairs are gone."""
+    """POST /api/admin/1/stores/{store}/keys/retire: drop the old pairs."""
     store = request.platform.store(name)
     store.retire_keys()
     return Reply(store.as_json())
@@ -133,7 +133,7 @@ def show_tenant(request: Request) -> Reply:
 
 
 def change_tenant(request: Request) -> Reply:
-    """POST /api/admin/1/tenant: changes what is given; a new UUID in ManyWhoTenant makes a tenant."""
+    """POST /api/admin/1/tenant: change the given fields; a new UUID in ManyWhoTenant creates a tenant."""
     body, platform = request.body, request.platform
     storage = _storage(platform, body.get("externalStorageSettings"))
     named = request.named
@@ -199,7 +199,7 @@ def start_crowd(request: Request) -> Reply:
     """POST /api/simulator/1/crowd."""
     body, simulator = request.body, request.simulator
     if simulator.crowd and simulator.crowd.is_running:
-        raise Refusal(409, "there is a crowd already")
+        raise Refusal(409, "a crowd is already running")
     simulator.crowd = Crowd(simulator.runtime, request.tenant, body["users"], body["seconds"])
     return Reply(simulator.crowd.report(), 202)
 
@@ -207,19 +207,19 @@ def start_crowd(request: Request) -> Reply:
 def show_crowd(request: Request) -> Reply:
     """GET /api/simulator/1/crowd."""
     if request.simulator.crowd is None:
-        raise Refusal(404, "there was no crowd yet")
+        raise Refusal(404, "there has been no crowd yet")
     return Reply(request.simulator.crowd.report())
 
 
 def end_crowd(request: Request) -> Reply:
-    """POST /api/simulator/1/crowd/end: the users go, their states are read back, and the report is complete."""
+    """POST /api/simulator/1/crowd/end: stop the users, read their states back and return the complete report."""
     if request.simulator.crowd:
         request.simulator.crowd.end()
     return show_crowd(request)
 
 
 def show_overview(request: Request) -> Reply:
-    """GET /api/simulator/1/overview?after=N: all that the page shows; calls with a number above N only."""
+    """GET /api/simulator/1/overview?after=N: everything that the page shows, with only the calls numbered above N."""
     simulator, tenant = request.simulator, request.tenant
     after = request.after
     counts, admitted = simulator.runtime.regions(tenant), tenant.restriction.regions or REGIONS
@@ -246,7 +246,7 @@ def show_overview(request: Request) -> Reply:
 
 @dataclass(frozen=True)
 class Call:
-    """An address, what may stand in the body sent there, and what is done."""
+    """An address, the schema of its request body, and the function that serves it."""
 
     method: str
     rule: str

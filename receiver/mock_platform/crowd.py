@@ -1,6 +1,6 @@
-"""Many users at once, for a while: they start runs, step, vote, and join each other's from other regions.
+"""Simulates many users at once: they start runs, step, vote, and join each other's runs from other regions.
 
-At the end every state is read back: what a store acknowledged and does not have is a lost save.
+At the end every state is read back. A save that the store acknowledged but does not have is lost.
 """
 
 import random
@@ -13,11 +13,11 @@ from receiver.mock_platform.model import Refusal, Tenant
 from receiver.mock_platform.runtime import Runtime, Visitor
 
 _COUNTRIES = ("US", "CA", "DE", "FR", "GB", "AU", "SG", "JP", "BR", "ZA")
-_PAUSE = 0.05  # seconds that a user thinks at most
+_PAUSE = 0.05  # seconds between two actions of a user, at most
 
 
 class Crowd:
-    """``users`` of ``tenant`` for ``seconds``; each is a thread. ``report`` tells how it goes, ``wait`` ends it."""
+    """``users`` of ``tenant`` who act for ``seconds``, each in a thread."""
 
     def __init__(self, runtime: Runtime, tenant: Tenant, users: int, seconds: float, seed: int = 0) -> None:
         self.runtime, self.tenant, self.seconds, self.seed = runtime, tenant, seconds, seed
@@ -33,21 +33,21 @@ class Crowd:
             thread.start()
 
     def wait(self) -> None:
-        """Wait until all users are gone and every state was read back."""
+        """Wait until all users have stopped and every state has been read back."""
         self._verifier.join()
 
     def end(self) -> None:
-        """Let the users go now, each after what they are at."""
+        """Stop the users, each after their current action, and wait."""
         self._until = time.monotonic()
         self.wait()
 
     @property
     def is_running(self) -> bool:
-        """Whether any user is there still, or states are being read back."""
+        """Whether users are still active or states are being read back."""
         return self._verifier.is_alive()
 
     def report(self) -> dict[str, object]:
-        """Return the counts so far; ``lost`` and ``verdict`` are known when it is over."""
+        """Return the counts so far; ``lost`` and the final ``verdict`` are known at the end."""
         with self._lock:
             lost = None if self._lost is None else len(self._lost)
             verdict = "running" if self.is_running else "no save lost" if lost == 0 else "saves were lost"
@@ -94,7 +94,7 @@ class Crowd:
             self._newest[done["stateId"]] = max(moment, self._newest.get(done["stateId"], moment))
 
     def _refuse(self, refusal: Refusal, mine: str | None) -> str | None:
-        if refusal.status == 409:  # somebody else finished that run
+        if refusal.status == 409:  # another user has finished that run
             return None
         with self._lock:
             self._refused += 1

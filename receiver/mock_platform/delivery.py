@@ -1,4 +1,4 @@
-"""How calls get to a store: signed once, repeated until they are answered, over a network that may lose replies."""
+"""Delivers calls to a store: signed once, repeated until answered, over a network that may lose replies."""
 
 import http.client
 import itertools
@@ -25,7 +25,7 @@ _LONGEST_PAUSE = 1.6
 
 
 class Undelivered(Exception):
-    """A store did not do what it was asked to; ``status`` is its answer, None where none came."""
+    """A store did not carry out a call; ``status`` is that of its answer, or None without one."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class Undelivered(Exception):
 
 @dataclass
 class Network:
-    """A network in which a reply is lost, or a save arrives once more and late, with these chances."""
+    """A network that loses a reply, or delivers a copy of a save late, with these probabilities."""
 
     lose: float = 0.0
     late: float = 0.0
@@ -46,15 +46,16 @@ class Network:
         self._random = random.Random(self.seed)  # noqa: S311 - chance, not a secret
 
     def happens(self, chance: float) -> bool:
-        """Tell whether something of this ``chance`` happens now."""
+        """Return whether an event with this ``chance`` happens now."""
         with self._lock:
             return self._random.random() < chance
 
 
 class StoreChannel:
-    """The line to ``store`` for ``tenant``, for many threads; ``patience`` is in seconds, less than a signature's life.
+    """Sends the calls for ``tenant`` to ``store``. Thread-safe.
 
-    ``context`` verifies the store's certificate; ``pause`` waits between attempts.
+    ``patience`` is how many seconds a call is repeated, less than the lifetime of a signature. ``context`` verifies the
+    store's certificate; ``pause`` waits between attempts.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class StoreChannel:
         self._late: dict[str, JSONObject] = {}
 
     def save(self, states: Sequence[JSONObject]) -> None:
-        """Save ``states`` (claims of protocol, section 5.4); raises Undelivered. May let older ones arrive after."""
+        """Save ``states`` (claims of protocol, section 5.4); raises Undelivered. The network may hold a copy back."""
         self._save(states, "")
         self.deliver_late([state["id"] for state in states])
         for state in states:
@@ -83,10 +84,10 @@ class StoreChannel:
                 self._late[state["id"]] = state
 
     def deliver_late(self, ids: Sequence[str] | None = None) -> None:
-        """Deliver the copies that the network held back of the states ``ids``, or of all: newer saves overtook them."""
+        """Deliver the held-back copies of the states ``ids``, or of all states. Newer saves have overtaken them."""
         for id in list(self._late) if ids is None else ids:
             late = self._late.pop(id, None)
-            with suppress(Undelivered):  # a copy that never arrives is missed by nobody
+            with suppress(Undelivered):  # nobody misses a copy that never arrives
                 if late:
                     self._save([late], "arrives late")
 
@@ -97,17 +98,17 @@ class StoreChannel:
         self._expect(204, self._send("save", "POST", self.path, keys, body, len(states), id, note))
 
     def load(self, id: str) -> str | None:
-        """Return the content of the state ``id``, None where the store has none; raises Undelivered."""
+        """Return the content of the state ``id``, or None if the store does not have it; raises Undelivered."""
         keys = self.store.in_use
         answer = self._send("load", "GET", f"{self.path}/{id}", keys, None, 1, id)
         if answer.status == 404:
             return None
         self._expect(200, answer)
         if not self.store.accepts(keys):
-            raise Undelivered(f"the store {self.store.name} answered with keys that are retired")
+            raise Undelivered(f"the store {self.store.name} used retired keys for its answer")
         try:
             return tokens.open_reply(answer.json["token"], self.tenant, id, keys)
-        except Exception as cause:  # whatever a store may send: jwcrypto and JSON raise what they like
+        except Exception as cause:  # a store may send anything, and jwcrypto and json raise many kinds
             raise Undelivered(f"the reply of {self.store.name} is not acceptable ({type(cause).__name__})") from cause
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -117,7 +118,7 @@ class StoreChannel:
         self._expect(204, self._send("delete", "DELETE", self.path, self.store.in_use, body, len(ids), first))
 
     def is_well(self) -> bool:
-        """Tell whether the store says that it is well, now."""
+        """Return whether the store now answers that it is healthy."""
         try:
             with closing(Client(self.store.endpoint, self.tenant, self.store.in_use, 2, self.context)) as client:
                 return client.health().status == 200
@@ -125,7 +126,7 @@ class StoreChannel:
             return False
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         with suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
@@ -147,7 +148,7 @@ class StoreChannel:
         id: str,
         note: str = "",
     ) -> Answer:
-        """Return the answer, not a 5xx, to a request signed once and repeated as it is until there is one."""
+        """Sign a request once, repeat it until the answer is not a 5xx, and return that answer."""
         fields = {"store": self.store.name, "call": call, "states": states, "id": id}
         with self._client(keys) as client:
             headers = client.headers(path)
@@ -201,7 +202,7 @@ def _pauses() -> Iterator[float]:
 
 
 def _message_of(answer: Answer) -> str:
-    """Return the message of an error reply, which may come from any store: short and printable."""
+    """Return the message of an error reply, shortened and printable, because any store may have sent it."""
     try:
         text = answer.json["message"]
     except (ValueError, KeyError, TypeError, RecursionError):

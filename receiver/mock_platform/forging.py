@@ -1,4 +1,4 @@
-"""Tokens as no library would make them: every part can be chosen. For tests and for the conformance suite."""
+"""Makes tokens that no library would make: every part can be chosen. For the tests and the conformance suite."""
 
 import base64
 import json
@@ -21,19 +21,19 @@ def unb64(text: str) -> bytes:
 
 
 def as_json(value: object) -> bytes:
-    """Return bytes as they are, everything else as JSON."""
+    """Return bytes unchanged, and anything else as JSON."""
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 def jws(header: object, payload: object, jwk: JWK | None = None, alg: str = "ES384") -> str:
-    """Return a compact JWS of ``header`` and ``payload`` (dicts or bytes); without ``jwk`` it is unsigned."""
+    """Return a compact JWS of ``header`` and ``payload`` (bytes or JSON values), unsigned without ``jwk``."""
     signed = f"{b64(as_json(header))}.{b64(as_json(payload))}"
     signature = JWA.signing_alg(alg).sign(jwk, signed.encode()) if jwk is not None else b""
     return f"{signed}.{b64(signature)}"
 
 
 def with_header(token: str, **members: JSON) -> str:
-    """Return compact ``token`` with ``members`` of its header replaced, added, or removed when None."""
+    """Return the compact ``token`` with ``members`` of its header replaced or added, or removed if None."""
     head, rest = token.split(".", 1)
     header = json.loads(unb64(head)) | members
     return f"{b64(as_json({name: value for name, value in header.items() if value is not None}))}.{rest}"
@@ -50,10 +50,10 @@ def jwe(
     spaces: int = 0,
     **header: JSON,
 ) -> str:
-    """Return a compact JWE that decrypts, whatever its header says: the header is edited before it is authenticated.
+    """Return a compact JWE that decrypts whatever its header says: the header is edited before it is authenticated.
 
-    ``epk`` replaces members of the ephemeral key that is really used; ``plain`` is what is encrypted instead of
-    the deflated ``inner``; ``spaces`` are put behind the header's JSON.
+    ``epk`` replaces members of the ephemeral key that is actually used, ``plain`` is encrypted instead of the deflated
+    ``inner``, and ``spaces`` is the number of spaces after the header's JSON. ``...`` removes a header member.
     """
     members: JSONObject = {"alg": alg, "enc": enc, "cty": "JWT", "zip": "DEF"} | header
     bits = {"A192CBC-HS384": 384, "A256CBC-HS512": 512}[enc]

@@ -1,6 +1,6 @@
-"""Runs of flows: whoever may starts, steps, joins, votes, finishes; the state goes to who keeps it.
+"""Runs flows: users start, step, join, vote and finish, and the state goes where the tenant keeps its states.
 
-A state is changed by one call at a time, as the platform does it; different states are not in each other's way.
+As on the platform, only one call at a time changes a state; calls for different states do not wait for each other.
 """
 
 import random
@@ -26,14 +26,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who calls: a ``user`` (None is the one that began the run) in a ``country``."""
+    """The caller: a ``user`` (None: the one who started the run) in a ``country``."""
 
     country: str
     user: str | None = None
 
     @property
     def region(self) -> Region:
-        """The region that serves them."""
+        """The region that serves the visitor."""
         return nearest(self.country)
 
 
@@ -50,9 +50,9 @@ class Runtime:
     def start(
         self, tenant: Tenant, flow: str, visitor: Visitor, size: int | None = None, drawn: bool = False
     ) -> JSONObject:
-        """Start a run of the flow called ``flow`` and keep its first state; raises Refusal.
+        """Start a run of the flow ``flow`` and save its first state; raises Refusal.
 
-        The content gets about ``size`` bytes, or as many as the distribution of sizes says where ``drawn``.
+        The content has about ``size`` bytes, or a size drawn from the distribution of sizes if ``drawn``.
         """
         declared = tenant.flow(flow)
         tenant.check_access(flow, visitor.region, visitor.country)
@@ -63,7 +63,7 @@ class Runtime:
             return self._keep(tenant, run, visitor)
 
     def act(self, tenant: Tenant, id: str, action: str, visitor: Visitor, outcome: str = "yes") -> JSONObject:
-        """Do one of ACTIONS in the run ``id``; ``outcome`` is that of a vote. Raises Refusal."""
+        """Perform one of ACTIONS in the run ``id``; ``outcome`` is for a vote. Raises Refusal."""
         with self._lock_of(id):
             run = self._fetch(tenant, id)
             tenant.check_access(run.declared.name, visitor.region, visitor.country)
@@ -77,7 +77,7 @@ class Runtime:
             return self._keep(tenant, run, visitor)
 
     def look(self, tenant: Tenant, id: str) -> JSONObject:
-        """Return what is known of the run ``id``, read from where it is kept; raises Refusal."""
+        """Return what is known about the run ``id``, read from where its state is kept; raises Refusal."""
         with self._lock_of(id):
             run = self._fetch(tenant, id)
             known = self._remembered(tenant, id)
@@ -93,18 +93,18 @@ class Runtime:
                 self._known.pop((tenant.id, id), None)
 
     def latest(self, tenant: Tenant, most: int = 20) -> list[JSONObject]:
-        """Return the runs that something happened in last, the latest first."""
+        """Return the most recently changed runs, latest first."""
         with self._known_lock:
             found = [known for (owner, _), known in reversed(self._known.items()) if owner == tenant.id]
         return found[:most]
 
     def regions(self, tenant: Tenant) -> Counter[str]:
-        """Return how many of the latest runs something happened in last from each region."""
+        """Return how many of the known runs were last changed from each region."""
         with self._known_lock:
             return Counter(known["region"] for (owner, _), known in self._known.items() if owner == tenant.id)
 
     def _keep(self, tenant: Tenant, run: LiveRun, visitor: Visitor) -> JSONObject:
-        """Put the state where the tenant's settings say, and return what to tell about it."""
+        """Save the state where the tenant's settings say, and return a summary."""
         state, mode, behind = run.state(), tenant.storage.mode, ""
         held = self.platform.held
         if mode is Mode.EXTERNAL:
@@ -117,7 +117,7 @@ class Runtime:
                 self._channel(tenant).save([state])
                 copy.stored[tenant.storage.store_id] = state["updatedAt"]
             except Undelivered as cause:
-                behind = str(cause)  # the platform has its copy, and the next save or a migration catches up
+                behind = str(cause)  # the platform has its copy; the next save or a migration catches up
         return self._remember(tenant, _summary(run, len(state["content"].encode())), visitor, behind)
 
     def _fetch(self, tenant: Tenant, id: str) -> LiveRun:
@@ -131,7 +131,7 @@ class Runtime:
     def _content(self, tenant: Tenant, id: str) -> str:
         held = self.platform.held.find(tenant.id, id)
         if tenant.storage.mode is Mode.EXTERNAL:
-            # What was not migrated yet is still here, and only then is the store without it.
+            # A state that has not been migrated yet is still here, and only then is the store without it.
             stored = self._delivered(lambda: self._channel(tenant).load(id))
             if stored is not None:
                 return stored

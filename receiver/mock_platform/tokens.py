@@ -1,4 +1,4 @@
-"""What the platform signs and seals, and what it makes of a reply (protocol, sections 3, 4, 5 and 6)."""
+"""Signs requests, seals states and opens replies as the platform does (protocol, sections 3, 4, 5 and 6)."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from jwcrypto import jwe, jws
 from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import KeyPair, StoreKeys
 
-# jwcrypto inflates no more than 256 KiB of compressed data unless told so; states are larger.
+# By default jwcrypto inflates at most 256 KiB of compressed data, but states can be larger.
 jwe.default_max_compressed_size = 128 << 20
 _MAX_INFLATED = 256 << 20
 
@@ -17,11 +17,11 @@ _REPLY_ALG = ("ECDH-ES+A192KW", "A192CBC-HS384")
 
 
 class ReplyRefused(Exception):
-    """A reply that the platform would not accept; the text says why."""
+    """The platform would not accept a reply; the text says why."""
 
 
 def sign(claims: JSONObject, key: KeyPair) -> str:
-    """Return ``claims`` as a compact JWS by ES384 with the private ``key``."""
+    """Return ``claims`` as a compact JWS, signed with the private ``key`` by ES384."""
     token = jws.JWS(_compact(claims))
     protected = json.dumps({"alg": "ES384", "kid": key.kid, "typ": "JWT"})
     token.add_signature(key.jwk, protected=protected)
@@ -30,7 +30,7 @@ def sign(claims: JSONObject, key: KeyPair) -> str:
 
 
 def _compact(claims: JSONObject) -> bytes:
-    """Return ``claims`` without spaces, and in UTF-8 but for what only an escape can spell, as tokens usually are."""
+    """Return ``claims`` as compact JSON in UTF-8; escapes all non-ASCII text if UTF-8 cannot represent it."""
     try:
         return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
@@ -38,7 +38,7 @@ def _compact(claims: JSONObject) -> bytes:
 
 
 def request_claims(tenant: str, path: str, now: float | None = None) -> JSONObject:
-    """Return the claims that sign a request to ``path`` (raw, from /api on); ``now`` in seconds since the epoch."""
+    """Return the claims that sign a request to ``path`` (raw, from /api on); ``now`` is in Unix seconds."""
     now = int(time.time() if now is None else now)
     return {
         "iss": "manywho",
@@ -52,7 +52,7 @@ def request_claims(tenant: str, path: str, now: float | None = None) -> JSONObje
 
 
 def state_claims(state: JSONObject, now: float | None = None) -> JSONObject:
-    """Return the claims of a state's token. ``state`` holds the claims of protocol, section 5.4, content included."""
+    """Return the claims of a state's token; ``state`` has the claims of protocol, section 5.4, with the content."""
     now = int(time.time() if now is None else now)
     return {
         "iss": "manywho",
@@ -73,7 +73,7 @@ def seal(
     compressed: bool = True,
     **members: JSON,
 ) -> str:
-    """Return ``inner``, a compact JWS, encrypted to the public half of ``key``; ``members`` extend the header."""
+    """Return ``inner``, a compact JWS, encrypted to the public half of ``key``; ``members`` are added to the header."""
     header = {"alg": alg, "enc": enc, "kid": key.kid, "cty": "JWT"} | members
     if compressed:
         header["zip"] = "DEF"
@@ -88,7 +88,7 @@ def seal_state(state: JSONObject, keys: StoreKeys, **how: JSON) -> str:
 
 
 def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | None = None) -> str:
-    """Return the content in the ``token`` of a GET, after all that the platform verifies; raises ReplyRefused."""
+    """Return the content in the ``token`` of a GET, verified as the platform does it; raises ReplyRefused."""
     now = time.time() if now is None else now
     outer = jwe.JWE(algs=list(_REPLY_ALG))
     outer.deserialize(token)
@@ -104,7 +104,7 @@ def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | N
     _expect(inner.jose_header.get("kid") == keys.receiver.kid, "the JWS's kid is not the receiver key's")
     claims: JSONObject = json.loads(inner.payload)
     _expect(claims["iss"] == tenant and claims["aud"] == "manywho", "iss or aud is wrong")
-    _expect(claims["sub"] == id, "sub is not the id that was asked for")
+    _expect(claims["sub"] == id, "sub is not the requested id")
     _expect(
         claims["exp"] - claims["iat"] == 600 and claims["iat"] - claims["nbf"] == 120,
         "the times are wrong",

@@ -1,4 +1,4 @@
-"""What goes to the receivers and what comes back, kept for the page and for tests. Holds no key, token or content."""
+"""Records the calls to the receivers, for the page and for tests. Holds no keys, tokens or contents."""
 
 import itertools
 import threading
@@ -13,7 +13,7 @@ _KEPT = 1_000
 
 @dataclass(frozen=True)
 class Call:
-    """One attempt of one call to a store; ``status`` is None where no answer came."""
+    """One attempt of a call to a store; ``status`` is None without an answer."""
 
     number: int
     at: float
@@ -29,7 +29,7 @@ class Call:
 
 
 class Traffic:
-    """The latest calls, for many threads."""
+    """The latest calls. Thread-safe."""
 
     def __init__(self) -> None:
         self._calls: deque[Call] = deque(maxlen=_KEPT)
@@ -38,7 +38,7 @@ class Traffic:
         self.statuses: Counter[str] = Counter()
 
     def note(self, **fields: JSON) -> None:
-        """Keep a call; ``fields`` are those of Call but ``number`` and ``at``."""
+        """Record a call; ``fields`` are those of Call except ``number`` and ``at``."""
         with self._lock:
             call = Call(next(self._numbers), time.time(), **fields)
             self._calls.append(call)
@@ -51,6 +51,6 @@ class Traffic:
         return [asdict(call) for call in newer[-most:]]
 
     def counts(self) -> dict[str, int]:
-        """Return how often each status came, over all time."""
+        """Return how often each status has come since the start."""
         with self._lock:
             return dict(self.statuses)

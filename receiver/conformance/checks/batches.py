@@ -1,4 +1,4 @@
-"""Several states in one request: all or none. Case C06; protocol, section 10.2."""
+"""Several states in one request: all are stored, or none. Case C06; protocol, section 10.2."""
 
 import uuid
 
@@ -68,7 +68,7 @@ def partly_older(trial: Trial) -> None:
     stored, fresh = trial.stored(updatedAt=LATER), trial.state()
     answer = trial.client.save(stored | {"updatedAt": FIRST, "content": versioned("older")}, fresh)
     trial.expect(answer, 204, what="an older and a new state")
-    trial.expect_content(stored["id"], stored["content"], "the newer content still")
+    trial.expect_content(stored["id"], stored["content"], "the newer content, unchanged")
     trial.expect_content(fresh["id"], fresh["content"], "the new state")
 
 
@@ -81,7 +81,7 @@ def partly_older(trial: Trial) -> None:
 def invalid_last(trial: Trial) -> None:
     states = [trial.state() for _ in range(10)]
     tokens = [trial.token(state) for state in states]
-    trial.expect(trial.post(*tokens, trial.token(trial.state(), flow="x")), 400, what="the 11th has no flow")
+    trial.expect(trial.post(*tokens, trial.token(trial.state(), flow="x")), 400, what="the 11th has an invalid flow")
     _all_absent(trial, states)
 
 
@@ -94,7 +94,9 @@ def invalid_last(trial: Trial) -> None:
 def invalid_first(trial: Trial) -> None:
     states = [trial.state() for _ in range(3)]
     tokens = [trial.token(state) for state in states]
-    trial.expect(trial.post(trial.token(trial.state(), updatedAt="x"), *tokens), 400, what="the first has no time")
+    trial.expect(
+        trial.post(trial.token(trial.state(), updatedAt="x"), *tokens), 400, what="the first has an invalid time"
+    )
     _all_absent(trial, states)
 
 
@@ -107,7 +109,7 @@ def invalid_first(trial: Trial) -> None:
 def unreadable(trial: Trial) -> None:
     states = [trial.state() for _ in range(3)]
     tokens = [trial.token(state) for state in states]
-    trial.expect(trial.post(*tokens, trial.token(trial.state())[:-6]), 400, what="the 4th is cut")
+    trial.expect(trial.post(*tokens, trial.token(trial.state())[:-6]), 400, what="the 4th is truncated")
     _all_absent(trial, states)
 
 

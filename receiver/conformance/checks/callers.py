@@ -1,4 +1,4 @@
-"""Room 1: what an unproven caller learns, and the two key-id headers. Table A of the cases."""
+"""Stage 1: what a caller without a valid signature learns, and the two key-id headers. Cases, table A."""
 
 import json
 import uuid
@@ -22,7 +22,7 @@ def before_body(trial: Trial) -> None:
             headers = trial.headers(path, signature=bad) | {"Content-Type": kind}
             trial.expect(trial.client.call(method, path, body, headers), 401, what=f"{method} of {body.decode()}")
     headers = trial.headers(path, signature=bad) | {"X-ManyWho-Platform-Key-ID": "x"}
-    trial.expect(trial.client.call("POST", path, b"[]", headers), 401, what="a key id that is none")
+    trial.expect(trial.client.call("POST", path, b"[]", headers), 401, what="an invalid key id")
 
 
 @check(

@@ -1,4 +1,4 @@
-"""Room 1: what a request signature says. Times are signed ones, so no check waits for any."""
+"""Stage 1: the claims of a request signature. Their times are set in the claims, so no check has to wait."""
 
 import time
 import uuid
@@ -212,9 +212,9 @@ def path_encoded(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"])
     encoded = path.replace("/states/", "/%73tates/")
-    trial.expect(trial.send("GET", encoded), 200, what="encoded in both")
+    trial.expect(trial.send("GET", encoded), 200, what="encoded in the path and in the claim")
     plain = trial.headers(encoded, path=trial.target.signed_path(path))
-    trial.expect(trial.client.call("GET", encoded, headers=plain), 401, what="encoded only where it was sent")
+    trial.expect(trial.client.call("GET", encoded, headers=plain), 401, what="encoded in the path only")
 
 
 @check(
@@ -226,11 +226,13 @@ def path_encoded(trial: Trial) -> None:
 def path_upper_case(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"].upper(), trial.tenant.upper())
-    answer = trial.expect(trial.send("GET", path, aud=trial.tenant.upper()), 200, what="upper case in both")
+    answer = trial.expect(
+        trial.send("GET", path, aud=trial.tenant.upper()), 200, what="upper case in the path and in the claim"
+    )
     if not same_meaning(trial.client.open(state["id"], answer), state["content"]):
         trial.fail("the state that was saved under the id in lower case", "another content came")
     lower = trial.headers(path, aud=trial.tenant.upper(), path=trial.target.signed_path(trial.path(state["id"])))
-    trial.expect(trial.client.call("GET", path, headers=lower), 401, what="upper case only where it was sent")
+    trial.expect(trial.client.call("GET", path, headers=lower), 401, what="upper case in the path only")
 
 
 @check(

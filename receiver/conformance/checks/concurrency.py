@@ -1,6 +1,6 @@
-"""Many callers at once, over connections of their own. Protocol, sections 10.1, 10.3 and 10.5; case F02 in small.
+"""Many callers at once, each with its own connection. Protocol, sections 10.1, 10.3 and 10.5; case F02, smaller.
 
-A 503 means "unknown, send it again" (promise 3): so is done, a few times.
+A 503 means "unknown, send the request again" (protocol, section 10.3), so the checks repeat it a few times.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def _version(state: JSONObject, number: int) -> JSONObject:
 def _until_done(
     client: RecordingClient, method: str, path: str, body: bytes, headers: dict[str, str] | None = None
 ) -> int:
-    """Send the same request until the answer is not 503; return the last status."""
+    """Repeat one request while the answer is 503; return the last status."""
     headers = headers or client.headers(path)
     for attempt in range(_ATTEMPTS):
         status = client.call(method, path, body, headers).status
@@ -40,7 +40,7 @@ def _until_done(
 
 
 def _saves(trial: Trial, *batches: list[JSONObject]) -> list[int]:
-    """Save each of ``batches`` at the same time; return their statuses."""
+    """Save all ``batches`` at the same time; return the statuses."""
     path = trial.path()
     bodies = [trial.body(*batch) for batch in batches]
     return trial.concurrently(*(partial(_until_done, method="POST", path=path, body=body) for body in bodies))
@@ -221,7 +221,7 @@ def retries(trial: Trial) -> None:
         _all(trial, trial.concurrently(*copies), 204, "6 copies of one request at once")
         trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
         trial.expect(trial.client.call("POST", path, body, headers), 204, what="a late copy")
-        trial.expect_absent(state["id"], "it was deleted after its one save")
+        trial.expect_absent(state["id"], "it was deleted after its only save")
 
 
 @check(
@@ -243,4 +243,4 @@ def one_jti(trial: Trial) -> None:
         for state, status in zip(states, statuses, strict=True):
             found = trial.content_of(state["id"])
             if (found is not None) != (status == 204):
-                trial.fail("the acknowledged state stored and no other", "it was the other way round")
+                trial.fail("only the acknowledged state to be stored", "another one is stored, or that one is not")

@@ -1,4 +1,4 @@
-"""Content fidelity: the same on its way out, or refused on its way in. Table D of the cases."""
+"""Content fidelity: a content comes back as it was saved, or its save is refused. Cases, table D."""
 
 import json
 import random
@@ -19,13 +19,13 @@ def _saved(trial: Trial, *contents: str) -> list[JSONObject]:
 
 
 def _identical(trial: Trial, *contents: str) -> None:
-    """Fail unless each of ``contents``, any text, comes back character by character."""
+    """Fail unless each of ``contents``, which may be any text, comes back unchanged."""
     for state in _saved(trial, *contents):
         trial.expect_exactly(state["id"], state["content"])
 
 
 def _equal(trial: Trial, *contents: str) -> None:
-    """Fail unless each of ``contents``, JSON, comes back as the same value: all that a column of type jsonb keeps."""
+    """Fail unless each of ``contents``, all JSON, comes back as the same value: a jsonb column keeps no more."""
     for state in _saved(trial, *contents):
         trial.expect_content(state["id"], state["content"])
 
@@ -169,7 +169,7 @@ def around_64k_bytes(trial: Trial) -> None:
 
 @check("content.500k", "must", "A state of 500 KB, the usual upper limit, comes back whole.", "protocol, section 5.6")
 def usual_upper_end(trial: Trial) -> None:
-    chance = random.Random(5)  # noqa: S311 - what does not compress well
+    chance = random.Random(5)  # noqa: S311 - data that compresses badly
     _equal(trial, json.dumps([chance.random() for _ in range(25_000)]))
 
 

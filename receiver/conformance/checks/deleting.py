@@ -1,4 +1,4 @@
-"""Room 3: deleting. Protocol, section 2.4; case C13."""
+"""Stage 3: deleting states. Protocol, section 2.4; case C13."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""HTTP to the byte: where a body ends, and what is refused before it is read. Cases E01, E03, E05, E06, E10 and A25."""
+"""HTTP framing: where a body ends, and what is refused unread. Cases E01, E03, E05, E06, E10 and A25."""
 
 import json
 
@@ -26,7 +26,7 @@ _CHUNKS = {
 
 
 def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: str = "", **claims: JSON) -> bytes:
-    """Return a signed request to the tenant's states as bytes; ``lines`` are further header lines."""
+    """Return a signed request to the tenant's states as bytes; ``lines`` are extra header lines."""
     path = trial.path()
     headers = {"Host": trial.target.parts.netloc, "Content-Type": "application/json"} | trial.headers(path, **claims)
     text = [f"{name}: {value}" for name, value in headers.items() if name != drop]

@@ -1,4 +1,4 @@
-"""The calls as HTTP: health, methods, media types, errors. Table E of the cases."""
+"""The calls as HTTP: health, methods, media types and errors. Cases, table E."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from receiver.mock_platform.client import BASE, Answer
 from receiver.mock_platform.json_values import JSONObject
 
 _FIELDS = {"action", "invokeType", "kind", "message", "responseBody", "responseHeaders", "statusCode", "uri"}
-_TELLING = re.compile(
+_REVEALING = re.compile(
     rb"Traceback|\bat [\w.$]+\([\w.]+:\d+\)|File \"|/home/|/usr/|/var/|sqlite|postgres|mysql|mariadb|jdbc|hikari|"
     rb"werkzeug|gunicorn|jwcrypto|psycopg|\b\d+\.\d+\.\d+\b",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ def health(trial: Trial) -> None:
 @check("http.health-silent", "should", "The health answer reveals no version, path or store.", "E11")
 def health_silent(trial: Trial) -> None:
     answer = trial.expect(trial.client.health(), 200, what="GET /health")
-    if found := _TELLING.search(answer.body):
+    if found := _REVEALING.search(answer.body):
         trial.fail("no version, path or store", f"{found[0].decode()!r} came")
     if version := re.search(r"\d.*", answer.headers.get("server", "")):
         trial.fail("a Server header without a version, or none", f"{version[0]!r} came")
@@ -61,7 +61,7 @@ def unknown_address(trial: Trial) -> None:
 
 
 def _errors(trial: Trial) -> dict[str, Answer]:
-    """Return some refusals: by what they are about."""
+    """Return some refusals by what they are about."""
     path, state = trial.path(), trial.path(str(uuid.uuid4()))
     return {
         "404": trial.client.call("GET", state),
@@ -95,7 +95,7 @@ def error_shape(trial: Trial) -> None:
 
 
 def _unlike(problem: JSONObject, answer: Answer) -> str:
-    """Return what is wrong with a problem body, in words."""
+    """Return in words what is wrong with a problem body."""
     wrong = [f"without {name}" for name in sorted(_FIELDS - set(problem))]
     wrong += [f"with {masked(name)}" for name in sorted(set(problem) - _FIELDS)]
     wrong += ["with another kind"] if problem.get("kind") != "service" else []
@@ -111,8 +111,8 @@ def _unlike(problem: JSONObject, answer: Answer) -> str:
 )
 def error_silent(trial: Trial) -> None:
     for what, answer in _errors(trial).items():
-        if found := _TELLING.search(answer.body):
-            trial.fail(f"an error that tells nothing ({what})", f"{found[0].decode()!r} came")
+        if found := _REVEALING.search(answer.body):
+            trial.fail(f"an error that reveals nothing ({what})", f"{found[0].decode()!r} came")
 
 
 @check("http.head", "should", "HEAD answers like GET, but without the body; without a signature it is refused.", "E08")

@@ -1,4 +1,4 @@
-"""Room 4: the reply to a GET, checked as the platform checks it. Protocol, section 6; case B20."""
+"""Stage 4: the reply to a GET, checked as the platform checks it. Protocol, section 6; case B20."""
 
 import json
 import time
@@ -14,12 +14,12 @@ from receiver.mock_platform.forging import unb64
 from receiver.mock_platform.json_values import JSONObject
 
 _SOURCE = "protocol, section 6"
-_HIDDEN = "a content that must not show"
+_HIDDEN = "a content that must stay secret"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply taken apart: both headers and the claims; what was used to encrypt it."""
+    """The parts of a reply: both headers, the claims, the content key, the iv and the signed token."""
 
     outer: JSONObject
     inner: JSONObject
@@ -30,7 +30,7 @@ class Reply:
 
 
 def _opened(trial: Trial, id: str) -> Reply:
-    """Return the reply to a GET of ``id``; fails unless the platform's key decrypts it."""
+    """Return the reply to a GET of ``id``; fail unless the platform's key decrypts it."""
     answer = trial.expect(trial.client.load(id), 200, what="GET of a stored state")
     token = answer.json.get("token")
     if not isinstance(token, str) or token.count(".") != 4:
@@ -46,7 +46,9 @@ def _opened(trial: Trial, id: str) -> Reply:
             outer.jose_header, json.loads(unb64(head)), json.loads(unb64(payload)), outer.cek, outer.objects["iv"], text
         )
     except Exception as cause:
-        raise Failed("a JWE to the platform key around a JWS", f"{type(cause).__name__} when it was opened") from cause
+        raise Failed(
+            "a JWE for the platform key that contains a JWS", f"{type(cause).__name__} when it was opened"
+        ) from cause
 
 
 def _expect(trial: Trial, what: str, found: object, *expected: object) -> None:

@@ -1,4 +1,4 @@
-"""One signature serves one change; the identical request again is a retry. Protocol, section 3.4; case A21."""
+"""One signature is good for one change; the identical request again is a retry. Protocol, section 3.4; case A21."""
 
 import json
 

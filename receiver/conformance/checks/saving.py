@@ -1,4 +1,4 @@
-"""Room 3: saving. What replaces what, and which claims make a state. Protocol, section 5; part C of the cases."""
+"""Stage 3: saving states: which version replaces which, and which claims a state needs. Protocol, section 5."""
 
 import random
 import uuid
@@ -14,7 +14,7 @@ NULLABLE = ("parent", "currentMapElement", "currentUser", "expiresAt")
 
 
 def save(trial: Trial, state: JSONObject, what: str, **changes: JSON) -> None:
-    """Save ``state`` with ``changes``; 204 is expected."""
+    """Save ``state`` with ``changes``; fail unless the answer is 204."""
     trial.expect(trial.client.save(state | changes), 204, what=what)
 
 
@@ -59,7 +59,7 @@ def newer_wins(trial: Trial) -> None:
 def older_ignored(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
     save(trial, state, "an older state", updatedAt=FIRST, content=versioned("older"))
-    trial.expect_content(state["id"], state["content"], "the newer content still")
+    trial.expect_content(state["id"], state["content"], "the newer content, unchanged")
 
 
 @check(
@@ -126,7 +126,7 @@ def never_expires(trial: Trial) -> None:
 )
 def empties(trial: Trial) -> None:
     state = trial.state(**dict.fromkeys(NULLABLE, ""))
-    save(trial, state, "with empty texts")
+    save(trial, state, "with empty strings")
     trial.expect_content(state["id"], state["content"])
 
 
@@ -224,4 +224,4 @@ def id_case(trial: Trial) -> None:
     save(trial, state, "the id in upper case", id=upper, updatedAt=LATER, content=versioned("newer"))
     trial.expect_content(state["id"], versioned("newer"), "the newer content, saved under the id in upper case")
     save(trial, state, "an older one in upper case", id=upper, content=versioned("older"))
-    trial.expect_content(state["id"], versioned("newer"), "the newer content still")
+    trial.expect_content(state["id"], versioned("newer"), "the newer content, unchanged")

@@ -1,4 +1,4 @@
-"""Room 1: the form of the request signature and the key that made it. Table A of the cases."""
+"""Stage 1: the request signature's algorithm and the key that made it. Cases, table A."""
 
 import json
 

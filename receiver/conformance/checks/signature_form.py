@@ -30,7 +30,7 @@ def _flip(text: str, place: float) -> str:
 
 
 def _parts(trial: Trial, build: Callable[[str, str, str], str]) -> Make:
-    """Return what makes a signature whose three parts ``build`` puts together in its own way."""
+    """Return a maker of signatures whose three parts ``build`` assembles."""
     return lambda path: build(*trial.signature(path).split("."))
 
 

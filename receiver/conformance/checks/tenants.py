@@ -1,4 +1,4 @@
-"""Tenants are apart. Cases C01 and C03. A receiver that serves one tenant alone refuses the other: as good."""
+"""Tenants are isolated. A receiver that serves one tenant only may refuse the other. Cases C01 and C03."""
 
 import json
 
@@ -10,7 +10,7 @@ _REFUSED = (400, 401, 403, 404)
 
 
 def _still_there(trial: Trial, state: JSONObject) -> None:
-    trial.expect_content(state["id"], state["content"], "the tenant's own state as it was")
+    trial.expect_content(state["id"], state["content"], "the tenant's own state, unchanged")
 
 
 @check("tenants.load", "must", "A tenant cannot load another tenant's state.", "C03")
@@ -43,7 +43,9 @@ def save(trial: Trial) -> None:
     if answer.status == 204:
         trial.expect_content(state["id"], versioned("theirs"), "the other tenant's own content", tenant=trial.other)
         trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE of the first tenant's")
-        trial.expect_content(state["id"], versioned("theirs"), "the other tenant's state still", tenant=trial.other)
+        trial.expect_content(
+            state["id"], versioned("theirs"), "the other tenant's state, unchanged", tenant=trial.other
+        )
 
 
 @check(
@@ -105,5 +107,5 @@ def jti(trial: Trial) -> None:
         answer = client.call("DELETE", path, json.dumps([tenant]).encode(), client.headers(path, jti=shared))
         if tenant == trial.tenant:
             trial.expect(answer, 204, what="the first tenant's DELETE")
-        elif client.load(tenant).status == 404:  # it serves the other tenant at all
+        elif client.load(tenant).status == 404:  # the receiver serves the other tenant
             trial.expect(answer, 204, what="the other tenant's DELETE under the same jti")

@@ -1,4 +1,4 @@
-"""Room 3: times are instants, compared to the last digit. Cases C08 and C10."""
+"""Stage 3: times are instants and are compared to the last digit. Cases C08 and C10."""
 
 from receiver.conformance import clock
 from receiver.conformance.checks.saving import save

@@ -1,4 +1,4 @@
-"""Room 2: who signed a state and for whom, its headers, key agreement, and claims as a token. Table B of the cases."""
+"""Stage 2: who signed a state's token and for whom, its headers, and the key agreement. Cases, table B."""
 
 import json
 import random
@@ -109,8 +109,12 @@ def header_unknown(trial: Trial) -> None:
     extra: JSONObject = {"x5t": "dGhlIFNIQS0x", "ver": "2", "iat": 1, "x": {"a": [1]}}
     header = {"alg": "ES384", "kid": keys.platform.kid} | extra
     inner = forging.jws(header, tokens.state_claims(state), keys.platform.jwk)
-    trial.expect(trial.post(tokens.seal(inner, keys.receiver)), 204, what="unknown members in the signature's header")
-    trial.expect(trial.post(tokens.seal(inner_of(trial, state), keys.receiver, **extra)), 204, what="and in the JWE's")
+    trial.expect(trial.post(tokens.seal(inner, keys.receiver)), 204, what="unknown members in the JWS header")
+    trial.expect(
+        trial.post(tokens.seal(inner_of(trial, state), keys.receiver, **extra)),
+        204,
+        what="unknown members in the JWE header",
+    )
     trial.expect_content(state["id"], state["content"])
 
 

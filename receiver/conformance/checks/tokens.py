@@ -1,6 +1,7 @@
-"""Room 2: what a state's token may be, around its content. Table B of the cases.
+"""Stage 2: the form of a state's token. Cases, table B.
 
-At level must any refusal will do, as the Java receiver answers 500; that 400 names the item is checked at should.
+Checks of level must accept any refusal, because the Java service answers 500. Checks of level should expect a 400 that
+names the item.
 """
 
 import json
@@ -20,14 +21,14 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 def inner_of(trial: Trial, state: JSONObject) -> str:
-    """Return the signed state, not yet encrypted."""
+    """Return the signed but not yet encrypted state."""
     return tokens.sign(tokens.state_claims(state), trial.keys.platform)
 
 
 def refused(trial: Trial, variants: Mapping[str, JSON], *allowed: int, state: JSONObject | None = None) -> None:
-    """Fail unless a POST of each token of ``variants`` is refused and nothing is stored of it.
+    """Fail unless a POST of each token of ``variants`` is refused and stores nothing.
 
-    With ``allowed``, by one of these statuses. The tokens are of ``state``, or of any that is stored already.
+    ``allowed`` are the accepted statuses; without it, any refusal will do. All tokens are for ``state``, if given.
     """
     kept = trial.stored()
     for name, token in variants.items():
@@ -37,7 +38,7 @@ def refused(trial: Trial, variants: Mapping[str, JSON], *allowed: int, state: JS
             trial.expect(answer, *allowed, what=name)
         if state:
             trial.expect_absent(state["id"], f"{name} was refused")
-    trial.expect_content(kept["id"], kept["content"], "another state as it was")
+    trial.expect_content(kept["id"], kept["content"], "another state, unchanged")
 
 
 def _refused_inner(trial: Trial, make: Callable[[JSONObject], dict[str, str]], *allowed: int) -> None:
@@ -230,7 +231,7 @@ def bomb(trial: Trial) -> None:
     path, body = trial.path(), json.dumps([{"token": sealed}]).encode()
     answer = trial.client.call("POST", path, body, trial.headers(path, signature="x"))
     trial.expect(answer, 401, what="the same without a signature")
-    trial.expect_content(state["id"], state["content"], "the receiver lives on")
+    trial.expect_content(state["id"], state["content"], "the receiver keeps running")
 
 
 @check(
