@@ -13,9 +13,10 @@ from sqlite_utils import Database
 from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
-from receiver.stores.sqlite import mark, wal
+from receiver.stores.sqlite import mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
+from receiver.stores.sqlite.wal import Identity, WriteAheadLog
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; another process rarely holds the write lock for longer
@@ -32,7 +33,7 @@ class _Held(NamedTuple):
 
     connection: sqlite3.Connection
     made_for: _MADE_FOR
-    log: wal.Identity
+    log: Identity | None
 
 
 class DatabaseFile:
@@ -42,6 +43,7 @@ class DatabaseFile:
         self.path = path
         self.timeout = timeout
         self.create = create
+        self._log = WriteAheadLog(path)
         self._mine = threading.local()
         self._writer: _Held | None = None
         self._preparing = threading.Lock()
@@ -101,7 +103,7 @@ class DatabaseFile:
                 f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
                 " with its -wal and -shm, and the next start makes a new store"
             )
-        wal.check_not_lost(path)
+        self._log.check_not_lost()
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
             raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
@@ -166,7 +168,7 @@ class DatabaseFile:
         if held is None or held.made_for != current:
             held = self._mine.held = self._open(current)
         else:
-            wal.check_in_use(self.path, held.connection, held.log)
+            self._log.check_in_use(held.connection, held.log)
         return held.connection
 
     def writer(self) -> sqlite3.Connection:
@@ -185,16 +187,16 @@ class DatabaseFile:
     def check_written(self) -> None:
         """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
         if self._writer:
-            wal.check_in_use(self.path, self._writer.connection, self._writer.log)
+            self._log.check_in_use(self._writer.connection, self._writer.log)
 
     def _open(self, current: _MADE_FOR) -> _Held:
         """Return a new connection to keep, beside those that this process has."""
         if self._writer and self._writer.made_for == current:
             self.check_written()
-        wal.check_not_lost(self.path)
+        self._log.check_not_lost()
         connection = self.connect()
         connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, wal.identity_of(self.path) or ())
+        return _Held(connection, current, self._log.identity())
 
     def _current(self) -> _MADE_FOR:
         """Return what this process's connections to the file must be made for, which is prepared."""
