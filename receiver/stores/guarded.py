@@ -44,7 +44,7 @@ def slots_for(stores: int, threads: int) -> Slots | None:
 class Guarded(Wrapper):
     """The store ``inner``, called ``name`` in messages, whose calls end within ``timeout`` seconds.
 
-    With ``slots``, there are other stores to protect from it. ``blocks`` says that it blocks without giving up its turn,
+    With ``slots``, there are other stores to protect from it. ``blocks`` says that it blocks and keeps its permit,
     as file systems do. Calls of the command line, such as walks through all states, are passed through.
     """
 
@@ -138,7 +138,7 @@ class Guarded(Wrapper):
                     return entered
                 lends = self._waiting < _MOST_RELEASED
                 self._waiting += 1
-            # Never wait for a turn under the lock: the thread that has the turn may be waiting for the lock.
+            # Never wait for a permit to compute under the lock: the thread that has it may be waiting for the lock.
             with blocking(release_slot=lends), self._changed:
                 self._changed.wait(_LOOK_EVERY)
                 self._waiting -= 1
