@@ -54,7 +54,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.url_map.redirect_defaults = False
-    app.gate = AccessPolicy(settings.allow_from, settings.trusted_proxies)
+    app.access = AccessPolicy(settings.allow_from, settings.trusted_proxies)
     app.extensions["receiver"] = Receiver(settings, ring, store, clock)
     app.register_blueprint(calls)
     app.register_error_handler(Problem, _on_problem)
@@ -77,7 +77,7 @@ class _Receiver(Flask):
     """Flask as far as the four calls need it: no sessions, hooks, signals or hosts, which take a tenth of a load."""
 
     session_interface = _NoSessions()
-    gate = AccessPolicy()
+    access = AccessPolicy()
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Return what finds the view for the path and method of ``request``, whatever host it was sent to."""
@@ -92,19 +92,19 @@ class _Receiver(Flask):
         """Return the answer to the request, counted and logged."""
         environ = request.environ
         peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
-        trace = g.trace = tracing.begin(environ.get("HTTP_X_REQUEST_ID") if self.gate.trusts(peer) else None)
+        trace = g.trace = tracing.begin(environ.get("HTTP_X_REQUEST_ID") if self.access.trusts(peer) else None)
         if request.endpoint:
             trace.call = request.endpoint.removeprefix(f"{calls.name}.")
             trace.tenant = canonical_uuid((request.view_args or {}).get("tenant"))
         try:
-            if not self.gate.admits(peer, forwarded, request.endpoint == _HEALTH):
+            if not self.access.admits(peer, forwarded, request.endpoint == _HEALTH):
                 raise AddressRefused("the address is not one of STORAGE_ALLOW_FROM")
             answer = self.make_response(self.dispatch_request())
         except Exception as error:
             answer = self.make_response(self.handle_user_exception(error))
         answer.headers["X-Request-ID"] = trace.request_id
         metrics.answered(trace, answer.status_code, answer.content_length or 0)
-        asked = logs.Asked(self.gate.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
+        asked = logs.Asked(self.access.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
         logs.tell_request(asked, trace, answer.status_code)
         return answer
 

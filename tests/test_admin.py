@@ -25,15 +25,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.admin import readiness
+from receiver.admin.client import AdminClient
 from receiver.admin.readiness import Check, Prober
 from receiver.commands.demo import running_receiver
-from receiver.commands.health import ask, fetch
 from receiver.keys import keyring
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.problems import REASONS, StoreUnavailable
 from receiver.process.lifecycle import Lifecycle
-from receiver.process.running import RunFolder, services
+from receiver.process.run_folder import RunFolder
+from receiver.process.running import services
 from receiver.secret import Secret
 from receiver.server.arbiter import Master
 from receiver.settings import Settings
@@ -52,7 +53,7 @@ def serving(keys, folder, **environment):
 
 
 def readyz(running) -> tuple[int, dict]:
-    return ask(running.admin, "/readyz")
+    return AdminClient(running.admin).get_json("/readyz")
 
 
 def counted(running) -> dict[tuple, float]:
@@ -79,7 +80,7 @@ def admin_of(running) -> int:
 
 def test_a_receiver_that_is_well_says_so_check_by_check(keys, tmp_path):
     with serving(keys, tmp_path) as running:
-        assert ask(running.admin, "/livez") == (200, {"status": "alive"})
+        assert AdminClient(running.admin).get_json("/livez") == (200, {"status": "alive"})
         status, found = until(lambda: (answer := readyz(running))[0] == 200 and answer)
         assert (status, found["status"]) == (200, "ready")
         assert set(found["checks"]) == set(readiness.NAMES)
@@ -134,7 +135,7 @@ def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_
         _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert found["status"] == "not ready"
         assert found["checks"]["store"]["verdict"] == "fail"
-        assert ask(running.admin, "/livez")[0] == 200
+        assert AdminClient(running.admin).get_json("/livez")[0] == 200
         assert value(counted(running), "receiver_ready") == 0
         assert value(counted(running), "receiver_check", check="store") == 0
         assert value(counted(running), "receiver_check", check="keys") == 1
@@ -150,7 +151,7 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
             status, found = readyz(running)
             assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
-            assert ask(running.admin, "/livez")[0] == 200
+            assert AdminClient(running.admin).get_json("/livez")[0] == 200
             assert "secret" not in json.dumps(found)
 
 
@@ -181,14 +182,14 @@ def test_many_who_ask_for_a_store_that_hangs_do_not_hold_up_the_question_whether
         url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="10") as running:
             asked = [
-                threading.Thread(target=fetch, args=[running.admin, path])
+                threading.Thread(target=AdminClient(running.admin).get, args=[path])
                 for path in ["/readyz"] * 24 + ["/metrics"] * 8
             ]
             for thread in asked:
                 thread.start()
             time.sleep(0.5)
             began = time.monotonic()
-            assert ask(running.admin, "/livez")[0] == 200
+            assert AdminClient(running.admin).get_json("/livez")[0] == 200
             assert time.monotonic() - began < 2
             for thread in asked:
                 thread.join()
@@ -419,7 +420,7 @@ def test_an_address_that_is_taken_stops_the_start(keys, tmp_path):
 
 def test_a_unix_socket_will_do_and_none_at_all(keys, platform_at, tmp_path):
     with serving(keys, tmp_path, STORAGE_ADMIN_BIND=f"unix:{tmp_path}/admin.sock"):
-        assert until(lambda: ask(f"unix:{tmp_path}/admin.sock", "/readyz")[0] == 200)
+        assert until(lambda: AdminClient(f"unix:{tmp_path}/admin.sock").get_json("/readyz")[0] == 200)
         told = receiver("health", cwd=tmp_path, STORAGE_ADMIN_BIND=f"unix:{tmp_path}/admin.sock")
         assert (told.returncode, told.stdout) == (0, "ready\n")
     assert not (tmp_path / "admin.sock").exists()
@@ -456,7 +457,7 @@ def test_sigterm_fails_readiness_first_and_answers_until_the_listener_closes(key
         running.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
-        assert (found["status"], ask(running.admin, "/livez")[0]) == ("draining", 200)
+        assert (found["status"], AdminClient(running.admin).get_json("/livez")[0]) == ("draining", 200)
         assert value(counted(running), "receiver_draining") == 1
         answers = []
         while time.monotonic() - began < 1.5:

@@ -13,7 +13,7 @@ from receiver.jose import key_texts, p384
 from receiver.jose.compact import TokenFault, canonical_uuid, decode_number, encode_base64url
 from receiver.keys import passphrase
 from receiver.keys.usage import KeyUses
-from receiver.process.running import TRIAL_SECONDS
+from receiver.process.run_folder import TRIAL_SECONDS
 from receiver.sealing import SealingFault, SealingKey, SealingKeys, parse_keys
 from receiver.secret import Secret
 from receiver.settings import Settings, key_sources
