@@ -44,7 +44,7 @@ def slots_for(stores: int, threads: int) -> Slots | None:
 class Guarded(Wrapper):
     """The store ``inner``, called ``name`` in messages, whose calls end within ``timeout`` seconds.
 
-    With ``slots``, there are other stores to protect from it. ``blocks`` says that it blocks without giving up its turn,
+    With ``slots``, there are other stores to protect from it. ``blocks`` says that it keeps its turn while it waits,
     as file systems do. Calls of the command line, such as walks through all states, are passed through.
     """
 
