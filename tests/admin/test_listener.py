@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from receiver.admin import readiness
+from receiver.admin.client import AdminClient
 from tests.support.admin import readyz, serving
 from tests.support.commands import receiver
 from tests.support.serving import children_of, environment_of

@@ -5,6 +5,7 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from receiver.admin.client import AdminClient
 from receiver.commands.demo import running_receiver
 
 
