@@ -120,7 +120,7 @@ def kid_of(secret: bytes) -> str:
 
 
 def generate(now: float, since: float | None = None) -> dict[str, object]:
-    """Return a new sealing key as the members of a JWK, made at ``now``; it seals from ``since`` on, ``now`` by default.
+    """Return a new sealing key as the members of a JWK, made at ``now``; it seals from ``since`` or ``now`` on.
 
     Both are seconds since the epoch; "iat" and "nbf" mean what they mean in RFC 7519.
     """

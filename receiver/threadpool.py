@@ -161,7 +161,7 @@ class Pool(Generic[Job]):
             _mine.pool = self
             try:
                 self._serve(job)
-            except Exception:  # noqa: BLE001 - a job that fails must not take the thread with it
+            except Exception:
                 logging.getLogger("receiver").exception("a defect")
             _mine.pool = None
             job = self._next(seat)

@@ -13,7 +13,7 @@ from receiver.jose.compact import TokenFault
 from receiver.jose.jws import verify_jws
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
-from tests.conftest import assert_problem, loaded, ring_of
+from tests.support.platform_client import assert_problem, loaded, ring_of
 
 
 @pytest.mark.case("D03", "D04", "D05")

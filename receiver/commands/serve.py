@@ -16,7 +16,7 @@ from receiver.keys.keyring import Keyring
 from receiver.keys.listing import ago, key_rows
 from receiver.network.listeners import AddressTaken
 from receiver.server.application import Server
-from receiver.server.preparing import prepare_stores
+from receiver.server.startup import prepare_stores
 from receiver.settings import Settings, TenantStore
 from receiver.telemetry import logs, standard_error
 

@@ -8,7 +8,6 @@ import shlex
 import stat
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import cryptography
 from cryptography.hazmat.backends.openssl import backend
@@ -18,6 +17,7 @@ from receiver import __version__
 from receiver.doctor.case import Case
 from receiver.doctor.configuration import is_in_container
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
+from receiver.process.disk import disk_space
 from receiver.process.running import base_of
 from receiver.stores.urls.store_url import StoreURL
 
@@ -37,7 +37,7 @@ def check_disk(case: Case) -> Iterator[Finding]:
         wanted.append((f"running receivers in {base}", base, _ROOM_TO_RUN, f"df -h {shlex.quote(base)}"))
     for whose, path, least, mend in wanted:
         try:
-            free, names = _room(path)
+            free, _, names = disk_space(path)
         except OSError as cause:
             yield fail("disk", f"{whose}: {told_cause(cause)}", f"ls -ld {shlex.quote(path)}")
             continue
@@ -50,16 +50,6 @@ def check_disk(case: Case) -> Iterator[Finding]:
             told.append(f"{_size(free)} free for {whose}")
     if told:
         yield ok("disk", "; ".join(told))
-
-
-def _room(path: str) -> tuple[int, float]:
-    """Return the bytes and inodes that are free where ``path`` lies or would be made; raises OSError."""
-    found = Path(os.path.abspath(path))
-    while not os.path.exists(found) and found != found.parent:
-        found = found.parent
-    status = os.statvfs(found)
-    names = status.f_favail if status.f_files else float("inf")  # some file systems do not count them
-    return status.f_bavail * status.f_frsize, names
 
 
 def _size(count: int) -> str:

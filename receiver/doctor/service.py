@@ -8,7 +8,7 @@ from contextlib import suppress
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver import __version__
-from receiver.commands.health import ask, fetch
+from receiver.admin.client import AdminClient
 from receiver.doctor.case import Case
 from receiver.doctor.findings import Finding, fail, ok, told_cause, warn
 from receiver.keys.listing import ago
@@ -27,7 +27,7 @@ _MENDS = {
     "workers": "look into its log: a worker that ends is told there",
     "log": "start or unblock what reads the receiver's standard error, or make room on the disk of its log",
 }
-ProcessMetrics = dict[str, list[tuple[dict[str, str], float]]]  # name → labels and value of each
+Samples = dict[str, list[tuple[dict[str, str], float]]]  # name → labels and value of each
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -40,10 +40,11 @@ def check(case: Case) -> Iterator[Finding]:
     if service.admin is None:
         told.append("its admin listener is off")
     else:
-        readiness, problems = _readiness(service)
+        admin = AdminClient(service.admin)
+        readiness, problems = _readiness(admin)
         told.append(readiness)
         yield from problems
-        yield from _of_figures(case, service)
+        yield from _of_figures(case, service, admin)
     yield from _other_settings(case, service)
     yield from _changed_files(case, service)
     yield ok(SUBJECT, ", ".join(told))
@@ -63,14 +64,14 @@ def _missing(case: Case) -> Finding:
     return warn(SUBJECT, told, f"receiver serve; {_SYSTEMD}")
 
 
-def _readiness(service: Service) -> tuple[str, list[Finding]]:
-    """Return what ``service`` says of itself, and what is wrong with that."""
+def _readiness(admin: AdminClient) -> tuple[str, list[Finding]]:
+    """Return the readiness that ``admin`` reports, and a finding for each of its problems."""
     try:
-        _, answer = ask(service.admin, "/readyz")
+        _, answer = admin.get_json("/readyz")
         status, checks = str(answer["status"]), dict(answer["checks"])
         told = {name: (str(one["verdict"]), str(one["told"])) for name, one in checks.items()}
     except (OSError, KeyError, TypeError, ValueError) as cause:
-        seen = f"its admin listener, {service.admin}, does not answer: {told_cause(cause)}"
+        seen = f"its admin listener, {admin.address}, does not answer: {told_cause(cause)}"
         return "readiness unknown", [fail(SUBJECT, seen, "look into its log; receiver health")]
     found = []
     if status == "draining":
@@ -83,10 +84,10 @@ def _readiness(service: Service) -> tuple[str, list[Finding]]:
     return f"{status}{f', {workers} workers'.replace(' run', '') if workers else ''}", found
 
 
-def _of_figures(case: Case, service: Service) -> Iterator[Finding]:
+def _of_figures(case: Case, service: Service, admin: AdminClient) -> Iterator[Finding]:
     """Yield what the figures of ``service`` tell: other versions, keys and certificates than those that lie here."""
     try:
-        figures = _figures(service)
+        figures = _figures(admin)
     except (OSError, ValueError):
         return  # /readyz was not answered either, or will be next time
     for labels, _ in figures.get("receiver_build_info", []):
@@ -101,8 +102,8 @@ def _of_figures(case: Case, service: Service) -> Iterator[Finding]:
         yield warn(SUBJECT, told, f"kill -HUP {service.pid}, and look into its log for why it kept the old one")
 
 
-def _figures(service: Service) -> ProcessMetrics:
-    status, text = fetch(service.admin, "/metrics")
+def _figures(admin: AdminClient) -> Samples:
+    status, text = admin.get("/metrics")
     if status != 200:
         raise ValueError("no figures")
     try:
@@ -114,7 +115,7 @@ def _figures(service: Service) -> ProcessMetrics:
         raise ValueError("no figures") from cause
 
 
-def _other_keys(case: Case, service: Service, figures: ProcessMetrics) -> Iterator[Finding]:
+def _other_keys(case: Case, service: Service, figures: Samples) -> Iterator[Finding]:
     """Yield the keys that lie here and are not in force, and the other way round; figures tell those with an age."""
     in_force = {(one["role"], one["kid"]) for one, _ in figures.get("receiver_key_made_timestamp_seconds", [])}
     ring = case.ring

@@ -18,9 +18,7 @@ class _Known(NamedTuple):
     source: str
 
 
-def key_rows(
-    ring: Keyring, uses: Uses | None, time_text: Callable[[int | None], str | None]
-) -> list[dict[str, Any]]:
+def key_rows(ring: Keyring, uses: Uses | None, time_text: Callable[[int | None], str | None]) -> list[dict[str, Any]]:
     """Return a row for each key in ``ring``, sorted by role and kid; ``time_text`` formats its times.
 
     ``uses`` holds when each key was last used: (role, kid in lower case) → seconds since the epoch. Without it, no row

@@ -37,7 +37,7 @@ class Settings(Decided):
         "DATABASE_URL",
         "sqlite:///var/receiver.db",
         parsers.database_url,
-        "URL of the store (see Stores). A `jdbc:` URL of the Java service works as well.",
+        "URL of the store. A `jdbc:` URL of the Java service works as well.",
         secret=True,
     )
     jdbc_database_url: Secret = _setting(
@@ -210,13 +210,13 @@ class Settings(Decided):
         "STORAGE_DRAIN",
         0.0,
         parsers.seconds(0, 3600),
-        "Seconds after SIGTERM in which `/readyz` fails but requests are still served, so that balancers turn elsewhere.",
+        "Seconds after SIGTERM in which `/readyz` fails but requests are still served, so that balancers go elsewhere.",
     )
     trusted_proxies: tuple[str, ...] = _setting(
         "STORAGE_TRUSTED_PROXIES",
         (),
         parsers.addresses,
-        "Addresses or networks, separated by commas, of proxies whose `X-Forwarded-For` and `X-Request-ID` are trusted.",
+        "Addresses or networks, separated by commas, of proxies whose `X-Forwarded-For` and `X-Request-ID` count.",
     )
     tenants: frozenset[str] = _setting(
         "STORAGE_TENANTS",
@@ -249,7 +249,7 @@ class Settings(Decided):
         "STORAGE_MIN_FREE",
         64 << 20,
         parsers.size(0, 1 << 50),
-        "Free space that the disk of an SQLite or file store needs for `/readyz` to report ready; 0 turns the check off.",
+        "Free space that the disk of an SQLite or file store needs for `/readyz` to report ready; 0 does not check.",
     )
     tally_every: float = _setting(
         "STORAGE_TALLY_EVERY",

@@ -1,7 +1,7 @@
 """A circuit breaker: decides from the outcomes of calls whether a store hangs.
 
-A call is *answered* when the store gave any answer, even a refusal. It *failed* when no answer came in time. A call that
-has run for longer than any call may take counts as failed before it returns: a file system that hangs never gives up.
+A call is *answered* when the store gave any answer, even a refusal. It *failed* when no answer came in time. A call
+that runs for longer than any call may take counts as failed before it returns: a file system that hangs never gives up.
 
 | state  | until                                                     | calls                                    |
 |--------|-----------------------------------------------------------|------------------------------------------|

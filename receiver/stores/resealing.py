@@ -37,7 +37,7 @@ class Resealed:
 
 
 def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], still_held: float = STILL_HELD) -> Resealed:
-    """Reseal the contents of ``store``, or of ``tenant``, as they would be saved now; calls ``on_state`` for each state.
+    """Reseal the contents of ``store``, or of ``tenant``, as a save would now; calls ``on_state`` for each.
 
     Forgets keys that no content needs any more, unless they were used less than ``still_held`` seconds ago: a receiver
     that used one then may seal with it once more before it notes it again.

@@ -77,7 +77,7 @@ class Sealed(Wrapper):
         return self.inner.key_uses().get((ROLE, CLEAR), 0) + within > self.clock()
 
     def announce(self, keys: SealingKeys) -> None:
-        """Note the first of ``keys`` in an empty ledger, so that no receiver without it begins to write in the clear."""
+        """Note the first of ``keys`` in an empty ledger: no receiver without it then begins to write in the clear."""
         if keys.first and not self._ledger():
             self.inner.note_key_uses({(ROLE, keys.first.kid): int(self.clock())})
 
@@ -166,7 +166,7 @@ class Sealed(Wrapper):
     def opened(self, state: State, keys: SealingKeys) -> State:
         """Return ``state``, as the inner store has it, with its content in the clear.
 
-        Raises StoreDamaged when the content is not what was sealed, StoreUnavailable when its key is not among ``keys``.
+        Raises StoreDamaged when it is not what was sealed, StoreUnavailable when its key is not among ``keys``.
         """
         kid = state.content.sealing_key
         if kid is None and self._refuses_clear(keys):

@@ -1,9 +1,9 @@
-"""SQLite's write-ahead log, and what becomes of a store whose log was removed by hand.
+"""SQLite's write-ahead log: protects a store whose log was removed by hand.
 
-What was acknowledged stands in ``-wal`` until a checkpoint copies it into the file; ``-shm`` is the index that the
-processes share. SQLite removes both when the last connection closes, the index first, so that neither disappears while
-a connection is open, and no index lies there without its log. A connection does not notice when someone removes them:
-it goes on writing to a file without a name, and what it commits is gone with it.
+``-wal`` holds what was acknowledged until a checkpoint copies it into the file; ``-shm`` is the index that processes
+share. SQLite removes both when the last connection closes, the index first. So neither disappears while a connection
+is open, and there is no index without its log. A connection does not notice when someone removes them: it goes on
+writing to a file without a name, and loses what it commits.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class WriteAheadLog:
         self._log, self._index = f"{path}-wal", f"{path}-shm"
 
     def identity(self) -> Identity | None:
-        """Return what tells this log, and its index, from others at the same paths; None where one is missing."""
+        """Return what identifies this log and its index among others at the same paths; None when one is missing."""
         try:
             log, index = os.stat(self._log), os.stat(self._index)
         except FileNotFoundError:
@@ -39,9 +39,9 @@ class WriteAheadLog:
         return log.st_dev, log.st_ino, index.st_ino
 
     def check_in_use(self, connection: sqlite3.Connection, own: Identity | None) -> None:
-        """Raise StoreUnavailable unless the log and index that ``connection`` has open, its ``own``, still lie there.
+        """Raise StoreUnavailable unless the log and index that ``connection`` has open, its ``own``, are still there.
 
-        Where they are missing, what the log holds is first copied into the file: then a restart loses nothing.
+        If they are missing, it first copies the log into the file, so that a restart loses nothing.
         """
         found = self.identity()
         if found == own:
@@ -57,7 +57,7 @@ class WriteAheadLog:
     def check_not_lost(self) -> None:
         """Raise StoreMisplaced when the log is missing although the index says that it holds what the file lacks.
 
-        Also while another process has it open: a new log beside that one would damage the file.
+        The same while another process has the log open: writing to a new one beside it would damage the file.
         """
         if os.path.exists(self._log) or not os.path.exists(self._index):
             return
@@ -87,7 +87,7 @@ def _open(index: str) -> int:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Tell whether another process has the index open."""
+    """Return whether another process has the index open."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _IN_USE, 1, 0)
     answer: bytes = fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
