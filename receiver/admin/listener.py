@@ -43,9 +43,9 @@ def create_admin_app(
     ``terms`` returns the TLS terms of the receiver at the time; it was ``started`` at seconds since the epoch.
     """
     brief = dataclasses.replace(settings, store_timeout=min(settings.store_timeout, _PATIENCE), pool_size=2)
-    stores = bootstrap.open_residents(brief, ring, lambda _place: False, logins)
+    stores = bootstrap.open_tenant_stores(brief, ring, lambda _place: False, logins)
     prober = readiness.Prober(readiness.checks(brief, ring, stores, life))
-    counted = bootstrap.open_residents(settings, ring, lambda _place: False, logins)
+    counted = bootstrap.open_tenant_stores(settings, ring, lambda _place: False, logins)
     tallies = Tallies(counted, settings.tally_every)
     tallies.begin()
     registry = CollectorRegistry()

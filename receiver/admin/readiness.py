@@ -15,7 +15,7 @@ from receiver.process.lifecycle import Lifecycle
 from receiver.settings import Settings
 from receiver.stores.contract import Store
 from receiver.stores.urls.store_url import StoreURL
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 NAMES = ("store", "keys", "migrations", "disk", "workers", "log")
 Answer = TypeVar("Answer")
@@ -75,7 +75,7 @@ def disks(places: Iterable[StoreURL]) -> list[Disk]:
 
 def check_disk(settings: Settings) -> Check:
     """Check that each disk of ``settings`` has STORAGE_MIN_FREE bytes of free space."""
-    found = disks(settings.places)
+    found = disks(settings.store_urls)
     if not found:
         return Check("ok", "no store lies on a disk of this machine")
     least = min(found, key=lambda disk: disk.free)
@@ -139,7 +139,7 @@ class Question(Generic[Answer]):
 
     def answer(self, deadline: float) -> Answer:
         """Return the answer, a second old at most; raises what ``ask`` raises, and TookTooLong at ``deadline``."""
-        with waiting(for_client=True):
+        with blocking(release_slot=True):
             return self.begin().result(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> Answer:
@@ -181,7 +181,7 @@ class Prober:
         """Return the Check of each name, a second old at most."""
         deadline = time.monotonic() + self._patience
         asked = {name: question.begin() for name, question in self._questions.items()}
-        with waiting(for_client=True):  # so that another request gets a thread meanwhile
+        with blocking(release_slot=True):  # so that another request gets a thread meanwhile
             return {name: _outcome(future, deadline) for name, future in asked.items()}
 
 

@@ -119,7 +119,7 @@ def banner(host: str, port: int, endpoint: str, ca: str | None) -> str:
             f"  tenant    {TENANT}, states kept by the store local only",
             f"  store     local, {STORE}, at {endpoint}" + (f", trusted by {ca}" if ca else ""),
             "",
-            '  Try next, or what the README tells under "A platform on your laptop":',
+            "  Try next, or the walk-through in docs/how-to/simulate-the-platform.md:",
             f'    curl --json \'{{"flow": "Claim", "country": "DE"}}\' {url}/api/run/1/state',
             "",
         )

@@ -44,14 +44,14 @@ def copy(source: StoreURL | None, target: StoreURL, tenant: UUID | None, as_json
     given as @FILE, the path of a file that holds it: nobody else sees its password then.
     """
     settings, ring = bootstrap.configure_contents()
-    source = source or settings.place
+    source = source or settings.store_url
     if source.identity == target.identity:
         raise click.UsageError("--from and --to name the same store")
     with (
         contextlib.closing(
-            bootstrap.open_place(source, replace(settings, clear_states="read"), ring, create=False)
+            bootstrap.open_store_at(source, replace(settings, clear_states="read"), ring, create=False)
         ) as here,
-        contextlib.closing(bootstrap.open_place(target, settings, ring)) as there,
+        contextlib.closing(bootstrap.open_store_at(target, settings, ring)) as there,
     ):
         here.ping()
         if tenant and next(here.summaries(str(tenant)), None) is None:

@@ -44,7 +44,7 @@ def reseal(opening: bool, tenant: UUID | None, stopped: bool, no_compact: bool, 
     settings = replace(settings, clear_states="write" if opening else "read")
     still_held = 0.0 if stopped else resealing.STILL_HELD
     work = _Work(settings, ring, tenant and str(tenant), still_held, not no_compact, refuses_clear)
-    rows = [work.reseal(place) for place in settings.places]
+    rows = [work.reseal(store_url) for store_url in settings.store_urls]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -68,24 +68,24 @@ class _Work:
     compact: bool
     refuses_clear: bool
 
-    def reseal(self, place: StoreURL) -> dict[str, object]:
-        """Reseal the store at ``place``; return what came of it as plain values."""
-        with contextlib.closing(bootstrap.open_place(place, self.settings, self.ring, create=False)) as store:
+    def reseal(self, store_url: StoreURL) -> dict[str, object]:
+        """Reseal the store at ``store_url``; return what came of it as plain values."""
+        with contextlib.closing(bootstrap.open_store_at(store_url, self.settings, self.ring, create=False)) as store:
             try:
                 if self.would_lock_out(store):
-                    return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": _LOCKED_OUT}
+                    return {"store": str(store_url), "resealed": 0, "damaged": [], "left": {}, "problem": _LOCKED_OUT}
                 done = self._walk(store)
                 if self.compact and done.sealed:
                     click.echo("compacting", err=True)
                     store.compact()
             except Problem as problem:
-                return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": problem.cause}
+                return {"store": str(store_url), "resealed": 0, "damaged": [], "left": {}, "problem": problem.cause}
         left = {} if self.tenant else done.left  # those of other tenants were not asked for
         later = self.ring.sealing.last
         told = {"damaged": list(done.damaged.values()), "left": left, "held": [] if self.tenant else done.held}
         is_later = self.settings.clear_states != "write" and done.key != later.kid
         told["later"] = later.since if is_later else None
-        return {"store": str(place), **asdict(done), **told}
+        return {"store": str(store_url), **asdict(done), **told}
 
     def would_lock_out(self, store: Sealed) -> bool:
         """Tell whether a receiver writes to ``store`` that takes no key over contents in the clear."""

@@ -131,5 +131,5 @@ def _environment_of(service: Service | None) -> dict[str, str] | None:
 
 def _owner_of_the_store(settings: Settings) -> eyes.User | None:
     """Return whose the store is, where it is a file or a folder: the receiver that made it ran as that user."""
-    path = settings.place.path
+    path = settings.store_url.path
     return eyes.owner_of(path) or eyes.owner_of(os.path.dirname(os.path.abspath(path))) if path else None

@@ -78,7 +78,7 @@ def _traps(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     if "0.0.0.0/0" in settings.trusted_proxies or "::/0" in settings.trusted_proxies:
         told = "STORAGE_TRUSTED_PROXIES holds every address: anybody can say in X-Forwarded-For who they are"
         yield warn(SUBJECT, told, "STORAGE_TRUSTED_PROXIES=the addresses of your proxies")
-    on_server = [one.variable for one in settings.residents.values() if one.place.kind in SERVERS.values()]
+    on_server = [one.variable for one in settings.all_stores.values() if one.url.kind in SERVERS.values()]
     if on_server and settings.pool_size < settings.threads:
         told = f"{settings.threads} threads share {settings.pool_size} connections to the database, and wait for them"
         yield warn(SUBJECT, told, f"STORAGE_POOL_SIZE={settings.threads}")

@@ -30,8 +30,8 @@ _DRIVERS = {"postgresql": ("psycopg", "sqlalchemy"), "mysql": ("pymysql", "sqlal
 def check_disk(case: Case) -> Iterator[Finding]:
     """Yield how much room there is where stores lie, and where a running receiver keeps what ends with it."""
     settings, told = case.settings, []
-    places = [place for place in settings.places if place.path] if case.has_store else []
-    wanted = [(str(place), place.path, settings.min_free, _mend_of(place)) for place in places]
+    store_urls = [store_url for store_url in settings.store_urls if store_url.path] if case.has_store else []
+    wanted = [(str(store_url), store_url.path, settings.min_free, _mend_of(store_url)) for store_url in store_urls]
     base = base_of(settings)
     if not case.is_mistaken("STORAGE_RUN_DIR"):
         wanted.append((f"running receivers in {base}", base, _ROOM_TO_RUN, f"df -h {shlex.quote(base)}"))
@@ -56,8 +56,8 @@ def _size(count: int) -> str:
     return f"{count >> 30} GiB" if count >= 10 << 30 else f"{count >> 20} MiB"
 
 
-def _mend_of(place: StoreURL) -> str:
-    return f"receiver store purge, or more room: df -h {shlex.quote(os.path.dirname(os.path.abspath(place.path)))}"
+def _mend_of(store_url: StoreURL) -> str:
+    return f"receiver store purge, or more room: df -h {shlex.quote(os.path.dirname(os.path.abspath(store_url.path)))}"
 
 
 def check_permissions(case: Case) -> Iterator[Finding]:
@@ -96,8 +96,8 @@ def _folders(case: Case) -> Iterator[Finding]:
         elif os.stat(path).st_mode & stat.S_IWOTH:
             told = f"everybody on this machine may put a key into {path}, and be the platform with it"
             yield fail("permissions", told, f"chmod o-w {shlex.quote(path)}")
-    for place in case.settings.places if case.has_store else []:
-        folder = os.path.dirname(os.path.abspath(place.path)) if place.kind == "sqlite" else place.path
+    for store_url in case.settings.store_urls if case.has_store else []:
+        folder = os.path.dirname(os.path.abspath(store_url.path)) if store_url.kind == "sqlite" else store_url.path
         if folder and os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
             told = f"{folder} cannot be written by {_name_of(os.geteuid())}"
             yield fail("permissions", told, f"chown {_name_of(os.geteuid())} {shlex.quote(folder)}")
@@ -112,7 +112,7 @@ def _name_of(uid: int) -> str:
 
 def check_versions(case: Case) -> Iterator[Finding]:
     """Yield what this program is made of, as far as it matters to whoever looks for a fault."""
-    names = {name for place in case.settings.places for name in _DRIVERS.get(place.kind, ())}
+    names = {name for store_url in case.settings.store_urls for name in _DRIVERS.get(store_url.kind, ())}
     parts = [
         f"receiver {__version__}",
         f"Python {platform.python_version()}",

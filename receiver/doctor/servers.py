@@ -36,13 +36,13 @@ def outdated(said: Said) -> str:
     return f"the schema is {said.revision}, and this program needs {HEAD}" if older else ""
 
 
-def judged(said: Said, place: StoreURL, settings: Settings, whose: str) -> Iterator[Finding]:
-    """Yield what is odd about the server of ``place``; ``whose`` begins each line of a tenant's own."""
+def judged(said: Said, store_url: StoreURL, settings: Settings, whose: str) -> Iterator[Finding]:
+    """Yield what is odd about the server of ``store_url``; ``whose`` begins each line of a tenant's own."""
     yield from _durability(said.variables, whose)
-    if place.kind in _SURE and not _is_verified(place):
-        names = ", ".join(name for name, _ in place.hosts)
+    if store_url.kind in _SURE and not _is_verified(store_url):
+        names = ", ".join(name for name, _ in store_url.hosts)
         told = f"{whose}nothing proves that {names} is the database: somebody on the network can take its place"
-        yield warn(SUBJECT, told, _TLS[place.kind])
+        yield warn(SUBJECT, told, _TLS[store_url.kind])
     most, ours = int(said.variables.get("max_connections", 0)), settings.workers * settings.pool_size
     if most and ours > _SHARE * most:
         told = f"{whose}{settings.workers} workers may hold {ours} connections, and the server allows {most} in all"
@@ -71,12 +71,12 @@ def _durability(variables: dict[str, str], whose: str) -> Iterator[Finding]:
         yield warn(SUBJECT, told, "SET GLOBAL sync_binlog = 1, and in the server's configuration")
 
 
-def _is_verified(place: StoreURL) -> bool:
+def _is_verified(store_url: StoreURL) -> bool:
     """Tell whether the server is on this machine, or has to prove by a certificate that it is the one that is meant."""
-    if all(_is_here(name) for name, _ in place.hosts):
+    if all(_is_here(name) for name, _ in store_url.hosts):
         return True
-    asked, sure = place.parameters, _SURE[place.kind]
-    if place.kind == "postgresql":
+    asked, sure = store_url.parameters, _SURE[store_url.kind]
+    if store_url.kind == "postgresql":
         return asked.get("sslmode", os.environ.get("PGSSLMODE")) in sure
     return asked.get("ssl-mode", "verify-ca" if "ssl-ca" in asked else "") in sure
 

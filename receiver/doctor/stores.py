@@ -54,13 +54,13 @@ _MENDS = (  # what a problem says, and what mends it; {path} is that of the stor
 
 @dataclass
 class Examined:
-    """The store of ``resident``, as it was found: a ``problem``; or ``seconds`` for an answer, its ``schema``.
+    """The store of ``tenant_store``, as it was found: a ``problem``; or ``seconds`` for an answer, its ``schema``.
 
     ``missing`` tells why there is none yet, ``outdated`` that a start would upgrade it; ``uses`` are those of keys.
     Of a database server there are its ``version``, what is ``odd`` about it, and its clock's ``offset``.
     """
 
-    resident: TenantStore
+    tenant_store: TenantStore
     tenants: tuple[str, ...] = ()
     problem: Problem | None = None
     seconds: float = 0.0
@@ -73,9 +73,9 @@ class Examined:
     offset: Offset | None = None
 
     @property
-    def place(self) -> StoreURL:
+    def url(self) -> StoreURL:
         """Where it lies."""
-        return self.resident.place
+        return self.tenant_store.url
 
     @property
     def whose(self) -> str:
@@ -86,9 +86,9 @@ class Examined:
 def examine(settings: Settings, ring: Keyring) -> list[Examined]:
     """Return each store that ``settings`` name, looked at with the sealing keys of ``ring``; silent ones together."""
     found: dict[tuple, Examined] = {}
-    for tenant, resident in settings.residents.items():
-        one = found.setdefault(resident.place.identity, Examined(resident))
-        if tenant is not None and one is not found[settings.place.identity]:
+    for tenant, tenant_store in settings.all_stores.items():
+        one = found.setdefault(tenant_store.url.identity, Examined(tenant_store))
+        if tenant is not None and one is not found[settings.store_url.identity]:
             one.tenants += (tenant,)
 
     def look(one: Examined) -> None:
@@ -97,12 +97,12 @@ def examine(settings: Settings, ring: Keyring) -> list[Examined]:
         except Problem as problem:
             one.problem = problem
         except ImportError:
-            kind = one.place.kind
+            kind = one.url.kind
             one.problem = Problem(
                 f"what {kind} needs is not installed: pip install 'external-storage-receiver[{kind}]'"
             )
         except Exception as cause:  # of a driver, or a defect; the others are looked at all the same
-            one.problem = Problem(f"{one.place}: {told_cause(cause)}")
+            one.problem = Problem(f"{one.url}: {told_cause(cause)}")
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(look, found.values()))
@@ -110,15 +110,15 @@ def examine(settings: Settings, ring: Keyring) -> list[Examined]:
 
 
 def _look(one: Examined, settings: Settings, ring: Keyring) -> None:
-    place, patience = one.place, min(settings.store_timeout, _PATIENCE)
-    with contextlib.closing(open_store(place, patience, create=False, connections=1)) as store:
-        store.check_place()
-        if place.kind in SERVERS.values():
+    store_url, patience = one.url, min(settings.store_timeout, _PATIENCE)
+    with contextlib.closing(open_store(store_url, patience, create=False, connections=1)) as store:
+        store.check_location()
+        if store_url.kind in SERVERS.values():
             _ask_server(one, settings, patience)
-        elif not os.path.exists(place.path if place.kind == "sqlite" else f"{place.path}/{MARK}"):
-            one.missing = f"{place}: there is none yet"
-        elif place.kind == "sqlite":
-            one.outdated = _outdated(place.path)
+        elif not os.path.exists(store_url.path if store_url.kind == "sqlite" else f"{store_url.path}/{MARK}"):
+            one.missing = f"{store_url}: there is none yet"
+        elif store_url.kind == "sqlite":
+            one.outdated = _outdated(store_url.path)
         if not one.missing and not one.outdated:
             _ask(one, store, settings, ring)
 
@@ -127,12 +127,12 @@ def _ask_server(one: Examined, settings: Settings, patience: float) -> None:
     from receiver.doctor import servers  # noqa: PLC0415 - needs what only installations for servers have
     from receiver.stores.sql import inspection  # noqa: PLC0415
 
-    said = inspection.ask(one.place, patience)
+    said = inspection.ask(one.url, patience)
     one.missing, one.outdated = servers.missing(said), servers.outdated(said)
     one.version = said.variables.get("version", "")
-    one.odd = tuple(servers.judged(said, one.place, settings, one.whose))
+    one.odd = tuple(servers.judged(said, one.url, settings, one.whose))
     if said.ahead is not None:
-        one.offset = Offset(f"the database server ({one.place.hosts[0][0]})", said.ahead, said.unsure)
+        one.offset = Offset(f"the database server ({one.url.hosts[0][0]})", said.ahead, said.unsure)
 
 
 def _ask(one: Examined, store: Store, settings: Settings, ring: Keyring) -> None:
@@ -143,7 +143,7 @@ def _ask(one: Examined, store: Store, settings: Settings, ring: Keyring) -> None
     one.schema = store.schema_version()
     one.uses = store.key_uses()
     if any(role == ROLE for role, _ in one.uses):  # else a look at whether keys fit would begin the list of them
-        Sealed(store, ring, settings.clear_states).admit()
+        Sealed(store, lambda: ring.sealing, settings.clear_states).check_keys()
 
 
 def _outdated(path: str) -> str:
@@ -170,49 +170,49 @@ def check(case: Case, examined: list[Examined]) -> Iterator[Finding]:
     for one in examined:
         yield from _judged(one, runs=case.service is not None)
         yield from one.odd
-        if one.place.kind == "sqlite":
-            yield from _sqlite(one.place)
+        if one.url.kind == "sqlite":
+            yield from _sqlite(one.url)
 
 
 def _judged(one: Examined, runs: bool) -> Iterator[Finding]:
     if one.problem:
-        mend = _mend_of(one.problem.cause, one.place)
+        mend = _mend_of(one.problem.cause, one.url)
         again = f", then {_AGAIN}" if runs and mend.startswith("mkdir") else ""  # a running one makes no store
         yield fail(SUBJECT, f"{one.whose}{one.problem.cause}", mend + again)
     elif one.missing and runs:
         yield fail(SUBJECT, f"{one.whose}{one.missing}, and a receiver runs", _BACK)
     elif one.missing:
-        mend = _mend_of(one.missing, one.place) if "Java" in one.missing else "receiver serve, which makes it"
+        mend = _mend_of(one.missing, one.url) if "Java" in one.missing else "receiver serve, which makes it"
         yield warn(SUBJECT, f"{one.whose}{one.missing}", mend)
     elif one.outdated:
-        told = f"{one.whose}{one.place}: {one.outdated}; the next start of this program brings it up to date"
+        told = f"{one.whose}{one.url}: {one.outdated}; the next start of this program brings it up to date"
         yield warn(SUBJECT, told, "make a backup, then stop the receiver and start it again")
     else:
-        told = f"{one.whose}{one.place}: answers in {1000 * one.seconds:.2f} ms, schema {one.schema}"
+        told = f"{one.whose}{one.url}: answers in {1000 * one.seconds:.2f} ms, schema {one.schema}"
         yield ok(SUBJECT, told + (f", server {one.version}" if one.version else ""))
 
 
-def _mend_of(cause: str, place: StoreURL) -> str:
+def _mend_of(cause: str, store_url: StoreURL) -> str:
     if match := _OWNED.search(cause):
         return match[1]
-    folder = os.path.dirname(os.path.abspath(place.path)) if place.kind == "sqlite" else place.path
+    folder = os.path.dirname(os.path.abspath(store_url.path)) if store_url.kind == "sqlite" else store_url.path
     for said, mend in _MENDS:
         if said in cause:
-            return mend.format(path=shlex.quote(place.path), folder=shlex.quote(folder), kind=place.kind)
-    if place.hosts:
-        name, port = place.hosts[0]
+            return mend.format(path=shlex.quote(store_url.path), folder=shlex.quote(folder), kind=store_url.kind)
+    if store_url.hosts:
+        name, port = store_url.hosts[0]
         tool = {"postgresql": f"pg_isready -h {name} -p {port}", "mysql": f"mariadb-admin -h {name} -P {port} ping"}
-        return f"start the server, or correct DATABASE_URL; look: {tool.get(place.kind, f'nc -z {name} {port}')}"
+        return f"start the server, or correct DATABASE_URL; look: {tool.get(store_url.kind, f'nc -z {name} {port}')}"
     return f"look at it: ls -la {shlex.quote(folder)}"
 
 
-def _sqlite(place: StoreURL) -> Iterator[Finding]:
+def _sqlite(store_url: StoreURL) -> Iterator[Finding]:
     """Yield what is special about SQLite: its version, and who may read its file."""
     if sqlite3.sqlite_version_info < _FIXED:
         least = ".".join(map(str, _FIXED))
         told = f"SQLite {sqlite3.sqlite_version} may lose a commit when its log begins anew; {least} does not"
         yield warn(SUBJECT, told, "pip install --upgrade pysqlite3")
-    files = [place.path + ending for ending in ("", "-wal", "-shm")]
+    files = [store_url.path + ending for ending in ("", "-wal", "-shm")]
     with contextlib.suppress(OSError):
         files = [path for path in files if os.path.exists(path) and Path(path).stat().st_mode & 0o007]
         if files:

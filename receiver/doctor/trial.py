@@ -43,21 +43,12 @@ def _lying(service: Service, folder: int, texts: dict[str, str]) -> Iterator[Non
         yield
     finally:
         for name in texts:
-            for one in (name, _beside(name)):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(one, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
         with contextlib.suppress(ProcessLookupError):
             service.signal(signal.SIGHUP)
 
 
 def _write(name: str, text: str, folder: int) -> None:
     """Write ``text`` to ``name`` as a whole: a receiver that looks meanwhile must find no half of a key."""
-    beside = _beside(name)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE, dir_fd=folder)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-    os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _beside(name: str) -> str:
-    return f".{name}"  # hidden: nobody takes it for a key
+    files.replace_in(folder, name, text.encode("ascii"), durable=False)

@@ -83,7 +83,7 @@ class Server(BaseApplication):
         self.life = Lifecycle()
         self.folder: RunFolder
         self.admin: AdminApplication | None = None
-        self.logins = Logins(settings.places, are_watched=True)
+        self.logins = Logins(settings.store_urls, are_watched=True)
         self.tls: tls.Terms | None = None
         self._master, self._salt = os.getpid(), os.urandom(32)
         self._take_tls(self._terms_of(settings))

@@ -188,7 +188,7 @@ class Master(Arbiter):
             slot = self.free_slot()
             try:
                 with self.app.folder.opened_metrics() as folder:
-                    metrics.make_room(folder, slot)
+                    metrics.prepare_files(folder, slot)
                 worker.slot = slot
             except OSError as cause:  # a worker without metrics is better than none
                 self.log.error("the next worker counts nothing: %s: %s", self.app.folder.path, cause.strerror)

@@ -18,11 +18,11 @@ from gunicorn.http import RequestParser, get_parser
 from gunicorn.util import close
 from gunicorn.workers.gthread import TConn
 
-from receiver.body import ADMIT
 from receiver.server import heads
 from receiver.server.capacity import Capacity
 from receiver.server.sending import Outgoing
 from receiver.server.uploads import PacedUnreader, caller_of
+from receiver.wsgi import ADMIT
 
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_READ = 64 << 10  # bytes at once

@@ -45,7 +45,7 @@ class Snapshot:
         """Return 32 bytes that identify this snapshot; without ``salt``, nobody can guess secrets from them."""
         keys = sorted((key.role, key.kid, key.thumbprint, sorted(key.tenants or ())) for key in self.keyring)
         sealing = sorted((key.kid, key.since) for key in self.keyring.sealing)
-        logins = [(url.identity, url.username, url.password) for url in self.settings.places]
+        logins = [(url.identity, url.username, url.password) for url in self.settings.store_urls]
         named = (self.settings.tls_cert, self.settings.tls_key, self.settings.tls_client_ca) if self.terms else ()
         files = [Path(path).read_bytes() for path in named if path]
         return hmac.digest(salt, repr((keys, sealing, logins, files)).encode("utf-8", "replace"), hashlib.sha256)
@@ -54,13 +54,13 @@ class Snapshot:
 def urls_after_reload(in_force: Settings, logins: Logins, candidate: Settings) -> list[StoreURL]:
     """Return the store URLs of ``in_force``, with the login of ``candidate`` where nothing else of the URL differs."""
     found = []
-    for tenant, tenant_store in in_force.residents.items():
-        other = candidate.residents.get(tenant)
-        if other and tenant_store.place.is_but_for_login(other.place):
-            found.append(other.place)
+    for tenant, tenant_store in in_force.all_stores.items():
+        other = candidate.all_stores.get(tenant)
+        if other and tenant_store.url.is_but_for_login(other.url):
+            found.append(other.url)
         else:
-            username, password = logins.of(tenant_store.place)
-            found.append(dataclasses.replace(tenant_store.place, username=username, password=password.text))
+            username, password = logins.of(tenant_store.url)
+            found.append(dataclasses.replace(tenant_store.url, username=username, password=password.text))
     return found
 
 
@@ -70,7 +70,7 @@ def check_stores(in_force: Snapshot, logins: Logins, candidate: Snapshot) -> Non
     urls = urls_after_reload(settings, logins, candidate.settings)
     asks_keys = _may_not_fit(in_force.keyring.sealing, candidate.keyring.sealing, settings.clear_states)
     asked: dict[tuple[object, ...], tuple[TenantStore, StoreURL]] = {}
-    for tenant_store, url in zip(settings.residents.values(), urls, strict=True):
+    for tenant_store, url in zip(settings.all_stores.values(), urls, strict=True):
         if asks_keys or login_of(url) != logins.of(url):
             asked.setdefault(url.identity, (tenant_store, url))
     patient = dataclasses.replace(settings, store_timeout=min(settings.store_timeout, _PATIENCE), pool_size=1)
@@ -91,7 +91,7 @@ def _may_not_fit(old: SealingKeys, new: SealingKeys, clear_states: str) -> bool:
 
 def _fault_of(url: StoreURL, settings: Settings, ring: Keyring | None) -> str | None:
     """Return why the store at ``url`` refuses its login, or the sealing keys of ``ring`` if given, or None."""
-    with contextlib.closing(bootstrap.open_place(url, settings, ring or Keyring(), create=False)) as store:
+    with contextlib.closing(bootstrap.open_store_at(url, settings, ring or Keyring(), create=False)) as store:
         try:
             if ring is None:
                 store.inner.ping()

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from receiver.body import BODY_READ, CONTINUE
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
+from receiver.wsgi import BODY_READ, CONTINUE
 
 _JOINED = 64 << 10  # bytes of a body that is copied to be sent with its head
 _TLS_PIECE = 64 << 10  # bytes
@@ -107,7 +107,7 @@ class Outgoing:
         """Send ``data`` from byte ``sent`` on, for a moment; return how many bytes are sent in all."""
         until = time.monotonic() + self._brief
         try:
-            with waiting(), memoryview(data) as view, contextlib.suppress(TimeoutError):
+            with blocking(), memoryview(data) as view, contextlib.suppress(TimeoutError):
                 while sent < len(view) and (left := until - time.monotonic()) > 0:
                     self.sock.settimeout(left)
                     sent += self.sock.send(next_piece(self.sock, view, sent))

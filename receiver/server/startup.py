@@ -24,7 +24,7 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
     mistakes: list[str] = []
 
     def prepare(tenant_store: TenantStore) -> None:
-        store = bootstrap.open_place(tenant_store.place, settings, keyring)
+        store = bootstrap.open_store_at(tenant_store.url, settings, keyring)
         try:
             with _logged_when_slow(tenant_store, settings.store_timeout):
                 store.prepare()
@@ -37,7 +37,7 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
             store.close()
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # so that the waits for silent stores overlap
-        list(pool.map(prepare, settings.residents.values()))
+        list(pool.map(prepare, settings.all_stores.values()))
     if mistakes:
         raise SettingsMistakes(mistakes)
     return sorted(waiting, key=lambda tenant_store: tenant_store.variable)
@@ -47,7 +47,7 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
 def _logged_when_slow(tenant_store: TenantStore, most: float) -> Iterator[None]:
     """Log after half a second that the start waits for ``tenant_store``, up to ``most`` seconds."""
     text = "waiting for the store of %s (%s), up to %g seconds"
-    timer = threading.Timer(_SILENT, logs.log.warning, (text, tenant_store.variable, tenant_store.place, most))
+    timer = threading.Timer(_SILENT, logs.log.warning, (text, tenant_store.variable, tenant_store.url, most))
     timer.daemon = True
     timer.start()
     try:

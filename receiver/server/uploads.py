@@ -15,11 +15,11 @@ from wsgiref.types import WSGIEnvironment
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 
-from receiver.body import TENANT
 from receiver.problems import Busy
 from receiver.server.capacity import Capacity, Waiter
 from receiver.server.pace import Pace
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
+from receiver.wsgi import TENANT
 
 LARGE = 256 << 10  # bytes; a larger body needs a permit, and there are as many permits as threads
 _BRIEF = 0.05  # seconds that a thread waits for the client in one request before its slot is released
@@ -108,7 +108,7 @@ class PacedUnreader(SocketUnreader):
         began = arrived = time.monotonic()
         self.sock.settimeout(min(self._pace.left() or _BRIEF, self._brief))
         try:
-            with waiting():
+            with blocking():
                 try:
                     data: bytes = super().chunk(size_hint)
                 finally:
@@ -123,7 +123,7 @@ class PacedUnreader(SocketUnreader):
         slow = self._slow or self._enter()
         arrived = time.monotonic()
         self.sock.settimeout(0.0)
-        with waiting(for_client=True):
+        with blocking(release_slot=True):
             data = self._next(slow, size_hint)
             arrived = time.monotonic()
         self._pace.forgive(time.monotonic() - arrived)
@@ -169,7 +169,7 @@ class PacedUnreader(SocketUnreader):
             slow = self._slow or self._enter()
             slow.is_whole = True
             self._capacity.bodies.resize(slow, size)
-            with waiting(for_client=True):
+            with blocking(release_slot=True):
                 granted = permits.wait(tenant, _STALL, _MOST, lambda: slow.is_dropped)
             if not granted:
                 self._capacity.on_drop("body", slow)

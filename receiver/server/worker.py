@@ -23,7 +23,6 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn
 
 from receiver import threadpool
 from receiver.network.addresses import unmapped
-from receiver.routes import public_path
 from receiver.server import memory, reload
 from receiver.server.capacity import Capacity
 from receiver.server.connection import Connection, HandshakeFailed
@@ -34,6 +33,7 @@ from receiver.server.replies import Replies
 from receiver.server.sending import bounded, send_at_once
 from receiver.server.worker_signals import SignalSafeWorker
 from receiver.telemetry import metrics
+from receiver.wsgi import public_path
 
 _LONGEST_PAUSE = 0.1  # seconds without a look at the connections
 _RETRY = 5.0  # seconds until a failed reload is tried again
@@ -58,7 +58,7 @@ class Worker(SignalSafeWorker):
         self.host: WorkerHost = self.app if isinstance(self.app, WorkerHost) else PlainHost(self.cfg)
         self.is_reloadable = not isinstance(self.host, PlainHost)
         self.lingering: deque[Connection] = deque()
-        slots = threadpool.lendable_of(self.cfg.threads)
+        slots = threadpool.releasable_slots(self.cfg.threads)
         self.capacity = Capacity(self.host.max_body, self.cfg.threads, slots, Drops(self.log))
         self.replies = Replies(self)
         self.accepts_again = 0.0  # time.monotonic
@@ -69,7 +69,7 @@ class Worker(SignalSafeWorker):
 
     def get_thread_pool(self) -> threadpool.Pool[Connection]:
         """Return the threads that serve connections whose next request has a complete head."""
-        return threadpool.Pool(self.cfg.threads, threadpool.share_of(self.cfg.workers), self._serve)
+        return threadpool.Pool(self.cfg.threads, threadpool.processors_for(self.cfg.workers), self._serve)
 
     def reload_keys(self) -> None:
         """Take the present keys and certificates, in a thread: decrypting protected keys may take long."""
@@ -95,7 +95,7 @@ class Worker(SignalSafeWorker):
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events on the connections and handle them, but not while all threads have enough work."""
-        self.tpool.await_appetite(min(timeout, _LONGEST_PAUSE))
+        self.tpool.wait_until_drained(min(timeout, _LONGEST_PAUSE))
         super().wait_for_and_dispatch_events(timeout)
 
     def set_accept_enabled(self, enabled: bool) -> None:

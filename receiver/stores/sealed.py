@@ -1,100 +1,99 @@
-"""A store whose contents are sealed: it stands before any other store and hands it no content in the clear.
+"""A store whose contents are sealed: it wraps any other store and gives it no content in the clear.
 
-Which sealing keys a store's contents need is kept in the store itself, its *ledger*, noted before the first content
-is sealed with a key. So a receiver that lacks one of them, or has none, learns it before it writes anything.
+The store itself keeps a *ledger* of the sealing keys that its contents need. A key is noted there before the first
+content is sealed with it, so a receiver that lacks the key finds out before it writes anything.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from receiver.idempotency import Effect, Receipt
-from receiver.keys.keyring import Keyring
 from receiver.problems import Problem, StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
+from receiver.stores.wrapper import Wrapper
 
-ROLE = "sealing"  # of the key uses that are the ledger
-CLEAR = "clear"  # in the place of a kid: there are contents in the clear
-NOTED_AGAIN = 10.0  # seconds after which a key that is in use is noted as such again
+ROLE = "sealing"  # marks the key uses that form the ledger
+CLEAR = "clear"  # instead of a kid: there are contents in the clear
+NOTED_AGAIN = 10.0  # seconds after which the use of a key is noted again
 
 
-class Sealed(Store):
-    """The store ``inner``, its contents sealed by those sealing keys of ``ring`` whose time it is; clear without any.
+class Sealed(Wrapper):
+    """The store ``inner``, its contents sealed with the key of ``sealing_keys()`` that is in force; clear without keys.
 
-    ``clear_states`` tells what becomes of contents that are in the clear although there is a key: "refuse" them,
-    "read" them, or "write" them as well, so that they can all be opened for good. Unless ``strict``, somebody has seen
-    at the start that the keys fit: one that is missing later takes only the contents that need it. ``clock`` returns
-    seconds since the epoch.
+    ``clear_states`` says how contents in the clear are treated although there is a key: "refuse" them, "read" them, or
+    "write" them too, so that all can be opened for good. Without ``strict``, the keys were found to fit at the start: a
+    key that is missing later costs only the contents that need it. ``clock`` returns seconds since the epoch.
     """
 
     def __init__(
         self,
         inner: Store,
-        ring: Keyring,
+        sealing_keys: Callable[[], SealingKeys],
         clear_states: str,
         clock: Callable[[], float] = time.time,
         strict: bool = True,
-    ):
-        self.inner = inner
-        self.ring = ring
+    ) -> None:
+        super().__init__(inner)
+        self.sealing_keys = sealing_keys
         self.clear_states = clear_states
         self.clock = clock
         self.strict = strict
-        self._admitted: SealingKeys | None = None
+        self._checked: SealingKeys | None = None
         self._noted: dict[str, float] = {}
 
     def prepare(self) -> None:
         self.inner.prepare()
-        self.admit()
+        self.check_keys()
 
-    def admit(self) -> SealingKeys:
-        """Return the sealing keys, once it is known that the store's contents need no others.
+    def check_keys(self) -> SealingKeys:
+        """Return the sealing keys, after checking that the store's contents need no others.
 
-        Raises StoreMisplaced, which names what is missing.
+        Raises StoreMisplaced, which names the missing keys.
         """
-        keys = self.ring.sealing
-        if keys is self._admitted:
+        keys = self.sealing_keys()
+        if keys is self._checked:
             return keys
         if fault := self.misfit(keys):
             if self.strict or self.writes_with(keys) == CLEAR:
                 raise StoreMisplaced(fault)
             logging.getLogger("receiver").error("%s", fault)
-        self._admitted, self.strict = keys, False
+        self._checked, self.strict = keys, False
         return keys
 
     def misfit(self, keys: SealingKeys) -> str | None:
-        """Return why a receiver with ``keys`` cannot serve what the store holds, and the remedy; None when it can."""
+        """Return why a receiver with ``keys`` cannot serve this store, and the remedy; None when it can."""
         return self._misfit(keys, self._ledger())
 
     def is_clear(self) -> bool:
-        """Tell whether there are contents in the clear, as far as the ledger knows."""
+        """Return whether there are contents in the clear, according to the ledger."""
         return CLEAR in self._ledger()
 
     def writes_in_the_clear(self, within: float) -> bool:
-        """Tell whether a receiver noted, less than so many seconds ago, that it stores contents in the clear."""
+        """Return whether a receiver noted in the last ``within`` seconds that it stores contents in the clear."""
         return self.inner.key_uses().get((ROLE, CLEAR), 0) + within > self.clock()
 
     def announce(self, keys: SealingKeys) -> None:
-        """Note the first of ``keys`` in an empty ledger, so that nobody who lacks it begins to write in the clear."""
+        """Note the first of ``keys`` in an empty ledger: no receiver without it then begins to write in the clear."""
         if keys.first and not self._ledger():
             self.inner.note_key_uses({(ROLE, keys.first.kid): int(self.clock())})
 
     def _ledger(self) -> set[str]:
-        """Return the kids of the keys that contents need, and CLEAR; an empty ledger is made of the contents."""
+        """Return the kids of the keys that contents need, with CLEAR; an empty ledger is rebuilt from the contents."""
         noted = {kid for role, kid in self.inner.key_uses() if role == ROLE}
         if noted:
             return noted
         found = {one.sealing_key or CLEAR for one in self.inner.summaries(on_damage=lambda _damage: None)}
         if found:
-            with suppress(Problem):  # a full store still answers loads
+            with suppress(Problem):  # a full store still serves loads
                 self.inner.note_key_uses({(ROLE, kid): int(self.clock()) for kid in found})
         return found
 
     def _misfit(self, keys: SealingKeys, needed: set[str]) -> str | None:
-        """Return why a receiver with ``keys`` cannot serve contents that need those of the kids ``needed``, or None."""
+        """Return why a receiver with ``keys`` cannot serve contents that need the kids ``needed``, or None."""
         if missing := sorted(kid for kid in needed if kid != CLEAR and kid not in keys):
             return (
                 f"the store holds states sealed with the key {', '.join(missing)}, which is not configured: put it into"
@@ -113,47 +112,38 @@ class Sealed(Store):
         return bool(keys) and self.clear_states == "refuse"
 
     def writes_with(self, keys: SealingKeys) -> str:
-        """Return the kid of the one of ``keys`` that contents are sealed with now, or CLEAR."""
+        """Return the kid of the key among ``keys`` that seals now, or CLEAR."""
         if not keys or self.clear_states == "write":
             return CLEAR
         key = keys.at(self.clock())
         if key is None and self.clear_states == "refuse":
-            key = keys.first  # what is in the clear would be refused, so nothing may wait for the key's time
+            key = keys.first  # contents in the clear would be refused, so the key seals before its time
         return CLEAR if key is None else key.kid
 
     def shaped(self, state: State, keys: SealingKeys, kid: str) -> State:
-        """Return ``state``, whose content is in the clear, as the key ``kid`` seals it; as it is for CLEAR."""
+        """Return ``state``, whose content is in the clear, sealed with the key ``kid``; unchanged for CLEAR."""
         return state if kid == CLEAR else keys.seal(state, kid)
-
-    def check_place(self) -> None:
-        self.inner.check_place()
 
     def ping(self) -> None:
         self.inner.ping()
-        self.admit()
-
-    def schema_version(self) -> str:
-        return self.inner.schema_version()
+        self.check_keys()
 
     def find(self, tenant: str, id: str) -> State | None:
-        keys = self.admit()
+        keys = self.check_keys()
         state = self.inner.find(tenant, id)
         return state and self.opened(state, keys)
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self.inner.repeated(tenant, receipt)
-
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
-        keys = self.admit()
+        keys = self.check_keys()
         kid = self.writes_with(keys)
         self.note_writing(keys, kid)
         return self.inner.save(tenant, [self.shaped(state, keys, kid) for state in states], receipt)
 
     def note_writing(self, keys: SealingKeys, kid: str) -> None:
-        """Have it in the ledger that contents need the key ``kid``, before there are such; now and then once more.
+        """Note in the ledger that contents need the key ``kid``, before there are any, and again now and then.
 
-        Who writes in the clear looks first, and once more when it is noted, whether others have begun to seal: of two
-        that begin at once on an empty store one at least sees the other. Raises StoreMisplaced.
+        A receiver that writes in the clear checks before and after its note whether others have begun to seal: of two
+        that start at once on an empty store, at least one sees the other. Raises StoreMisplaced.
         """
         now = self.clock()
         if now - self._noted.get(kid, 0.0) < NOTED_AGAIN:
@@ -174,7 +164,7 @@ class Sealed(Store):
             raise StoreMisplaced(fault)
 
     def opened(self, state: State, keys: SealingKeys) -> State:
-        """Return ``state``, which comes from the inner store, with its content in the clear.
+        """Return ``state``, as the inner store has it, with its content in the clear.
 
         Raises StoreDamaged when it is not what was sealed, StoreUnavailable when its key is not among ``keys``.
         """
@@ -188,35 +178,13 @@ class Sealed(Store):
             raise StoreUnavailable(missing) if (ROLE, kid) in self.inner.key_uses() else StoreDamaged(missing)
         return keys.open(state)
 
-    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
-        return self.inner.delete(tenant, ids, receipt)
-
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        """Exchange contents as the inner store has them: this is what reseals them."""
-        return self.inner.exchange(tenant, pairs)
-
-    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
-        self.inner.note_key_uses(uses)
-
-    def key_uses(self) -> dict[tuple[str, str], int]:
-        return self.inner.key_uses()
-
-    def forget_key(self, role: str, kid: str) -> None:
-        self.inner.forget_key(role, kid)
-
-    def purge(self, before: int) -> int:
-        return self.inner.purge(before)
-
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
-        return self.inner.summaries(tenant, on_damage)
-
     def scan(
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
-        keys = self.admit()
+        keys = self.check_keys()
         for state in self.inner.scan(tenant, wanted, on_damage):
             try:
                 clear = self.opened(state, keys)
@@ -224,12 +192,6 @@ class Sealed(Store):
                 on_damage(damage)
             else:
                 yield clear
-
-    def compact(self) -> None:
-        self.inner.compact()
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 def _name_of(state: State) -> str:

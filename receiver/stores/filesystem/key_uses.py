@@ -1,22 +1,21 @@
 """When each key was last used: one small file beside the tenants' folders, replaced as a whole."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
+from receiver.files import replace_file
 from receiver.stores.filesystem import durable, shapes
 from receiver.stores.filesystem.formats import from_line, to_line
 
-_NAME, _NEW_NAME = "key-uses", ".key-uses"
+_NAME = "key-uses"
 Uses = dict[tuple[str, str], int]
 
 
 def read(folder: str) -> Uses:
-    """Return (role, kid) → seconds since the epoch of the store at ``folder``; none where the file is damaged.
+    """Return (role, kid) → seconds since the epoch of the store at ``folder``; nothing if the file is damaged.
 
-    What it tells can be found anew: which keys contents need stands with each content. Raises OSError.
+    It can be rebuilt: each content names the key that it needs. Raises OSError.
     """
     try:
         with open(f"{folder}/{_NAME}", "rb", opener=durable.read_only) as file:
@@ -30,15 +29,11 @@ def read(folder: str) -> Uses:
 
 
 def change(folder: str, edit: Callable[[Uses], object], timeout: float) -> None:
-    """Let ``edit`` change the uses of the store at ``folder``, under its lock; durable when this returns."""
+    """Change the uses of the store at ``folder`` with ``edit``, under its lock; durable when this returns."""
     with durable.locked(folder, time.monotonic() + timeout):
         uses = read(folder)
         edit(uses)
         kept: dict[str, dict[str, int]] = {}
         for (role, kid), used in sorted(uses.items()):
             kept.setdefault(role, {})[kid] = used
-        with suppress(FileNotFoundError):  # left by one that was killed
-            os.unlink(f"{folder}/{_NEW_NAME}")
-        durable.write_file(f"{folder}/{_NEW_NAME}", to_line(kept))
-        os.rename(f"{folder}/{_NEW_NAME}", f"{folder}/{_NAME}")
-        durable.sync_folder(folder)
+        replace_file(f"{folder}/{_NAME}", to_line(kept))

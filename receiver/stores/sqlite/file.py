@@ -1,4 +1,4 @@
-"""SQLite's file: where it may lie, how it is made and opened, and what becomes of the driver's errors."""
+"""SQLite's file: where it may lie, and how it is made and opened."""
 
 import os
 import threading
@@ -6,65 +6,54 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
 from receiver.files import ownership
-from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
+from receiver.stores.sqlite import mark
+from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.threadpool import waiting
+from receiver.stores.sqlite.wal import Identity, WriteAheadLog
+from receiver.threadpool import blocking
 
-_POLL = 0.001  # seconds; another process rarely holds the write lock for longer
+_POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
-_JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
+_JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
 
 
-def _code_of(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code; None when the driver itself raised ``error``."""
-    extended = getattr(error, "sqlite_errorcode", None)
-    return None if extended is None else extended & 0xFF
+_MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
 
 
-@contextmanager
-def driver_errors() -> Iterator[None]:
-    """Turn what the driver raises into the contract's errors: the one place that knows them."""
-    try:
-        yield
-    except sqlite3.Error as cause:
-        code = _code_of(cause)
-        if code is None:  # raised by the driver, which could not make text of what SQLite holds
-            raise StoreDamaged(f"SQLite: {type(cause).__name__}") from cause
-        text = f"SQLite: {cause.sqlite_errorname}: {cause}"
-        if code == sqlite3.SQLITE_FULL:
-            raise StoreFull(text) from cause
-        if code in _DAMAGED:
-            raise StoreDamaged(text) from cause
-        raise StoreUnavailable(text) from cause
-    except OSError as cause:
-        raise StoreUnavailable(f"SQLite's file {cause.filename}: {cause.strerror}") from cause
+class _Held(NamedTuple):
+    """A connection that is kept, what it was made for, and the write-ahead log that it has open."""
+
+    connection: sqlite3.Connection
+    made_for: _MADE_FOR
+    log: Identity | None
 
 
 class DatabaseFile:
-    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. One serves all threads."""
+    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. It serves all threads."""
 
-    def __init__(self, path: Path, timeout: float, create: bool):
+    def __init__(self, path: Path, timeout: float, create: bool) -> None:
         self.path = path
         self.timeout = timeout
         self.create = create
+        self._log = WriteAheadLog(path)
         self._mine = threading.local()
-        self._writer: tuple[sqlite3.Connection, tuple] | None = None
+        self._writer: _Held | None = None
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
     def prepare(self) -> None:
-        """Make the file if that is allowed, and bring its schema up to date (Store.prepare)."""
+        """Make the file if allowed, and upgrade its schema (Store.prepare)."""
         deadline = time.monotonic() + self.timeout
         with driver_errors(), _held(self._preparing, self.timeout):
-            self.check_place()
+            self.check_location()
             if self.create:
                 self._create_file()
             identity = self._identity()
@@ -73,13 +62,14 @@ class DatabaseFile:
                     self._enter_wal(connection, deadline)
                     self._migrate(connection, deadline)
             except sqlite3.Error as cause:
-                if _code_of(cause) in _MISPLACED:
+                if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
+            mark.put(self.path)
             self._prepared = identity
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Bring the schema up to date; takes the write lock only where there is something to do."""
+        """Upgrade the schema; takes the write lock only if there is something to do."""
         database = Database(connection, execute_plugins=False)
         self._check_not_newer(database)
         if migrations.pending(database):
@@ -89,7 +79,7 @@ class DatabaseFile:
             connection.execute("commit")
 
     def check_schema(self, connection: sqlite3.Connection) -> str:
-        """Return the last step of the schema (Store.schema_version)."""
+        """Return the last migration of the schema (Store.schema_version)."""
         database = Database(connection, execute_plugins=False)
         self._check_not_newer(database)
         if migrations.pending(database):
@@ -103,11 +93,19 @@ class DatabaseFile:
                 " it, or a later one"
             )
 
-    def check_place(self) -> None:
-        """Raise StoreMisplaced when no database can lie there (Store.check_place)."""
+    def check_location(self) -> None:
+        """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
         path, folder = self.path, self.path.parent
-        if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
+        if os.path.exists(path) and not os.path.isfile(
+            path
+        ):  # Path's own methods raise where they lack the right to look
             raise StoreMisplaced(f"{path}: is not a file")
+        if mark.was_emptied(path):
+            raise StoreMisplaced(
+                f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
+                " with its -wal and -shm, and the next start makes a new store"
+            )
+        self._log.check_not_lost()
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
             raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
@@ -118,27 +116,27 @@ class DatabaseFile:
             )
         for needed in (folder, path, f"{path}-wal", f"{path}-shm"):  # the write-ahead log is made beside the file
             if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
-                # What root's command left beside the file is not all: the whole folder is the receiver's.
+                # A command that root ran left more than this one: the whole folder must be the receiver's.
                 owned = ownership(needed) and (ownership(folder) or ownership(needed))
                 raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
 
     def _create_file(self) -> None:
-        """Make the file, readable by its owner only, and its folder, but no folder above that one."""
+        """Make the file, for its owner only, and its folder, but no folder above."""
         with suppress(FileExistsError):
             self.path.parent.mkdir(mode=0o700)
-        # Only when it is new: closing any descriptor of a database drops this process's locks on it.
+        # Open a new file only: closing any descriptor of a database drops this process's locks on it.
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _identity(self) -> tuple[int, int]:
-        """Return what tells this file from another one at the same path; raises OSError when it is gone."""
+        """Return what identifies the file among others at the same path; raises OSError when it is gone."""
         status = os.stat(self.path)
         if self._prepared and not status.st_size:
             raise StoreDamaged("SQLite: the file has been emptied")
         return status.st_dev, status.st_ino
 
     def connect(self) -> sqlite3.Connection:
-        """Return a new connection, which may go from thread to thread; its transactions are begun by hand."""
+        """Return a new connection, which any thread may use; its transactions are begun explicitly."""
         connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
         for pragma in (
             "synchronous = full",  # 204 means durable: in WAL mode, normal may lose the last commits
@@ -149,7 +147,7 @@ class DatabaseFile:
         return connection
 
     def _enter_wal(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Switch to WAL; SQLite does not wait for a lock there, so processes starting together must."""
+        """Switch to WAL. SQLite does not wait for the lock there, so processes that start together wait here."""
         while connection.execute("pragma journal_mode").fetchone()[0] != "wal":
             try:
                 mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
@@ -162,31 +160,48 @@ class DatabaseFile:
                     raise StoreMisplaced(f"{self.path}: this file system does not carry a write-ahead log")
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection to the file that lies at the path now.
+        """Return this thread's connection to the file that is at the path now.
 
-        A file that was removed stays writable through an open connection, and what is acknowledged then is
-        lost: so it is looked at each time, and a missing one is an outage rather than an empty store.
+        A removed file stays writable through an open connection, and what is acknowledged then is lost. So each
+        call looks at the file and its log; a missing one is an outage, not an empty store.
         """
         current = self._current()
-        held = getattr(self._mine, "held", None)
-        if held is None or held[1] != current:
-            held = self._mine.held = (self.connect(), current)
-        return held[0]
+        held: _Held | None = getattr(self._mine, "held", None)
+        if held is None or held.made_for != current:
+            held = self._mine.held = self._open(current)
+        else:
+            self._log.check_in_use(held.connection, held.log)
+        return held.connection
 
     def writer(self) -> sqlite3.Connection:
-        """Return the connection for changes, to the file that lies at the path now; for one thread at a time.
+        """Return the connection for changes to the file that is at the path now; for one thread at a time.
 
-        It does not wait for the write lock of other processes by itself.
+        It does not itself wait for the write lock of other processes.
         """
         current = self._current()
-        if self._writer is None or self._writer[1] != current:
-            connection = self.connect()
-            connection.execute("pragma busy_timeout = 0")
-            self._writer = connection, current
-        return self._writer[0]
+        if self._writer is None or self._writer.made_for != current:
+            self._writer = self._open(current)
+            self._writer.connection.execute("pragma busy_timeout = 0")
+        else:
+            self.check_written()
+        return self._writer.connection
 
-    def _current(self) -> tuple[int, tuple[int, int]]:
-        """Return what this process's connections to the file must be made for, which is prepared."""
+    def check_written(self) -> None:
+        """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
+        if self._writer:
+            self._log.check_in_use(self._writer.connection, self._writer.log)
+
+    def _open(self, current: _MADE_FOR) -> _Held:
+        """Return a new connection to keep, beside those that this process has."""
+        if self._writer and self._writer.made_for == current:
+            self.check_written()
+        self._log.check_not_lost()
+        connection = self.connect()
+        connection.execute("pragma schema_version").fetchone()  # opens the log
+        return _Held(connection, current, self._log.identity())
+
+    def _current(self) -> _MADE_FOR:
+        """Return what connections must be made for, this process and the file, after preparing the file."""
         if self._prepared is None:
             self.prepare()
         identity = self._identity()
@@ -195,22 +210,22 @@ class DatabaseFile:
         return os.getpid(), identity
 
     def drop_writer(self) -> None:
-        """Close the connection for changes; the next one makes its own."""
+        """Close the connection for changes; the next change opens another."""
         held, self._writer = self._writer, None
         if held:
-            held[0].close()
+            held.connection.close()
 
     def close(self) -> None:
         """Close the connection for changes, and this thread's."""
         self.drop_writer()
         held = self._mine.__dict__.pop("held", None)
         if held:
-            held[0].close()
+            held.connection.close()
 
 
 @contextmanager
 def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
-    with waiting():
+    with blocking():
         held = lock.acquire(timeout=timeout)
     if not held:
         raise StoreUnavailable("SQLite: the file was not prepared in time")
@@ -221,16 +236,16 @@ def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
 
 
 def begin(connection: sqlite3.Connection, deadline: float) -> None:
-    """Begin a transaction that may write, on a connection that does not wait by itself.
+    """Begin a transaction that may write, on a connection that does not itself wait for the lock.
 
-    Waits for the right to until ``deadline`` (time.monotonic): others compute meanwhile.
+    Waits for the write lock until ``deadline`` (time.monotonic); other threads compute meanwhile.
     """
     while True:
         try:
             connection.execute("begin immediate")
             return
         except sqlite3.OperationalError as busy:
-            if _code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
-        with waiting():
+        with blocking():
             time.sleep(_POLL)
