@@ -45,7 +45,7 @@ def attempt(
     for mistake in news:
         log.error("%s", mistake)
     if news:
-        log.error("the keys and certificates that were in force stay in force")
+        log.error("the old keys and certificates stay in use")
     return refused
 
 
