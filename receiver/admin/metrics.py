@@ -130,11 +130,9 @@ class ProcessMetrics(Collector):
         with suppress(OSError, TimeoutError):
             found = self.disks.answer(deadline)
             free = [({"store": disk.store}, disk.free) for disk in found]
-            yield _gauge("disk_free_bytes", "Free space on the disk of SQLite or files.", free)
-            yield _gauge(
             size = [({"store": disk.store}, disk.size) for disk in found]
+            yield _gauge("disk_free_bytes", "Free space on the disk of SQLite or files.", free)
             yield _gauge("disk_size_bytes", "Size of that disk.", size)
-            )
 
     def _processes(self) -> Iterator[Metric]:
         """Yield the metrics of the master and its children; processor time includes the children that have ended."""
