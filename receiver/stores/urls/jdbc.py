@@ -105,7 +105,7 @@ def _mysql(text: str) -> str:
     writable = found.pop("readonly", "") == "false"
     if "," in hosts and not writable:
         # Connector/J only reads from all hosts but the first: writing there may mean writing to a replica.
-        raise ValueError("names several hosts; failOverReadOnly=false tells that each of them may be written to")
+        raise ValueError("names several hosts; failOverReadOnly=false says that each of them may be written to")
     return _native("mysql", hosts.strip(), _with_plus(database).strip(), _mysql_tls(found))
 
 

@@ -30,8 +30,8 @@ class Parameter:
         known = value if self.values is None else {k.lower(): v for k, v in self.values.items()}.get(value.lower())
         if known is None:
             valid = ", ".join(filter(None, self.values or ()))
-            told = filter(None, (valid and f"which must be one of {valid}", self.why))
-            raise ValueError(f"has a parameter {name}, {': '.join(told)}")
+            parts = filter(None, (valid and f"which must be one of {valid}", self.why))
+            raise ValueError(f"has a parameter {name}, {': '.join(parts)}")
         if self.native and self.values is None and not value and name not in CREDENTIALS:
             raise ValueError(f"has a parameter {name} without a value")
         try:
