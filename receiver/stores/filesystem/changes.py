@@ -220,7 +220,7 @@ class TenantFolder:
             return None
         except ValueError as cause:
             fault = (
-                "is not the record of a change: none of it is done, and this tenant is blocked until it is moved away"
+                "is not the record of a change: none of it is done, and this tenant waits until it is moved"
             )
             raise StoreDamaged(f"files: {self._record} {fault}") from cause
 
