@@ -219,9 +219,7 @@ class TenantFolder:
         except (FileNotFoundError, Torn):
             return None
         except ValueError as cause:
-            fault = (
-                "is not the record of a change: none of it is done, and this tenant waits until it is moved"
-            )
+            fault = "is not the record of a change: none of it is done, and this tenant waits until it is moved"
             raise StoreDamaged(f"files: {self._record} {fault}") from cause
 
     def _is_written(self, path: str, id: str, record: Fields) -> bool:
