@@ -1,4 +1,4 @@
-"""The doctor: what it finds when something is broken on purpose, what it says mends it, and that it never falls over."""
+"""The doctor: what it finds when something is broken on purpose, the fix it prints, and that it never falls over."""
 
 import contextlib
 import dataclasses
@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -29,10 +30,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from receiver.commands import cli
 from receiver.commands.demo import running_receiver
-from receiver.doctor import case, certificates, clock, configuration, eyes, findings, keys, machine, service, stores
-from receiver.doctor.case import Case
-from receiver.doctor.clock import Offset
+from receiver.doctor import findings, impersonation, subject
+from receiver.doctor.checks import certificates, clock, configuration, keys, machine, service, stores
+from receiver.doctor.checks.clock import Offset
 from receiver.doctor.findings import Finding
+from receiver.doctor.subject import Subject
 from receiver.keys import keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.client import Client
@@ -60,21 +62,24 @@ class Report:
         self.code, self.stderr = code, stderr
         told = json.loads(stdout)
         self.summary = told["summary"]
-        self.found = [Finding(**one | {"details": tuple(one["details"])}) for one in told["findings"]]
+        names = ("subject", "verdict", "seen", "mend")
+        self.found = [Finding(*map(one.get, names), tuple(one["details"])) for one in told["findings"]]
 
     def of(self, subject, verdict=None):
-        return [one for one in self.found if one.subject == subject and verdict in (None, one.verdict)]
+        return [one for one in self.found if one.topic == subject and verdict in (None, one.verdict)]
 
     def one(self, subject, verdict, *texts):
         """Return the one finding of ``subject`` with ``verdict`` that holds all ``texts``."""
-        fitting = [one for one in self.of(subject, verdict) if all(text in f"{one.seen} {one.mend}" for text in texts)]
+        fitting = [
+            one for one in self.of(subject, verdict) if all(text in f"{one.message} {one.fix}" for text in texts)
+        ]
         assert len(fitting) == 1, (subject, verdict, texts, self.found)
         return fitting[0]
 
     def worse_than_ok(self):
         """Return what is not well, apart from what is so on this machine whatever is tested."""
         bad = [one for one in self.found if one.verdict != "ok"]
-        return [one for one in bad if not any(text in one.seen for text in OF_THIS_MACHINE)]
+        return [one for one in bad if not any(text in one.message for text in OF_THIS_MACHINE)]
 
 
 def doctor(*words, cwd=None, **environ):
@@ -154,12 +159,12 @@ def left_in_the_store(running):
 def test_a_receiver_that_is_well_gets_one_screen_without_a_complaint(running):
     report = doctor("--roundtrip", **running.environ)
     assert (report.worse_than_ok(), report.code, report.stderr) == ([], 0, "")
-    assert {one.subject for one in report.found} == {
+    assert {one.topic for one in report.found} == {
         *("settings", "keys", "clock", "store", "disk", "permissions", "tls", "service", "versions", "roundtrip")
     }
-    assert "ready, 4 of 4 workers" in report.one("service", "ok").seen
-    assert "1 platform, 1 receiver, 1 sealing" in report.one("keys", "ok").seen
-    assert "saved, loaded, compared and deleted" in report.one("roundtrip", "ok").seen
+    assert "ready, 4 of 4 workers" in report.one("service", "ok").message
+    assert "1 platform, 1 receiver, 1 sealing" in report.one("keys", "ok").message
+    assert "saved, loaded, compared and deleted" in report.one("roundtrip", "ok").message
     times = report.one("roundtrip", "ok").details[0]
     assert all(f"{call} " in times for call in ("save", "load", "delete", "load again"))
     assert left_of_trials(running) == []
@@ -193,9 +198,9 @@ def test_what_people_read_has_failures_first_and_every_one_with_what_mends_it():
     ]
     text = click.unstyle(findings.as_text(found))
     lines = [line.split() for line in text.splitlines() if line]
-    assert [words[0] for words in lines] == ["FAIL", "mend:", "ok", "warn", "mend:", "ok", "1"]
+    assert [words[0] for words in lines] == ["FAIL", "fix:", "ok", "warn", "fix:", "ok", "1"]
     assert "\x1b" not in text
-    assert "1 to be mended, 1 to be thought of" in text
+    assert "1 problem, 1 warning" in text
     assert findings.as_json(found)["summary"]["counts"] == {"ok": 2, "warn": 1, "fail": 1}
 
 
@@ -228,16 +233,16 @@ def test_every_mistake_is_a_finding_with_what_is_valid(tmp_path):
     environ = {"STORAGE_WORKRES": "2", "STORAGE_THREADS": "many", "PORT": "8080", "PORT_FILE": str(tmp_path)}
     report = doctor(cwd=tmp_path, DATABASE_URL="oracle:thin", STORAGE_KEYS="/nowhere", **environ)
     assert report.code == 1
-    assert report.one("settings", "fail", "STORAGE_WORKRES").mend.startswith("set STORAGE_WORKERS instead")
+    assert report.one("settings", "fail", "STORAGE_WORKRES").fix.startswith("set STORAGE_WORKERS instead")
     report.one("settings", "fail", "STORAGE_THREADS: must be a whole number", "unset STORAGE_THREADS")
     report.one("settings", "fail", "PORT is set as well", "unset PORT_FILE, or unset PORT")
     report.one("settings", "fail", "DATABASE_URL: must be sqlite:///path")
-    report.one("store", "warn", "which store is meant is not known", "see settings")
-    report.one("keys", "warn", "STORAGE_KEYS is wrong", "see settings")
+    report.one("store", "warn", "the store is not known", "see settings")
+    report.one("keys", "warn", "STORAGE_KEYS is invalid", "see settings")
 
 
 @pytest.mark.parametrize(
-    ("environ", "seen", "mend"),
+    ("environ", "message", "fix"),
     [
         ({"STORAGE_WORKERS": "256"}, "256 workers share", "STORAGE_WORKERS="),
         ({"STORAGE_REPLAY": "observe"}, "STORAGE_REPLAY=observe", "unset STORAGE_REPLAY"),
@@ -252,20 +257,20 @@ def test_every_mistake_is_a_finding_with_what_is_valid(tmp_path):
         ({"DATABASE_URL": "sqlite:////x.db", "DB_URL": "mysql://h/d"}, "DB_URL", "unset DB_URL"),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_valid_and_hardly_meant_is_a_warning(monkeypatch, environ, seen, mend):
+def test_a_setting_that_is_valid_and_hardly_meant_is_a_warning(monkeypatch, environ, message, fix):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     settings, mistakes = read(os.environ)
-    report = reported(configuration.check(Case(settings, tuple(mistakes))))
-    assert [one for one in report.of("settings") if seen in one.seen and mend in one.mend and one.verdict != "ok"]
+    report = reported(configuration.check(Subject(settings, tuple(mistakes))))
+    assert [one for one in report.of("settings") if message in one.message and fix in one.fix and one.verdict != "ok"]
 
 
 def test_content_in_the_clear_is_a_trap_only_where_there_is_a_sealing_key(tmp_path):
     settings = Settings(keys=tmp_path, clear_states="read")
-    assert not reported(configuration.check(Case(settings))).of("settings", "fail")
+    assert not reported(configuration.check(Subject(settings))).of("settings", "fail")
     seal(tmp_path)
     ring, _ = keyring.load(settings)
-    reported(configuration.check(Case(settings, ring=ring))).one(
+    reported(configuration.check(Subject(settings, ring=ring))).one(
         "settings", "warn", "STORAGE_CLEAR_STATES=read", "reseal"
     )
 
@@ -284,7 +289,7 @@ def test_processors_are_those_that_the_group_may_use(tmp_path, monkeypatch, text
 def keys_of(folder, uses=None, now=None, **settings):
     given = Settings(keys=folder, **settings)
     ring, mistakes = keyring.load(given)
-    return reported(keys.check(Case(given, (), ring, tuple(mistakes)), uses or {}, now))
+    return reported(keys.check(Subject(given, (), ring, tuple(mistakes)), uses or {}, now))
 
 
 def test_no_key_at_all_tells_how_shells_lose_them(tmp_path):
@@ -302,9 +307,9 @@ def test_what_is_wrong_with_a_key_file_comes_with_what_mends_it(tmp_path):
     (tmp_path / f"platform-{uuid.uuid4()}.json").write_text(next(tmp_path.glob("platform-*")).read_text())
     report = keys_of(tmp_path)
     report.one("keys", "fail", "everybody on this machine", f"chmod o= {exposed}")
-    report.one("keys", "fail", "notes.txt", "take it away, or rename it")
+    report.one("keys", "fail", "notes.txt", "remove it, or rename it")
     report.one("keys", "fail", 'another "kid"', "rename it to the kid")
-    assert "STORAGE_INSECURE_KEYS" not in keys_of(tmp_path, insecure_keys="warn").one("keys", "warn", "chmod o=").mend
+    assert "STORAGE_INSECURE_KEYS" not in keys_of(tmp_path, insecure_keys="warn").one("keys", "warn", "chmod o=").fix
 
 
 def test_a_protected_key_without_its_passphrase(tmp_path):
@@ -316,17 +321,17 @@ def test_a_protected_key_without_its_passphrase(tmp_path):
     settings, _ = read({"STORAGE_KEYS": str(tmp_path), **environ})
     ring, mistakes = keyring.load(settings)
     assert (
-        "1 behind a passphrase"
-        in reported(keys.check(Case(settings, (), ring, tuple(mistakes)), {})).one("keys", "ok").seen
+        "1 protected by a passphrase"
+        in reported(keys.check(Subject(settings, (), ring, tuple(mistakes)), {})).one("keys", "ok").message
     )
 
 
 def test_private_halves_of_the_platform_that_lie_there(tmp_path):
     made = new_store()
     list(keyfiles.write(tmp_path, made))
-    keys_of(tmp_path).one("keys", "ok", "keys to try with, at an address that only this machine reaches")  # make run
+    keys_of(tmp_path).one("keys", "ok", "test keys, at an address that only this machine reaches")  # make run
     keys_of(tmp_path, trusted_proxies=("127.0.0.1/32",)).one("keys", "warn", "not for production")
-    keys_of(tmp_path, bind="0.0.0.0:8080").one("keys", "warn", "keys to try with", "rm ", "mock-platform-")
+    keys_of(tmp_path, bind="0.0.0.0:8080").one("keys", "warn", "test keys", "rm ", "mock-platform-")
     private = next(tmp_path.glob("platform-*"))
     private.write_text(json.dumps(made.platform.private()))
     keys_of(tmp_path).one("keys", "warn", f"{private} holds the platform's private half")
@@ -344,7 +349,7 @@ def test_old_keys_and_keys_of_the_future(tmp_path):
     kid = next(tmp_path.glob("platform-*")).stem.removeprefix("platform-")
     year = 366 * 86400
     report = keys_of(tmp_path, now=time.time() + year)
-    assert kid in report.one("keys", "warn", "older than a year", "new pair").seen
+    assert kid in report.one("keys", "warn", "older than a year", "new pair").message
     keys_of(tmp_path, now=time.time() - year).one("keys", "warn", "made in the future", "see clock")
 
 
@@ -354,11 +359,11 @@ def test_a_key_that_nobody_uses_beside_one_that_is_used(tmp_path):
     now = time.time() + 60 * 86400
     uses = {("platform", new.platform.kid): int(now) - 60, ("receiver", new.receiver.kid): int(now) - 60}
     report = keys_of(tmp_path, uses, now)
-    assert report.one("keys", "warn", old.platform.kid, "take it away").seen.startswith("platform key")
-    assert new.platform.kid not in report.one("keys", "warn", old.platform.kid).seen
-    assert "used 1 min ago" in report.one("keys", "ok").seen
-    assert not [one for one in keys_of(tmp_path, uses).of("keys", "warn") if "not used" in one.seen]  # made just now
-    assert not [one for one in keys_of(tmp_path, {}, now).of("keys", "warn") if "not used" in one.seen]
+    assert report.one("keys", "warn", old.platform.kid, "remove it").message.startswith("platform key")
+    assert new.platform.kid not in report.one("keys", "warn", old.platform.kid).message
+    assert "used 1 min ago" in report.one("keys", "ok").message
+    assert not [one for one in keys_of(tmp_path, uses).of("keys", "warn") if "not used" in one.message]  # made just now
+    assert not [one for one in keys_of(tmp_path, {}, now).of("keys", "warn") if "not used" in one.message]
 
 
 def test_a_tenant_whose_keys_are_one_sided_or_that_is_not_served(tmp_path):
@@ -380,17 +385,17 @@ def test_a_tenant_whose_keys_are_one_sided_or_that_is_not_served(tmp_path):
 def test_clocks_that_are_apart(ahead, unsure, verdict):
     (found,) = clock.check(Settings(), [Offset("the database server", ahead, unsure)], None)
     assert found.verdict == verdict
-    assert ("behind" if ahead > 0 else "ahead of") in found.seen
-    assert [one.seen for one in clock.check(Settings(), [Offset("the server", 0.4, 0.5)], None)] == [
-        "as the server has it"
+    assert ("behind" if ahead > 0 else "ahead of") in found.message
+    assert [one.message for one in clock.check(Settings(), [Offset("the server", 0.4, 0.5)], None)] == [
+        "agrees with the server"
     ]
-    assert bool(found.mend) == (verdict != "ok")
+    assert bool(found.fix) == (verdict != "ok")
 
 
 def test_what_the_kernel_says_of_its_clock():
     assert clock.is_synchronised() in (True, False, None)
     (found,) = clock.check(Settings(), [], False)
-    assert (found.verdict, found.mend.split()[0]) == ("warn", "timedatectl")
+    assert (found.verdict, found.fix.split()[0]) == ("warn", "timedatectl")
     assert [one.verdict for one in clock.check(Settings(), [], True)] == ["ok"]
     assert [one.verdict for one in clock.check(Settings(), [], None)] == ["ok"]
 
@@ -401,7 +406,7 @@ def test_what_the_kernel_says_of_its_clock():
 def stores_of(url, ring=None, **more):
     settings, mistakes = read({"DATABASE_URL": url, "STORAGE_STORE_TIMEOUT": "3", **more})
     assert not mistakes
-    looked_at = Case(settings, ring=ring or keyring.Keyring())
+    looked_at = Subject(settings, ring=ring or keyring.Keyring())
     return reported(stores.check(looked_at, stores.examine(settings, looked_at.ring)))
 
 
@@ -420,7 +425,7 @@ def test_a_store_that_is_there_and_one_that_is_not_yet(tmp_path, url):
     before = sorted(tmp_path.rglob("*"))
     report = stores_of(url)
     assert report.worse_than_ok() == []
-    assert "answers in" in report.one("store", "ok").seen
+    assert "answers in" in report.one("store", "ok").message
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -456,9 +461,9 @@ def test_a_newer_schema_and_files_that_are_no_store(tmp_path):
 def test_a_sqlite_that_may_lose_a_commit_and_a_file_that_everybody_reads(tmp_path, monkeypatch):
     prepared(f"sqlite:///{tmp_path}/states.db")
     (tmp_path / "states.db").chmod(0o644)
-    monkeypatch.setattr(stores, "_FIXED", (99, 0, 0))
+    monkeypatch.setattr(stores, "_SAFE_VERSION", (99, 0, 0))
     report = stores_of(f"sqlite:///{tmp_path}/states.db")
-    report.one("store", "warn", "may lose a commit", "pip install --upgrade pysqlite3")
+    report.one("store", "warn", "can lose a commit", "pip install --upgrade pysqlite3")
     report.one("store", "warn", "everybody on this machine may use", f"chmod o= {tmp_path}/states.db")
 
 
@@ -491,10 +496,10 @@ def test_the_store_of_a_tenant_is_that_tenants_matter(tmp_path):
 
 def test_postgresql_says_what_a_commit_is_worth_and_who_may_connect(postgresql):
     url = postgresql.url(postgresql.new_database())
-    stores_of(url).one("store", "warn", "tables of the store are not there yet", "receiver serve")
+    stores_of(url).one("store", "warn", "tables of the store do not exist yet", "receiver serve")
     prepared(url)
     report = stores_of(url, STORAGE_WORKERS="50", STORAGE_POOL_SIZE="8")
-    assert "server 1" in report.one("store", "ok", "answers in", "schema 0002").seen
+    assert "server 1" in report.one("store", "ok", "answers in", "schema 0002").message
     report.one("store", "fail", "fsync is off", "ALTER SYSTEM SET fsync = on")  # as the tests' server is started
     report.one("store", "warn", "50 workers may hold 400 connections", "STORAGE_POOL_SIZE=3")
     wrong = url.replace(postgresql.password, "wrong")
@@ -543,12 +548,12 @@ def test_mariadb_says_what_a_commit_is_worth(mariadb):
     ],
 )
 def test_a_database_over_the_network_has_to_prove_who_it_is(url, proven):
-    from receiver.doctor import servers
+    from receiver.doctor.checks import servers
     from receiver.stores.sql.inspection import Said
 
     found = list(servers.judged(Said("0002", False, {}), store_url.parse(url), Settings(), ""))
     assert bool(found) == (not proven)
-    assert proven or "to the URL" in found[0].mend
+    assert proven or "to the URL" in found[0].fix
 
 
 # Disk, permissions, versions
@@ -559,9 +564,9 @@ def test_disks_that_are_full_or_soon_will_be(tmp_path):
 
     def disk(least):
         environ = {"DATABASE_URL": f"sqlite:///{tmp_path}/states.db", "STORAGE_RUN_DIR": str(tmp_path)}
-        return reported(machine.check_disk(Case(dataclasses.replace(read(environ)[0], min_free=least))))
+        return reported(machine.check_disk(Subject(dataclasses.replace(read(environ)[0], min_free=least))))
 
-    disk(2 * free).one("disk", "fail", "fewer than STORAGE_MIN_FREE", "receiver store purge")
+    disk(2 * free).one("disk", "fail", "less than STORAGE_MIN_FREE", "receiver store purge")
     disk(free // 2).one("disk", "warn", "are free for SQLite")
     assert disk(0).worse_than_ok() == []
 
@@ -569,15 +574,15 @@ def test_disks_that_are_full_or_soon_will_be(tmp_path):
 def test_a_folder_of_keys_that_everybody_may_write(tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys").chmod(0o777)
-    report = reported(machine.check_permissions(Case(Settings(keys=tmp_path / "keys"))))
+    report = reported(machine.check_permissions(Subject(Settings(keys=tmp_path / "keys"))))
     report.one("permissions", "fail", "may put a key into", f"chmod o-w {tmp_path}/keys")
 
 
 def test_versions_are_told_with_those_of_the_drivers_that_are_needed():
     settings, _ = read({"DATABASE_URL": "postgresql://h/d"})
-    (found,) = machine.check_versions(Case(settings))
+    (found,) = machine.check_versions(Subject(settings))
     for part in ("receiver ", "Python 3.", "gunicorn 2", "OpenSSL", "SQLite 3.", "psycopg 3."):
-        assert part in found.seen
+        assert part in found.message
 
 
 # TLS
@@ -585,14 +590,14 @@ def test_versions_are_told_with_those_of_the_drivers_that_are_needed():
 
 def tls_of(folder, context=None, **variables):
     settings, mistakes = read({"STORAGE_KEYS": str(folder), **variables})
-    return reported(certificates.check(Case(settings, tuple(mistakes)), context))
+    return reported(certificates.check(Subject(settings, tuple(mistakes)), context or ssl.create_default_context()))
 
 
 def test_certificates_that_are_well(tmp_path):
     report = tls_of(tmp_path, authority.trusting(), **authority.write(tmp_path, until=authority.days(90)))
     assert report.worse_than_ok() == []
-    assert "localhost, 127.0.0.1, 1 in the file, 89 days left" in report.one("tls", "ok").seen
-    assert "a proxy in front" in tls_of(tmp_path).one("tls", "ok").seen
+    assert "localhost, 127.0.0.1, 1 in the file, 89 days left" in report.one("tls", "ok").message
+    assert "a proxy in front" in tls_of(tmp_path).one("tls", "ok").message
 
 
 @pytest.mark.parametrize(
@@ -602,7 +607,7 @@ def test_certificates_that_are_well(tmp_path):
 def test_certificates_out_of_their_time(tmp_path, since, until_, verdict, seen):
     days = authority.days
     variables = authority.write(tmp_path, until=days(until_), since=None if since is None else days(since))
-    assert tls_of(tmp_path, authority.trusting(), **variables).one("tls", verdict, seen).mend
+    assert tls_of(tmp_path, authority.trusting(), **variables).one("tls", verdict, seen).fix
 
 
 def test_a_chain_that_lacks_a_link_or_is_out_of_order(tmp_path):
@@ -630,7 +635,7 @@ def test_files_of_tls_that_do_not_belong_together_or_are_gone(tmp_path):
     (tmp_path / "server.pem").write_text("nothing")
     tls_of(tmp_path, **variables).one("tls", "fail", "must hold a certificate", "openssl x509")
     (tmp_path / "server.pem").unlink()
-    tls_of(tmp_path, **variables).one("tls", "warn", "their settings are wrong", "see settings")
+    tls_of(tmp_path, **variables).one("tls", "warn", "their settings are invalid", "see settings")
 
 
 def test_authorities_of_clients_expire_too(tmp_path):
@@ -646,15 +651,15 @@ def test_authorities_of_clients_expire_too(tmp_path):
 def test_no_receiver_runs(tmp_path):
     put(tmp_path / "keys", new_store())
     report = doctor("--roundtrip", cwd=tmp_path, STORAGE_RUN_DIR=str(tmp_path))
-    report.one("service", "warn", f"none runs here that has its folder in {tmp_path}", "receiver serve")
-    report.one("roundtrip", "fail", "is not known", "see service")
+    report.one("service", "warn", f"no receiver that has its folder in {tmp_path} runs here", "receiver serve")
+    report.one("roundtrip", "fail", "is not known which receiver runs here", "see service")
 
 
 def test_a_receiver_with_other_settings_is_told_and_looked_at_by_its_process(running, tmp_path):
     environ = running.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/other.db", "STORAGE_THREADS": "3"}
     pid = str(running.process.pid)
     found = doctor(**environ).one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}")
-    assert "DATABASE_URL, STORAGE_THREADS" in found.seen
+    assert "DATABASE_URL, STORAGE_THREADS" in found.message
     report = doctor("--pid", pid, "--roundtrip", cwd=tmp_path)  # it takes all of it over
     assert (report.worse_than_ok(), report.code) == ([], 0)
     assert any("states.db" in line for line in report.one("settings", "ok", f"process {pid}").details)
@@ -673,11 +678,11 @@ def test_of_several_receivers_the_one_on_the_address_is_taken(running, tmp_path)
         report = doctor(**environ)
         found = report.one("service", "warn", "it is not clear which is meant", "--pid PID")
         assert {str(one.process.pid) for one in (running, other)} <= set(
-            found.seen.replace(",", " ").replace(";", " ").split()
+            found.message.replace(",", " ").replace(";", " ").split()
         )
         port = urlsplit(other.url).port
         report = doctor(**environ | {"STORAGE_BIND": f"127.0.0.1:{port}"})
-        assert f"process {other.process.pid} " in report.one("service", "ok").seen
+        assert f"process {other.process.pid} " in report.one("service", "ok").message
 
 
 def test_what_readiness_says_is_told(tmp_path):
@@ -709,13 +714,13 @@ def test_other_versions_keys_and_certificates_than_lie_here(monkeypatch, tmp_pat
     ring, _ = keyring.load(settings)
     for path in (folder, here.trial):
         os.utime(path, (time.time() - 900, time.time() - 900))
-    looked_at = Case(settings, ring=ring, service=services(str(tmp_path))[0], pid=os.getpid())
+    looked_at = Subject(settings, ring=ring, service=services(str(tmp_path))[0], pid=os.getpid())
     report = reported(service.check(looked_at))
     report.one("service", "warn", "it runs version 0.0.1", "start it again")
-    assert "sealing key" in report.one("service", "warn", "it has not taken", "kill -HUP").seen
+    assert "sealing key" in report.one("service", "warn", "it does not use", "kill -HUP").message
     report.one("service", "warn", f"it still accepts receiver key {kids[2][1]}")
     report.one("service", "warn", "another certificate", "kill -HUP")
-    report.one("service", "warn", "it drains")
+    report.one("service", "warn", "it is draining")
     here.remove()
 
 
@@ -745,8 +750,8 @@ def test_a_receiver_that_ends_while_it_is_looked_for(tmp_path, monkeypatch):
     def user_of(_pid):
         raise ProcessLookupError(3, "No such process")
 
-    monkeypatch.setattr(eyes, "user_of", user_of)
-    assert case.begin(None).service is None
+    monkeypatch.setattr(impersonation, "user_of", user_of)
+    assert subject.find_subject(None).service is None
     here.remove()
 
 
@@ -829,8 +834,8 @@ def test_a_receiver_that_cannot_read_its_keys_any_more_does_not_take_those_of_th
         (tmp_path / "keys" / "notes.txt").write_text("")
         report = doctor("--roundtrip", **running.environ)
         report.one("keys", "fail", "notes.txt")
-        found = report.one("roundtrip", "fail", "has not taken the keys of the trial", "see settings and keys")
-        assert "notes.txt" in found.seen
+        found = report.one("roundtrip", "fail", "has not accepted the keys of the trial", "see settings and keys")
+        assert "notes.txt" in found.message
         assert left_of_trials(running) == []
 
 
@@ -855,7 +860,7 @@ def test_a_receiver_on_a_unix_socket_needs_its_public_address(tmp_path):
         until(lambda: services(str(tmp_path / "run")))
         report = doctor("--roundtrip", **environ)
         report.one("roundtrip", "fail", "Unix socket only", "--url")
-        assert f"unix:{tmp_path}/s" in report.one("service", "ok", "ready").seen
+        assert f"unix:{tmp_path}/s" in report.one("service", "ok", "ready").message
     finally:
         process.terminate()
         process.wait(30)
@@ -932,7 +937,7 @@ def test_root_looks_with_the_eyes_of_the_receivers_user():
                 ran = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
                 report = Report(ran.returncode, ran.stdout)
                 assert (report.code, report.worse_than_ok(), ran.stderr) == (0, [], "")
-                assert "as nobody" in report.one("permissions", "ok").seen
+                assert "as nobody" in report.one("permissions", "ok").message
             owners = {path.owner() for path in folder.rglob("*") if path.name != "log"}
             assert owners == {"nobody"}
             next((folder / "own" / "keys").glob("receiver-*")).chmod(0)
@@ -953,14 +958,16 @@ def test_under_systemd_it_looks_as_the_unit_does(host, port):  # noqa: F811
     ):
         ran = host.run("sh", "-c", command, check=False)
         report = Report(ran.returncode, ran.stdout)
-        assert [one.seen for one in report.worse_than_ok() if "no sealing key" not in one.seen] == []
-        assert "as receiver: " in report.one("permissions", "ok").seen
-        assert f"process {pid} at http://{parsers.every_address(port)}, " in report.one("service", "ok", "ready").seen
+        assert [one.message for one in report.worse_than_ok() if "no sealing key" not in one.message] == []
+        assert "as receiver: " in report.one("permissions", "ok").message
+        assert (
+            f"process {pid} at http://{parsers.every_address(port)}, " in report.one("service", "ok", "ready").message
+        )
         report.one("roundtrip", "ok")
-        assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").seen
+        assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").message
     known = f"RUNTIME_DIRECTORY=/run/receiver/{port} PORT={port} STORAGE_KEYS=/etc/receiver/keys"
     report = Report(1, host.run("sh", "-c", f"{known} /opt/receiver/bin/receiver doctor --json", check=False).stdout)
-    seen = report.one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}").seen
+    seen = report.one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}").message
     assert "STORAGE_KEYS" in seen
     assert "PORT" not in seen
     report.one("permissions", "fail", "/etc/receiver/keys cannot be read by receiver")
@@ -970,7 +977,7 @@ def test_root_that_became_another_user_stays_that_user():
     if os.getuid() != 0:
         pytest.skip("needs root")
     program = (
-        "import os, receiver.doctor.eyes as eyes; eyes.become(eyes.User(65534, 65534, (65534,)));"
+        "import os; from receiver.doctor.impersonation import User, become; become(User(65534, 65534, (65534,)));"
         "print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME']); os.seteuid(0)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -1074,10 +1081,10 @@ def another_path(asked):
 
 
 PROXIES = [
-    (lambda asked: None, "", ("proxy", "ok", "the path as it was sent")),
-    (strips("/flow"), "/flow", ("proxy", "fail", "takes /flow off the path", "STORAGE_PUBLIC_PREFIX=/flow")),
-    (lambda asked: None, "/flow", ("proxy", "fail", "/flow is passed on", "STORAGE_PUBLIC_PREFIX=/flow")),
-    (another_path, "", ("proxy", "fail", "path is changed on the way", "pass the path on as it is")),
+    (lambda asked: None, "", ("proxy", "ok", "the path unchanged")),
+    (strips("/flow"), "/flow", ("proxy", "fail", "removes /flow from the path", "STORAGE_PUBLIC_PREFIX=/flow")),
+    (lambda asked: None, "/flow", ("proxy", "fail", "passes the prefix /flow on", "STORAGE_PUBLIC_PREFIX=/flow")),
+    (another_path, "", ("proxy", "fail", "path changes on the way", "pass the path on unchanged")),
     (health_alone, "", ("proxy", "fail", "while health reaches a receiver", "not health alone")),
     (an_old_clock, "", ("clock", "fail", "more than STORAGE_CLOCK_SKEW", "timedatectl")),
     (lambda asked: (502, b"bad gateway"), "", ("proxy", "fail", "502", "STORAGE_BIND")),
@@ -1115,7 +1122,7 @@ def test_a_prefix_that_the_receiver_knows(tmp_path, path, verdict):
         found = report.one("proxy", verdict)
         assert {"/flow": "", "": "unset STORAGE_PUBLIC_PREFIX", "/other": "STORAGE_PUBLIC_PREFIX=/other"}[
             path
-        ] in found.mend
+        ] in found.fix
         report.one("roundtrip", "ok")
 
 
@@ -1160,8 +1167,8 @@ def broken(tmp_path, monkeypatch):
             result = CliRunner().invoke(cli, ["doctor", "--json", *words])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
         report = Report(result.exit_code, result.stdout)
-        assert not [one for one in report.found if "defect of the doctor" in one.seen], report.found
-        assert all(one.mend or one.verdict == "ok" for one in report.found)
+        assert not [one for one in report.found if "defect of the doctor" in one.message], report.found
+        assert all(one.fix or one.verdict == "ok" for one in report.found)
         text = click.unstyle(findings.as_text(report.found))
         assert text.isascii()
         assert text.replace("\n", "").isprintable()
@@ -1262,7 +1269,7 @@ def test_whatever_breaks_around_it_the_doctor_goes_on(broken, tmp_path, monkeypa
     for module, name in (
         (stores, "open_store"),
         (keyring, "load"),
-        (case, "read"),
+        (subject, "read"),
         (machine.os, "statvfs"),
         (service, "ask"),
     ):
@@ -1290,4 +1297,4 @@ def test_a_check_with_a_defect_is_told_by_its_place_and_the_others_are_done(brok
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     report = Report(result.exit_code, result.stdout)
     report.one("keys", "fail", "a defect of the doctor: ZeroDivisionError at test_doctor.py:", "report it")
-    assert {"settings", "store", "disk", "versions"} <= {one.subject for one in report.found}
+    assert {"settings", "store", "disk", "versions"} <= {one.topic for one in report.found}
