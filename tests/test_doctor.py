@@ -204,6 +204,19 @@ def test_what_people_read_has_failures_first_and_every_one_with_what_mends_it():
     assert findings.as_json(found)["summary"]["counts"] == {"ok": 2, "warn": 1, "fail": 1}
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_messages_and_fixes_fit_the_terminal(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    path = "/a/path/that/stays/whole.json"
+    found = [findings.fail("keys", "a message of many words " * 9, "a fix of many words " * 9 + f"chmod o= {path}")]
+    first, *lines = click.unstyle(findings.as_text(found)).splitlines()
+    assert max(map(len, [first, *lines])) <= min(width, 160)
+    fix = [line.strip() for line in lines if line]
+    assert any(line.startswith("fix: a fix of") for line in fix)
+    assert any(path in line for line in fix)
+    assert fix[-1].startswith("1 problem (1 finding, receiver ")
+
+
 def test_warnings_count_only_where_they_are_asked_to(tmp_path):
     put(tmp_path / "keys", new_store())
     (tmp_path / "var").mkdir()

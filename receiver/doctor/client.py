@@ -42,9 +42,9 @@ class ReceiverClient(Client):
                 raise
             return super().call(method, self.prefix + path, body, headers)
 
-    def path_of(self, id: str) -> str:
-        """Return the path of the state ``id`` as it is sent."""
-        return f"{self.prefix}{BASE}/states/{self.tenant}/{id}"
+    def path_of(self, state_id: str) -> str:
+        """Return the path of the state ``state_id`` as it is sent."""
+        return f"{self.prefix}{BASE}/states/{self.tenant}/{state_id}"
 
     def ask_unsigned(self) -> Answer:
         """Return the answer to an unsigned load: 401, with the path that the receiver saw."""

@@ -105,10 +105,13 @@ def _plain(text: str) -> str:
 
 
 def _summary(findings: Sequence[Finding]) -> str:
-    counts = [(sum(one.verdict == verdict for one in findings), verdict) for verdict in (FAIL, WARN)]
-    nouns = {FAIL: "problem", WARN: "warning"}
-    parts = [f"{count} {nouns[verdict]}{'' if count == 1 else 's'}" for count, verdict in counts if count]
-    return f"{', '.join(parts) or 'all is well'} ({len(findings)} findings, receiver {__version__})"
+    fails, warnings = (sum(one.verdict == verdict for one in findings) for verdict in (FAIL, WARN))
+    parts = [_counted(fails, "problem")] * bool(fails) + [_counted(warnings, "warning")] * bool(warnings)
+    return f"{', '.join(parts) or 'all is well'} ({_counted(len(findings), 'finding')}, receiver {__version__})"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def cause_text(cause: BaseException) -> str:

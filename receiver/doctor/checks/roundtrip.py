@@ -44,11 +44,11 @@ class _TrialState:
 
 def _trial_state(tenant: str, content: str | None = None) -> _TrialState:
     """Return a made-up state of ``tenant`` with a new id, which expires soon; with ``content`` if that is given."""
-    now, id = datetime.now(UTC), str(uuid.uuid4())
+    now, state_id = datetime.now(UTC), str(uuid.uuid4())
     times = {"createdAt": ticks(now, 0), "updatedAt": ticks(now, 0), "expiresAt": ticks(now + _LIFE, 0)}
-    claims = FlowRun(tenant, secrets.randbits(32)).state() | {"id": id} | times
+    claims = FlowRun(tenant, secrets.randbits(32)).state() | {"id": state_id} | times
     content = str(claims["content"]) if content is None else content
-    return _TrialState(id, content, claims | {"content": content})
+    return _TrialState(state_id, content, claims | {"content": content})
 
 
 class _Stop(Exception):
