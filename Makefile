@@ -5,10 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 FUZZ   := .venv-fuzz
+DOCS   := .venv-docs
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test chaos fuzz bench demo conformance keys image image-test bundle lint format lock clean
+.PHONY: help setup run platform test test-fast chaos fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -35,8 +36,11 @@ platform: setup  ## start a simulated platform on 127.0.0.1:8090, wired to the r
 test: setup  ## run all tests, those of JOBS (2) files at a time
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
+test-fast: setup  ## run the tests that are not marked slow: the loop of a developer
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow"
+
 chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
-	CHAOS=20 $(BIN)/python -m pytest -s tests/test_chaos.py tests/test_outage.py tests/test_proxies.py tests/test_rolling.py
+	CHAOS=20 $(BIN)/python -m pytest -s tests/chaos tests/deploy/test_proxies.py tests/deploy/test_rolling.py
 
 fuzz: $(FUZZ)/installed  ## look for inputs that break a promise, 10 minutes of CPU for each of TARGETS="…" (all: 90 minutes)
 	$(FUZZ)/bin/python -m tests.fuzz $(TARGETS)
@@ -63,14 +67,34 @@ image:  ## build the container image, with Docker or buildah
 	@deploy/docker/build.sh
 
 image-test: setup  ## run the image that make image has built, read-only and without rights, and check all that it must keep
-	$(BIN)/python -m pytest -s tests/image_checks.py $(if $(CHECKS),-k "$(CHECKS)")
+	$(BIN)/python -m pytest -s tests/deploy/image_checks.py $(if $(CHECKS),-k "$(CHECKS)")
 
 bundle:  ## pack the image, its bill of materials and the samples of deploy/ into one file under dist/, for places without internet
 	@deploy/docker/bundle.sh
 
+dist: setup  ## build sdist and wheel of the last commit under dist/, twice, compare them, and run the installed wheel
+	$(BIN)/python deploy/release/dist.py
+
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(DOCS)/installed  ## build the manual into build/site, after checking its generated pages; then check its links
+	$(DOCS)/bin/python -m docs.generate --check
+	@rm -rf build/site
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+	$(DOCS)/bin/python docs/check_site.py build/site
+
+reference: $(DOCS)/installed  ## write the generated parts of docs/reference anew, from the code
+	$(DOCS)/bin/python -m docs.generate
+
+picture: setup  ## take the picture of the simulated platform for README and manual, with Chromium
+	$(BIN)/python -m docs.generate.picture
+
+$(DOCS)/installed: requirements-docs.txt $(STAMP)
+	$(BIN)/uv venv --quiet --clear $(DOCS)
+	$(BIN)/uv pip install --quiet --python $(DOCS)/bin/python --require-hashes --requirement requirements-docs.txt
+	@touch $@
 
 format: setup  ## format the code
 	$(BIN)/ruff check --fix .
@@ -79,8 +103,9 @@ format: setup  ## format the code
 lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql setup.cfg --output-file requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra fuzz --constraint requirements.txt setup.cfg --output-file requirements-fuzz.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra docs --constraint requirements.txt setup.cfg --output-file requirements-docs.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --extra postgresql --extra mysql --extra dev --constraint requirements.txt setup.cfg --output-file requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' deploy/docker/requirements-build.in --output-file deploy/docker/requirements-build.txt
 
 clean:  ## remove .venv and caches; keys/ and var/ stay
-	rm -rf $(VENV) $(FUZZ) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FUZZ) $(DOCS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

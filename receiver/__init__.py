@@ -1,3 +1,3 @@
 """The External Storage receiver: keeps the states of Flow apps where their owner wants them."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

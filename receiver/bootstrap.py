@@ -61,11 +61,11 @@ def configure_contents() -> tuple[Settings, Keyring]:
 
 def _misplaced(settings: Settings) -> list[str]:
     mistakes = []
-    for resident in settings.residents.values():
+    for tenant_store in settings.all_stores.values():
         try:
-            stores.open_store(resident.place, settings.store_timeout).check_place()
+            stores.open_store(tenant_store.url, settings.store_timeout).check_location()
         except StoreMisplaced as fault:
-            mistakes.append(f"{resident.variable}: {fault.cause}")
+            mistakes.append(f"{tenant_store.variable}: {fault.cause}")
     return mistakes
 
 
@@ -74,24 +74,24 @@ def _stop_at(mistakes: list[str]) -> None:
         raise SettingsMistakes(mistakes)
 
 
-def open_place(
-    place: StoreURL,
+def open_store_at(
+    store_url: StoreURL,
     settings: Settings,
     ring: Keyring,
     create: bool = True,
     logins: Logins | None = None,
     guard: Callable[[Store], Store] = lambda store: store,
 ) -> Sealed:
-    """Return the store at ``place``, its contents sealed as ``settings`` and ``ring`` say.
+    """Return the store at ``store_url``, its contents sealed as ``settings`` and ``ring`` say.
 
     Where it may not be made (``create``), it was prepared before, and the keys were found to fit. ``logins`` are those
     of database servers, as they change; ``guard`` wraps what is sealed.
     """
-    inner = stores.open_store(place, settings.store_timeout, create, settings.pool_size, logins)
-    return Sealed(guard(inner), ring, settings.clear_states, strict=create)
+    inner = stores.open_store(store_url, settings.store_timeout, create, settings.pool_size, logins)
+    return Sealed(guard(inner), lambda: ring.sealing, settings.clear_states, strict=create)
 
 
-def open_residents(
+def open_tenant_stores(
     settings: Settings,
     ring: Keyring,
     may_create: Callable[[StoreURL], bool] = lambda _place: True,
@@ -104,25 +104,25 @@ def open_residents(
     ``guarded`` ones are for the calls of the platform: one that hangs holds up no other.
     """
     opened: dict[tuple, Sealed] = {}
-    slots = slots_for(len(settings.places), settings.threads)
+    slots = slots_for(len(settings.store_urls), settings.threads)
 
-    def guard(place: StoreURL) -> Callable[[Store], Store]:
-        name = f"the store {place}"
-        return lambda store: Guarded(store, name, settings.store_timeout, slots, place.kind == "file")
+    def guard(store_url: StoreURL) -> Callable[[Store], Store]:
+        name = f"the store {store_url}"
+        return lambda store: Guarded(store, name, settings.store_timeout, slots, store_url.kind == "file")
 
-    def once(place: StoreURL) -> Sealed:
-        if place.identity not in opened:
-            more = {"guard": guard(place)} if guarded else {}
-            opened[place.identity] = open_place(place, settings, ring, may_create(place), logins, **more)
-        return opened[place.identity]
+    def once(store_url: StoreURL) -> Sealed:
+        if store_url.identity not in opened:
+            more = {"guard": guard(store_url)} if guarded else {}
+            opened[store_url.identity] = open_store_at(store_url, settings, ring, may_create(store_url), logins, **more)
+        return opened[store_url.identity]
 
-    return {tenant: once(resident.place) for tenant, resident in settings.residents.items()}
+    return {tenant: once(tenant_store.url) for tenant, tenant_store in settings.all_stores.items()}
 
 
-def as_one(residents: Mapping[str | None, Store]) -> Store:
-    """Return the stores of ``open_residents`` as one, which knows the tenants that have one of their own."""
-    own = {tenant: store for tenant, store in residents.items() if tenant is not None}
-    return ByTenantStore(residents[None], own) if own else residents[None]
+def as_one(tenant_stores: Mapping[str | None, Store]) -> Store:
+    """Return the stores of ``open_tenant_stores`` as one, which knows the tenants that have one of their own."""
+    own = {tenant: store for tenant, store in tenant_stores.items() if tenant is not None}
+    return ByTenantStore(tenant_stores[None], own) if own else tenant_stores[None]
 
 
 def open_configured(
@@ -132,5 +132,5 @@ def open_configured(
     logins: Logins | None = None,
     guarded: bool = False,
 ) -> Store:
-    """Return the stores of ``open_residents`` as one."""
-    return as_one(open_residents(settings, ring, may_create, logins, guarded))
+    """Return the stores of ``open_tenant_stores`` as one."""
+    return as_one(open_tenant_stores(settings, ring, may_create, logins, guarded))

@@ -7,6 +7,7 @@ import pwd
 import re
 import shlex
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _MOST = 64 << 10  # bytes; a JWK has some 300
@@ -17,10 +18,11 @@ _OF_THE_SYSTEM = re.compile(
     r"/|/(?:bin|boot|dev|etc|home|lib|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)|/dev/shm"
     r"|/var/(?:cache|lib|log|run|tmp)"
 )
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PRIVATE = 0o600
 
 
-def read_text(path: str | os.PathLike) -> str:
+def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of the file at ``path``, a regular file of at most 64 KiB in UTF-8; a byte order mark is skipped.
 
     Raises ValueError that says what is wrong with it and repeats nothing of it. Never waits: opening a pipe
@@ -32,7 +34,7 @@ def read_text(path: str | os.PathLike) -> str:
                 raise ValueError("is not a regular file")
             data = file.read(_MOST + 1)
     except OSError as cause:
-        raise ValueError(f"cannot be read ({os.strerror(cause.errno)}){ownership(path)}") from None
+        raise ValueError(f"cannot be read ({cause.strerror}){ownership(path)}") from None
     if len(data) > _MOST:
         raise ValueError(f"is larger than {_MOST >> 10} KiB")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -43,7 +45,7 @@ def read_text(path: str | os.PathLike) -> str:
         raise ValueError("is not text in UTF-8") from None
 
 
-def check_private(path: str | os.PathLike) -> str | None:
+def check_private(path: str | os.PathLike[str]) -> str | None:
     """Return what is wrong when everybody on the machine may use the file at ``path``, and what mends it; else None.
 
     The file itself counts, not the symbolic links that lead to it. One that cannot be looked at is not judged here.
@@ -60,32 +62,68 @@ def check_private(path: str | os.PathLike) -> str | None:
     )
 
 
-def replace_text(path: str | os.PathLike, text: str) -> None:
-    """Put ``text`` in the place of what the file at ``path`` holds: whole or not at all, also after a power cut.
+def replace_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace what the file at ``path`` holds by ``text``: whole or not at all, also after a power cut.
 
-    Owner, group and what they may do stay; everybody else may do nothing. Nothing else is left behind, not even what
-    a kill left behind the last time; raises OSError.
+    Owner and group stay, and what they may do; everybody else may do nothing. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     former = target.stat()
-    beside = target.with_name(f".{target.name}.new")  # hidden: nobody takes it for a key
-    beside.unlink(missing_ok=True)
+    with _opened(target.parent) as folder:
+        beside = f".{target.name}.new"
+        replace_in(folder, target.name, text.encode("utf-8"), beside, lambda file: _let_use(file, former))
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Replace the file at ``path`` by one that holds ``data``, for its owner only; durable when this returns."""
+    folder, name = os.path.split(path)
+    with _opened(folder) as opened:
+        replace_in(opened, name, data)
+
+
+def replace_in(
+    folder: int,
+    name: str,
+    data: bytes,
+    beside: str | None = None,
+    permit: Callable[[int], None] = lambda file: os.fchmod(file, PRIVATE),  # the umask may have taken some of it
+    durable: bool = True,
+) -> None:
+    """Replace the file ``name`` in the open ``folder`` by one that holds ``data``: whole or not at all.
+
+    The new one is written as ``beside``, ``.name`` by default: hidden, so that nobody takes it for a key. ``permit``
+    sets who may use it. With ``durable``, it outlasts a power cut when this returns. Nothing is left behind, not even
+    what a killed process left the last time. Raises OSError.
+    """
+    beside = beside or f".{name}"
+    _unlink(beside, folder)
     try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w", encoding="utf-8") as file:
-            _let_use(file.fileno(), former)
-            file.write(text)
+        with open(os.open(beside, _NEW, PRIVATE, dir_fd=folder), "wb") as file:
+            permit(file.fileno())
+            file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(beside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        _unlink(beside, folder)
         raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    if durable:
         os.fsync(folder)
+
+
+@contextlib.contextmanager
+def _opened(folder: str | os.PathLike[str]) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def _unlink(name: str, folder: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
 
 
 def _let_use(file: int, former: os.stat_result) -> None:
@@ -100,7 +138,7 @@ def _let_use(file: int, former: os.stat_result) -> None:
     os.fchmod(file, mode)
 
 
-def ownership(path: str | os.PathLike) -> str:
+def ownership(path: str | os.PathLike[str]) -> str:
     """Return the command by which root gives ``path`` to this user, for the end of a message; empty if it is no help.
 
     A start as root, or a backup that root has brought back, leaves files that the receiver's own user may not use.

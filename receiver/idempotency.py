@@ -1,5 +1,6 @@
 """What binds a change to the request that made it, and what became of it: a retry has no second effect."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from receiver.problems import ReplayRefused, StoreDamaged
@@ -21,20 +22,23 @@ class Receipt:
     expires: int
     enforce: bool = True
 
-    def compare(self, kept: tuple | None) -> str:
+    def compare(self, kept: Sequence[object] | None) -> str:
         """Return how this ``jti`` stands to what is ``kept`` under it: (method, digest), or None for nothing.
 
         "new", "repeated" or "conflicting". Raises ReplayRefused for a conflict under ``enforce``; without it, a
         repetition counts as new. Raises StoreDamaged when what is kept is no method and digest.
         """
-        if kept is not None and not (isinstance(kept[0], str) and isinstance(kept[1], bytes | bytearray | memoryview)):
+        if kept is None:
+            return "new"
+        method, digest = kept
+        if not (isinstance(method, str) and isinstance(digest, bytes | bytearray | memoryview)):
             raise StoreDamaged("the receipt of a request cannot be read back")
-        same = kept is None or (kept[0], bytes(kept[1])) == (self.method, self.digest)
-        if self.enforce and not same:
+        same = (method, bytes(digest)) == (self.method, self.digest)
+        if not self.enforce:
+            return "new" if same else "conflicting"
+        if not same:
             raise ReplayRefused("jti: used before for another change")
-        if self.enforce and kept is not None:
-            return "repeated"
-        return "new" if same else "conflicting"
+        return "repeated"
 
 
 @dataclass(frozen=True, slots=True)

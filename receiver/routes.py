@@ -211,7 +211,7 @@ def _was_done(change: Change) -> bool:
     if receipt is None or not receipt.enforce:
         return False
     with g.trace.room("store"):
-        return _receiver().store.repeated(change.tenant, receipt)
+        return _receiver().store.was_done(change.tenant, receipt)
 
 
 def _items(raw: bytes, schema: Callable[[list], list]) -> list:

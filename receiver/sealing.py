@@ -8,6 +8,7 @@ another one, or under newer times, it does not open.
 import base64
 import hashlib
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -50,7 +51,7 @@ class SealingKeys:
     So a new key can be brought to every receiver, and into every worker, before the first content needs it.
     """
 
-    def __init__(self, keys: Iterable[SealingKey] = ()):
+    def __init__(self, keys: Iterable[SealingKey] = ()) -> None:
         self._keys = {key.kid: key for key in keys}
         self._in_order = sorted(self._keys.values(), key=lambda key: (key.since, key.kid))
 
@@ -94,14 +95,14 @@ class SealingKeys:
 
         Raises StoreDamaged when it is not what was sealed for this tenant, id and updatedAt.
         """
-        key = self._keys[state.content.sealing_key]
+        key = self._keys[state.content.sealing_key or ""]
         try:
             sealed = pybase64.b64decode(state.content.text.encode("ascii"), validate=True)
             packed = key.box.decrypt(sealed, _belonging(state, key.kid))
-            how, packed = packed[:1], memoryview(packed)[1:]
-            clear = isal_zlib.decompress(packed, _RAW_DEFLATE) if how == _DEFLATED else packed
+            how, body = packed[:1], memoryview(packed)[1:]
+            clear = isal_zlib.decompress(body, _RAW_DEFLATE) if how == _DEFLATED else body
             text = str(clear, "utf-8")
-        except (CryptoError, ValueError, isal_zlib.error) as cause:
+        except (CryptoError, ValueError, zlib.error) as cause:
             raise StoreDamaged(
                 f"state {state.id} of tenant {state.tenant}: its content is not what the key {key.kid} sealed for it"
             ) from cause
@@ -141,7 +142,7 @@ def parse_keys(text: str, source: str) -> list[SealingKey]:
         raise SealingFault(f"{fault}{needed}") from None
 
 
-def _parse(members: dict, source: str) -> SealingKey:
+def _parse(members: dict[str, object], source: str) -> SealingKey:
     if members.get("kty") != "oct":
         raise SealingFault('must be a JWK with "kty": "oct"; `receiver keys sealing` makes one')
     try:
@@ -155,7 +156,7 @@ def _parse(members: dict, source: str) -> SealingKey:
     return SealingKey(kid_of(secret), issued, since, source, Aead(secret))
 
 
-def _seconds(members: dict, name: str, default: int) -> int:
+def _seconds(members: dict[str, object], name: str, default: int) -> int:
     value = members.get(name, default)
     if type(value) is not int or not 0 <= value < 1 << 40:
         raise SealingFault(f'has an "{name}" that is not whole seconds since 1970')

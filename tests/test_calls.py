@@ -12,7 +12,8 @@ from receiver.app import create_app
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.settings import Settings
-from tests.conftest import InProcess, assert_problem, loaded, rows_of
+from tests.support.platform_client import InProcess, assert_problem, loaded
+from tests.support.states import rows_of
 
 
 def changed(state, **changes):

@@ -5,14 +5,14 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from receiver.idempotency import Effect
 
 from receiver import envelope, strictjson
+from receiver.idempotency import Effect
 from receiver.jose.compact import TokenFault, as_ascii
 from receiver.jose.jws import verify_jws
 from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
-from tests.conftest import assert_problem, loaded, ring_of
+from tests.support.platform_client import assert_problem, loaded, ring_of
 
 
 @pytest.mark.case("D03", "D04", "D05")

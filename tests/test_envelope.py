@@ -19,7 +19,7 @@ from receiver.jose import p384
 from receiver.mock_platform import tokens
 from receiver.mock_platform.forging import b64, jwe, jws, unb64, with_header
 from receiver.settings import Settings
-from tests.conftest import InProcess, assert_problem, loaded, ring_of
+from tests.support.platform_client import InProcess, assert_problem, loaded, ring_of
 
 NOT_OPENED = "item 0: the token cannot be opened"
 PRIME = 2**384 - 2**128 - 2**96 + 2**32 - 1

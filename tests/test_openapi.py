@@ -20,7 +20,7 @@ from receiver.mock_platform import tokens
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.settings import Settings
 from receiver.stores import open_store
-from tests.conftest import InProcess, ring_of
+from tests.support.platform_client import InProcess, ring_of
 
 DESCRIPTION = Path(receiver.__file__).with_name("openapi.yaml")
 CALLS = [("/health", "GET"), ("/states/{tenant}/{id}", "GET")]

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from receiver.mock_platform import tokens
-from tests.conftest import assert_problem, loaded
-from tests.test_serving import serving
-from tests.test_stores import SERVERS
+from tests.support.backends import SERVERS
+from tests.support.platform_client import assert_problem, loaded
+from tests.support.serving import serving
 
 
 @pytest.fixture(params=["sqlite", "filesystem", "postgresql", "mariadb"])

@@ -31,7 +31,7 @@ else
 fi
 gzip --no-name <"$work/image.tar" >"$folder/image.tar.gz"
 
-cp -R deploy LICENSE README.md SECURITY.md "$folder/"
+cp -R deploy docs CHANGELOG.md CONTRIBUTING.md LICENSE README.md SECURITY.md "$folder/"
 mkdir "$folder/keys"
 cp keys/README.md "$folder/keys/"
 sed "s/VERSION/$version/g" deploy/docker/INSTALL.txt >"$folder/INSTALL.txt"

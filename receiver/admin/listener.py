@@ -75,15 +75,15 @@ class AdminApplication:
         settings = dataclasses.replace(
             self.settings, store_timeout=min(self.settings.store_timeout, _PATIENCE), pool_size=2
         )
-        residents = bootstrap.open_residents(settings, self.ring, lambda _place: False, self.logins)
-        prober = readiness.Prober(readiness.checks(settings, self.ring, residents, self.life))
-        counted = bootstrap.open_residents(self.settings, self.ring, lambda _place: False, self.logins)
+        tenant_stores = bootstrap.open_tenant_stores(settings, self.ring, lambda _place: False, self.logins)
+        prober = readiness.Prober(readiness.checks(settings, self.ring, tenant_stores, self.life))
+        counted = bootstrap.open_tenant_stores(self.settings, self.ring, lambda _place: False, self.logins)
         tallies = Tallies(counted, settings.tally_every)
         tallies.begin()
         registry = CollectorRegistry()
         registry.register(_Counted(self.folder))
         registry.register(
-            ProcessMetrics(settings, self.ring, residents, self.life, prober, tallies, self.terms, self.started)
+            ProcessMetrics(settings, self.ring, tenant_stores, self.life, prober, tallies, self.terms, self.started)
         )
         return _Answers(self.life, prober, make_wsgi_app(registry, disable_compression=True))
 

@@ -50,7 +50,7 @@ class ProcessMetrics(Collector):
         self.settings, self.ring, self.life = settings, ring, life
         self.prober, self.tallies, self.terms, self.started = prober, tallies, terms, started
         self.uses = [Asker("key uses", store.key_uses) for store in dict.fromkeys(stores.values())]
-        self.disks = Asker("disks", lambda: disks(settings.places))
+        self.disks = Asker("disks", lambda: disks(settings.store_urls))
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families; what cannot be looked up is left out."""

@@ -64,22 +64,22 @@ def check_keys(ring: Keyring, refusal: str = "") -> Check:
     return Check("ok", ", ".join(f"{count} {role}" for role, count in [*counts.items(), ("sealing", sealing)]))
 
 
-def disks(places: Iterable[StoreURL]) -> list[Disk]:
-    """Return the disk of each of ``places`` that is a file or a folder; raises OSError."""
+def disks(store_urls: Iterable[StoreURL]) -> list[Disk]:
+    """Return the disk of each of ``store_urls`` that is a file or a folder; raises OSError."""
     found = []
-    for place in places:
-        if place.path:
-            path = Path(place.path)
+    for store_url in store_urls:
+        if store_url.path:
+            path = Path(store_url.path)
             while not path.exists() and path != path.parent:
                 path = path.parent
             status = os.statvfs(path)
-            found.append(Disk(str(place), status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize))
+            found.append(Disk(str(store_url), status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize))
     return found
 
 
 def check_disk(settings: Settings) -> Check:
     """Return whether each disk of ``settings`` has the room of STORAGE_MIN_FREE."""
-    found = disks(settings.places)
+    found = disks(settings.store_urls)
     if not found:
         return Check("ok", "no store lies on a disk of this machine")
     least = min(found, key=lambda disk: disk.free)

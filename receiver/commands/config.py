@@ -12,7 +12,7 @@ from receiver.telemetry import logs
 
 
 @click.command()
-@click.option("--markdown", is_flag=True, help="Print the table of all settings, as the README shows it.")
+@click.option("--markdown", is_flag=True, help="Print the table of all settings, as the manual shows it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def config(markdown: bool, as_json: bool) -> None:
     """Show every setting in force and where it came from; secrets are masked."""

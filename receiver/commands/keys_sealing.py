@@ -70,10 +70,13 @@ def _clear_stores(declared: settings.Settings, ring: keyring.Keyring) -> list[st
     """Return the variables whose stores hold states in the clear; those that do not exist or answer are left out."""
     hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
     found = []
-    for resident in declared.residents.values():
-        with suppress(Problem), closing(bootstrap.open_place(resident.place, hurried, ring, create=False)) as store:
+    for tenant_store in declared.all_stores.values():
+        with (
+            suppress(Problem),
+            closing(bootstrap.open_store_at(tenant_store.url, hurried, ring, create=False)) as store,
+        ):
             if store.is_clear():
-                found.append(resident.variable)
+                found.append(tenant_store.variable)
     return found
 
 

@@ -127,7 +127,7 @@ def banner(host: str, port: int, endpoint: str, ca: str | None) -> str:
             f"  tenant    {TENANT}, states kept by the store local only",
             f"  store     local, {STORE}, at {endpoint}" + (f", trusted by {ca}" if ca else ""),
             "",
-            '  Try next, or see "A platform on your laptop" in the README:',
+            "  Try next, or follow docs/how-to/simulate-the-platform.md:",
             f'    curl --json \'{{"flow": "Claim", "country": "DE"}}\' {url}/api/run/1/state',
             "",
         )

@@ -38,14 +38,19 @@ def serve() -> None:
 
     def on_ready(addresses: list[str], admin: str | None) -> None:
         if logs.is_json(settings.log_format):
-            fields = {"addresses": addresses, "admin": admin, "database": str(settings.place), "version": __version__}
+            fields = {
+                "addresses": addresses,
+                "admin": admin,
+                "database": str(settings.store_url),
+                "version": __version__,
+            }
             fields |= {"waits_for": [one.variable for one in waiting]} if waiting else {}
             logs.log.info("listening", extra={"fields": fields})
             return
         standard_error.say(banner(settings, keyring, addresses, admin, waiting))
 
     try:
-        Server(settings, keyring, on_ready, unprepared=[one.place for one in waiting]).run()
+        Server(settings, keyring, on_ready, unprepared=[one.url for one in waiting]).run()
     except AddressTaken as taken:
         click.echo(f"receiver: {logs.escape(str(taken))}", err=True)
         sys.exit(EX_TEMPFAIL)
@@ -66,8 +71,8 @@ def banner(
         f"External Storage receiver{': NOT READY, waiting for its store' if waiting else ''}",
         f"  address   {', '.join(addresses)}",
         f"  admin     {admin or 'off'}{' (/livez, /readyz, /metrics)' if admin else ''}",
-        f"  database  {settings.place}",
-        *(line for tenant, one in settings.tenant_stores.items() for line in _fitted(f"{tenant}:", str(one.place))),
+        f"  database  {settings.store_url}",
+        *(line for tenant, one in settings.tenant_stores.items() for line in _fitted(f"{tenant}:", str(one.url))),
         f"  workers   {settings.workers} processes of {settings.threads} threads",
         "  keys",
         *_key_lines(keyring),
@@ -109,7 +114,7 @@ def _try_next(url: str) -> list[str]:
 
 def _not_ready(waiting: Sequence[TenantStore]) -> list[str]:
     return [
-        *(f"  The store of {one.variable} does not answer: {one.place}." for one in waiting),
+        *(f"  The store of {one.variable} does not answer: {one.url}." for one in waiting),
         "  Its calls get 503 until it does; then it needs no restart. To see what is wrong:",
         "    receiver doctor",
     ]

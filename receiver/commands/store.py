@@ -47,13 +47,13 @@ store.add_command(reseal)
 
 
 @contextlib.contextmanager
-def _opened(place: StoreURL | None, contents: bool = False) -> Iterator[Store]:
-    """Yield the store at ``place``, or that of the settings; reads the sealing keys only for ``contents``."""
+def _opened(store_url: StoreURL | None, contents: bool = False) -> Iterator[Store]:
+    """Yield the store at ``store_url``, or that of the settings; reads the sealing keys only for ``contents``."""
     settings, ring = bootstrap.configure_contents() if contents else (bootstrap.configure_stores(), Keyring())
     opened = (
-        bootstrap.open_place(place, settings, ring, create=False)
-        if place
-        else bootstrap.open_configured(settings, ring, lambda _place: False)
+        bootstrap.open_store_at(store_url, settings, ring, create=False)
+        if store_url
+        else bootstrap.open_configured(settings, ring, lambda _url: False)
     )
     with contextlib.closing(opened):
         yield opened
@@ -197,34 +197,37 @@ def delete(
 def residency(as_json: bool) -> None:
     """Print where each tenant's states are. Exit status 1 if any are in the wrong store, or a store does not answer."""
     settings = bootstrap.configure_stores()
-    rows = [row for place in settings.places for row in _residency_of(settings, place)]
+    rows = [row for store_url in settings.store_urls for row in _residency_of(settings, store_url)]
     click.echo(json.dumps(rows, indent=1) if as_json else fitted(rows))
     sys.exit(0 if all(row["verdict"] in ("at home", "empty") for row in rows) else 1)
 
 
-def _residency_of(settings: Settings, place: StoreURL) -> list[Row]:
-    """Return a row for each tenant that has states in the store at ``place``, or should have."""
-    residents = {tenant: one for tenant, one in settings.residents.items() if one.place.identity == place.identity}
+def _residency_of(settings: Settings, store_url: StoreURL) -> list[Row]:
+    """Return a row for each tenant that has states in the store at ``store_url``, or should have."""
+    tenant_stores = {
+        tenant: one for tenant, one in settings.all_stores.items() if one.url.identity == store_url.identity
+    }
     try:
-        with contextlib.closing(open_store(place, settings.store_timeout, create=False)) as opened:
+        with contextlib.closing(open_store(store_url, settings.store_timeout, create=False)) as opened:
             found = {tally.tenant: tally for tally in tallies(opened, time.time_ns())}
     except Problem as problem:
         silent = {"states": None, "storedBytes": None, "verdict": visible(f"no answer: {problem.cause}")}
         return [
-            {"tenant": tenant, "region": one.region, "store": str(place), **silent} for tenant, one in residents.items()
+            {"tenant": tenant, "region": one.region, "store": str(store_url), **silent}
+            for tenant, one in tenant_stores.items()
         ]
     rows: list[Row] = []
-    tenants: list[str | None] = [*sorted({*found, *filter(None, residents)})]
+    tenants: list[str | None] = [*sorted({*found, *filter(None, tenant_stores)})]
     for tenant in tenants or [None]:
-        resident = residents.get(tenant) or residents.get(None) or next(iter(residents.values()))
-        home = settings.residents.get(tenant, settings.residents[None]).place
+        tenant_store = tenant_stores.get(tenant) or tenant_stores.get(None) or next(iter(tenant_stores.values()))
+        home = settings.all_stores.get(tenant, settings.all_stores[None]).url
         tally = found.get(tenant) if tenant else None
-        verdict = "at home" if home.identity == place.identity else f"belongs in {home}"
+        verdict = "at home" if home.identity == store_url.identity else f"belongs in {home}"
         rows.append(
             {
                 "tenant": tenant,
-                "region": resident.region,
-                "store": str(place),
+                "region": tenant_store.region,
+                "store": str(store_url),
                 "states": tally.states if tally else 0,
                 "storedBytes": tally.stored_bytes if tally else 0,
                 "verdict": verdict if tally else "empty",

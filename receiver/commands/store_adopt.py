@@ -37,20 +37,20 @@ def adopt(url: StoreURL | None, yes: bool, only_plan: bool, check_back: bool, as
     if check_back and (yes or only_plan):
         raise click.UsageError("--check-back cannot be combined with --plan or --yes")
     settings = bootstrap.configure_stores()
-    place = url or settings.place
-    if place.path:
-        raise click.ClickException(f"{place}: the Java service stores its states in a database server")
+    store_url = url or settings.store_url
+    if store_url.path:
+        raise click.ClickException(f"{store_url}: the Java service stores its states in a database server")
     from receiver.stores.sql import adoption  # noqa: PLC0415 - an extra that only servers need
 
-    engine = adoption.open_engine(place, settings.store_timeout)
+    engine = adoption.open_engine(store_url, settings.store_timeout)
     try:
         if check_back:
-            sys.exit(_check_back(engine, place, as_json))
-        found = adoption.plan(engine, place)
+            sys.exit(_check_back(engine, store_url, as_json))
+        found = adoption.plan(engine, store_url)
         if as_json:
-            click.echo(json.dumps(adoption.summary_of(found, place), indent=1))
+            click.echo(json.dumps(adoption.summary_of(found, store_url), indent=1))
         else:
-            _show(found, place)
+            _show(found, store_url)
         if found.obstacles:
             _print_obstacles(found)
             sys.exit(1)
@@ -58,24 +58,24 @@ def adopt(url: StoreURL | None, yes: bool, only_plan: bool, check_back: bool, as
             return
         if not yes:
             confirm("Is the Java service stopped, and is there a backup? Adopt")
-        adoption.adopt(engine, place, found)
+        adoption.adopt(engine, store_url, found)
     finally:
         engine.dispose()
     click.echo(f"{counted(found.states, 'state')} adopted; `receiver serve` answers them now", err=as_json)
 
 
-def _show(found: "Plan", place: StoreURL) -> None:
+def _show(found: "Plan", store_url: StoreURL) -> None:
     click.echo(
-        f"{place}\n\nThe states table of the Java service holds {counted(found.states, 'state')}. To adopt it:\n"
+        f"{store_url}\n\nThe states table of the Java service holds {counted(found.states, 'state')}. To adopt it:\n"
     )
-    _print_statements(found.forth)
-    in_place = "in one transaction" if place.kind != "mysql" else "step by step; the states stay as states_java"
+    _print_statements(found.upgrade)
+    in_place = "in one transaction" if store_url.kind != "mysql" else "step by step; the states stay as states_java"
     click.echo(f"\nThis is done {in_place}; then the receiver adds its own tables. To go back later:\n")
-    _print_statements(found.back)
+    _print_statements(found.downgrade)
     click.echo(
         "\nBefore you go back, find the states that would prevent it, with `receiver store adopt --check-back` or:\n"
     )
-    _print_statements(found.check_back)
+    _print_statements(found.check_downgrade)
     click.echo("")
 
 
@@ -91,15 +91,15 @@ def _print_obstacles(found: "Plan") -> None:
         click.echo(logs.escape(line), err=True)  # an id that is not a UUID may hold anything
 
 
-def _check_back(engine: "Engine", place: StoreURL, as_json: bool) -> int:
+def _check_back(engine: "Engine", store_url: StoreURL, as_json: bool) -> int:
     """Print which states prevent going back; return the exit status."""
     from receiver.stores.sql import way_back  # noqa: PLC0415 - see adopt
 
-    questions = way_back.questions_of(engine, place)
-    found = way_back.check(engine, place, questions)
+    questions = way_back.questions_of(engine, store_url)
+    found = way_back.check(engine, store_url, questions)
     if as_json:
         stoppers = [asdict(one) | {"states": [f"{tenant} {state}" for tenant, state in one.states]} for one in found]
-        click.echo(json.dumps({"store": str(place), "stoppers": stoppers, "query": questions}, indent=1))
+        click.echo(json.dumps({"store": str(store_url), "stoppers": stoppers, "query": questions}, indent=1))
         return 1 if found else 0
     if not found:
         click.echo("nothing prevents going back")

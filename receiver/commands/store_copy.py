@@ -45,13 +45,13 @@ def copy(source: StoreURL | None, target: StoreURL, tenant: UUID | None, as_json
     machine cannot see its password.
     """
     settings, ring = bootstrap.configure_contents()
-    source = source or settings.place
+    source = source or settings.store_url
     if source.identity == target.identity:
         raise click.UsageError("--from and --to name the same store")
     reading = replace(settings, clear_states="read")
     with (
-        contextlib.closing(bootstrap.open_place(source, reading, ring, create=False)) as here,
-        contextlib.closing(bootstrap.open_place(target, settings, ring)) as there,
+        contextlib.closing(bootstrap.open_store_at(source, reading, ring, create=False)) as here,
+        contextlib.closing(bootstrap.open_store_at(target, settings, ring)) as there,
     ):
         here.ping()
         only = str(tenant) if tenant else None

@@ -48,7 +48,7 @@ def reseal(opening: bool, tenant: UUID | None, stopped: bool, no_compact: bool, 
     settings = replace(settings, clear_states="write" if opening else "read")
     still_held = 0.0 if stopped else resealing.STILL_HELD
     work = _Work(settings, ring, str(tenant) if tenant else None, still_held, not no_compact, refuses_clear)
-    rows = [work.reseal(place) for place in settings.places]
+    rows = [work.reseal(store_url) for store_url in settings.store_urls]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -73,22 +73,22 @@ class _Work:
     compact: bool
     refuses_clear: bool
 
-    def reseal(self, place: StoreURL) -> Row:
-        """Reseal the store at ``place``; return the result as plain values."""
-        with contextlib.closing(bootstrap.open_place(place, self.settings, self.ring, create=False)) as store:
+    def reseal(self, store_url: StoreURL) -> Row:
+        """Reseal the store at ``store_url``; return the result as plain values."""
+        with contextlib.closing(bootstrap.open_store_at(store_url, self.settings, self.ring, create=False)) as store:
             try:
                 if self.would_lock_out(store):
-                    return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": _LOCKED_OUT}
+                    return {"store": str(store_url), "resealed": 0, "damaged": [], "left": {}, "problem": _LOCKED_OUT}
                 done = self._walk(store)
                 if self.compact and done.sealed:
                     click.echo("compacting", err=True)
                     store.compact()
             except Problem as problem:
-                return {"store": str(place), "resealed": 0, "damaged": [], "left": {}, "problem": problem.cause}
+                return {"store": str(store_url), "resealed": 0, "damaged": [], "left": {}, "problem": problem.cause}
         later = self.ring.sealing.last
         is_later = later is not None and self.settings.clear_states != "write" and done.key != later.kid
         return {
-            "store": str(place),
+            "store": str(store_url),
             **asdict(done),
             "damaged": list(done.damaged.values()),
             "left": {} if self.tenant else done.left,  # states of other tenants were not to be resealed

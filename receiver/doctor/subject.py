@@ -131,7 +131,7 @@ def _environment_of(service: Service | None) -> dict[str, str] | None:
 
 def _owner_of_the_store(settings: Settings) -> impersonation.User | None:
     """Return the owner of a store that is a file or a folder: the receiver that made it ran as that user."""
-    path = settings.place.path
+    path = settings.store_url.path
     if not path:
         return None
     return impersonation.owner_of(path) or impersonation.owner_of(os.path.dirname(os.path.abspath(path)))

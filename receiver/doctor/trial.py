@@ -44,21 +44,12 @@ def _placed(service: Service, folder: int, texts: dict[str, str]) -> Iterator[No
         yield
     finally:
         for name in texts:
-            for one in (name, _temporary(name)):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(one, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
         with contextlib.suppress(ProcessLookupError):
             service.signal(signal.SIGHUP)
 
 
 def _write(name: str, text: str, folder: int) -> None:
     """Write ``text`` to ``name`` atomically: the receiver must never read half a key."""
-    temporary = _temporary(name)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE, dir_fd=folder)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _temporary(name: str) -> str:
-    return f".{name}"  # hidden, so not taken for a key
+    files.replace_in(folder, name, text.encode("ascii"), durable=False)

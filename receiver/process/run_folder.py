@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from receiver import files
 from receiver.process import folders
 
 PREFIX = "receiver-"
@@ -125,13 +126,8 @@ class RunFolder:
             self._write(folder)
 
     def _write(self, folder: int) -> None:
-        if not self._message:
-            return
-        beside = f".{SERVICE}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(beside, flags, 0o600, dir_fd=folder), "wb") as file:
-            file.write(self._message)
-        os.replace(beside, SERVICE, src_dir_fd=folder, dst_dir_fd=folder)
+        if self._message:
+            files.replace_in(folder, SERVICE, self._message, durable=False)
 
     def end_trials(self) -> bool:
         """Take away the keys of trials whose time is over; return whether there were any. Raises OSError."""

@@ -22,7 +22,7 @@ from receiver.process import running
 from receiver.process.lifecycle import Lifecycle
 from receiver.server import heads, reload, worker
 from receiver.server.arbiter import Master
-from receiver.server.offers import Offer, check_stores, places_taken
+from receiver.server.offers import Offer, check_stores, store_urls_taken
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores.logins import Logins, login_of
 from receiver.stores.urls.store_url import StoreURL
@@ -74,7 +74,7 @@ class Server(BaseApplication):
         self.life = Lifecycle()
         self.folder: running.RunFolder | None = None
         self.admin: AdminApplication | None = None
-        self.logins = Logins(settings.places, are_watched=True)
+        self.logins = Logins(settings.store_urls, are_watched=True)
         self.tls: tls.Terms | None = None
         self._master, self._salt = os.getpid(), os.urandom(32)
         self._take_tls(self._terms_of(settings))
@@ -176,14 +176,14 @@ class Server(BaseApplication):
     def _take(self, offer: Offer) -> list[str]:
         changes = reload.changes_of_keys(self.keyring, offer.keyring)
         changes += reload.changes_of_settings(self.settings, offer.settings)
-        places = places_taken(self.settings, self.logins, offer.settings)
+        store_urls = store_urls_taken(self.settings, self.logins, offer.settings)
         changes += [
-            f"{place}: connections are made with another login, of the user {place.username or '(none)'}"
-            for place in places
-            if login_of(place) != self.logins.of(place)
+            f"{store_url}: connections are made with another login, of the user {store_url.username or '(none)'}"
+            for store_url in store_urls
+            if login_of(store_url) != self.logins.of(store_url)
         ]
         changes += self._take_tls(offer.terms)
-        self.logins.replace(places)
+        self.logins.replace(store_urls)
         self.keyring.replace(offer.keyring)
         logs.warn(offer.keyring.exposed)
         return changes

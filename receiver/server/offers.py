@@ -45,38 +45,41 @@ class Offer:
         """Return 32 bytes that tell this from any other offer; secrets cannot be guessed from it without ``salt``."""
         keys = sorted((key.role, key.kid, key.thumbprint, sorted(key.tenants or ())) for key in self.keyring)
         sealing = sorted((key.kid, key.since) for key in self.keyring.sealing)
-        logins = [(place.identity, place.username, place.password) for place in self.settings.places]
+        logins = [
+            (store_url.identity, store_url.username, store_url.password) for store_url in self.settings.store_urls
+        ]
         named = (self.settings.tls_cert, self.settings.tls_key, self.settings.tls_client_ca) if self.terms else ()
         files = [Path(path).read_bytes() for path in named if path]
         return hmac.digest(salt, repr((keys, sealing, logins, files)).encode("utf-8", "replace"), hashlib.sha256)
 
 
-def places_taken(in_force: Settings, logins: Logins, offered: Settings) -> list[StoreURL]:
+def store_urls_taken(in_force: Settings, logins: Logins, offered: Settings) -> list[StoreURL]:
     """Return the places of ``in_force`` with the logins of ``offered``: those of places that differ in no more."""
     found = []
-    for tenant, resident in in_force.residents.items():
-        other = offered.residents.get(tenant)
-        if other and resident.place.is_but_for_login(other.place):
-            found.append(other.place)
+    for tenant, tenant_store in in_force.all_stores.items():
+        other = offered.all_stores.get(tenant)
+        if other and tenant_store.url.is_but_for_login(other.url):
+            found.append(other.url)
         else:
-            username, password = logins.of(resident.place)
-            found.append(dataclasses.replace(resident.place, username=username, password=password.text))
+            username, password = logins.of(tenant_store.url)
+            found.append(dataclasses.replace(tenant_store.url, username=username, password=password.text))
     return found
 
 
 def check_stores(in_force: Offer, logins: Logins, offered: Offer) -> None:
     """Raise StoresDisagree, with every reason, when a store stands against taking what is ``offered``."""
     settings = in_force.settings
-    places = places_taken(settings, logins, offered.settings)
+    store_urls = store_urls_taken(settings, logins, offered.settings)
     asks_keys = _may_not_fit(in_force.keyring.sealing, offered.keyring.sealing, settings.clear_states)
     asked: dict[tuple, tuple[TenantStore, StoreURL]] = {}
-    for resident, place in zip(settings.residents.values(), places, strict=True):
-        if asks_keys or login_of(place) != logins.of(place):
-            asked.setdefault(place.identity, (resident, place))
+    for tenant_store, store_url in zip(settings.all_stores.values(), store_urls, strict=True):
+        if asks_keys or login_of(store_url) != logins.of(store_url):
+            asked.setdefault(store_url.identity, (tenant_store, store_url))
     patient = dataclasses.replace(settings, store_timeout=min(settings.store_timeout, _PATIENCE), pool_size=1)
     ring = offered.keyring if asks_keys else None
     questions = {
-        f"{resident.variable}: ": partial(_fault_of, place, patient, ring) for resident, place in asked.values()
+        f"{tenant_store.variable}: ": partial(_fault_of, store_url, patient, ring)
+        for tenant_store, store_url in asked.values()
     }
     silence = _UNANSWERED if asks_keys else None
     found = {variable: fault for variable, fault in _all_at_once(questions, silence).items() if fault}
@@ -89,9 +92,9 @@ def _may_not_fit(old: SealingKeys, new: SealingKeys, clear_states: str) -> bool:
     return any(key.kid not in new for key in old) or (not old and bool(new) and clear_states == "refuse")
 
 
-def _fault_of(place: StoreURL, settings: Settings, ring: Keyring | None) -> str | None:
-    """Return why the store at ``place`` stands against its login or the sealing keys of ``ring``, if given; or None."""
-    with contextlib.closing(bootstrap.open_place(place, settings, ring or Keyring(), create=False)) as store:
+def _fault_of(store_url: StoreURL, settings: Settings, ring: Keyring | None) -> str | None:
+    """Return why the store at ``store_url`` refuses its login or the sealing keys of ``ring``, if given; or None."""
+    with contextlib.closing(bootstrap.open_store_at(store_url, settings, ring or Keyring(), create=False)) as store:
         try:
             if ring is None:
                 store.inner.ping()

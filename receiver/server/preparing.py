@@ -22,31 +22,31 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
     """
     waiting, mistakes = [], []
 
-    def prepare(resident: TenantStore) -> None:
-        store = bootstrap.open_place(resident.place, settings, keyring)
+    def prepare(tenant_store: TenantStore) -> None:
+        store = bootstrap.open_store_at(tenant_store.url, settings, keyring)
         try:
-            with _said_when_slow(resident, settings.store_timeout):
+            with _said_when_slow(tenant_store, settings.store_timeout):
                 store.prepare()
         except StoreMisplaced as cause:
-            mistakes.append(f"{resident.variable}: {cause.cause}")
+            mistakes.append(f"{tenant_store.variable}: {cause.cause}")
         except Problem as cause:
-            waiting.append(resident)
-            logs.log.error("the store of %s is not ready, calls get 503 until it is: %s", resident.variable, cause)
+            waiting.append(tenant_store)
+            logs.log.error("the store of %s is not ready, calls get 503 until it is: %s", tenant_store.variable, cause)
         finally:
             store.close()
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # silent ones are waited for together
-        list(pool.map(prepare, settings.residents.values()))
+        list(pool.map(prepare, settings.all_stores.values()))
     if mistakes:
         raise SettingsMistakes(mistakes)
-    return sorted(waiting, key=lambda resident: resident.variable)
+    return sorted(waiting, key=lambda tenant_store: tenant_store.variable)
 
 
 @contextmanager
-def _said_when_slow(resident: TenantStore, most: float) -> Iterator[None]:
-    """Log within half a second that ``resident`` is waited for, ``most`` seconds, unless it is ready before."""
+def _said_when_slow(tenant_store: TenantStore, most: float) -> Iterator[None]:
+    """Log within half a second that ``tenant_store`` is waited for, ``most`` seconds, unless it is ready before."""
     text = "waiting for the store of %s (%s), up to %g seconds"
-    timer = threading.Timer(_SILENT, logs.log.warning, (text, resident.variable, resident.place, most))
+    timer = threading.Timer(_SILENT, logs.log.warning, (text, tenant_store.variable, tenant_store.url, most))
     timer.daemon = True
     timer.start()
     try:

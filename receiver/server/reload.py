@@ -117,12 +117,12 @@ def _marks_of_keys(ring: Keyring) -> dict[tuple[str, str], tuple]:
 def changes_of_settings(old: Settings, new: Settings) -> list[str]:
     """Return a line for each setting that would need a restart."""
     changed = [field.metadata["name"] for field in declared() if getattr(old, field.name) != getattr(new, field.name)]
-    is_login = old.place != new.place and old.place.is_but_for_login(new.place)
+    is_login = old.store_url != new.store_url and old.store_url.is_but_for_login(new.store_url)
     taken = _TAKEN_ANEW | (_OF_LOGINS if is_login else set())
     before, after = old.tenant_stores, new.tenant_stores
     for tenant in sorted(before.keys() | after.keys()):
         one, other = before.get(tenant), after.get(tenant)
-        if one is None or other is None or not one.place.is_but_for_login(other.place):
+        if one is None or other is None or not one.url.is_but_for_login(other.url):
             changed.append((one or other).variable)
     return [f"{name} has changed, which takes effect with a restart" for name in changed if name not in taken]
 

@@ -35,29 +35,31 @@ class Decided:
         return "PORT" if "port" in self.sources and "bind" not in self.sources else "STORAGE_BIND"
 
     @property
-    def store_url(self) -> str:
+    def store_url_text(self) -> str:
         """The URL of the store: DATABASE_URL, else JDBC_DATABASE_URL, else the default."""
         return (self.jdbc_database_url if self._jdbc_decides else self.database_url).text
 
     @property
-    def place(self) -> StoreURL:
-        """Where states are kept: ``store_url``, with DATABASE_USERNAME and DATABASE_PASSWORD where it names none."""
-        return store_url.parse(self.store_url).with_credentials(self.database_username, self.database_password.text)
+    def store_url(self) -> StoreURL:
+        """Where states are kept; DATABASE_USERNAME and DATABASE_PASSWORD count where the URL names none."""
+        return store_url.parse(self.store_url_text).with_credentials(
+            self.database_username, self.database_password.text
+        )
 
     @property
     def store_variable(self) -> str:
-        """The variable that ``store_url`` came from, or the one that would set it."""
+        """The variable that ``store_url_text`` came from, or the one that would set it."""
         return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
 
     @property
-    def residents(self) -> dict[str | None, TenantStore]:
+    def all_stores(self) -> dict[str | None, TenantStore]:
         """All stores: that of the rest under None, then those of tenants that have one of their own."""
-        return {None: TenantStore(self.store_variable, self.place, self.region), **self.tenant_stores}
+        return {None: TenantStore(self.store_variable, self.store_url, self.region), **self.tenant_stores}
 
     @property
-    def places(self) -> list[StoreURL]:
-        """The place of each store once, though several tenants may share it."""
-        return list({resident.place.identity: resident.place for resident in self.residents.values()}.values())
+    def store_urls(self) -> list[StoreURL]:
+        """The URL of each store once, though several tenants may share it."""
+        return list({tenant_store.url.identity: tenant_store.url for tenant_store in self.all_stores.values()}.values())
 
     @property
     def _jdbc_decides(self) -> bool:

@@ -19,14 +19,17 @@ def shown_rows(in_force: Settings) -> list[tuple[str, str, str]]:
         if field.metadata["parse"] is parsers.database_url and value:
             shown = store_url.masked(value.text)
         source = in_force.sources.get(field.name, DEFAULT)
-        if field.name == "database_url" and in_force.store_url != value.text:
+        if field.name == "database_url" and in_force.store_url_text != value.text:
             shown, source = "", f"{in_force.store_variable} decides"
         if field.name == "bind" and in_force.listen != value:
             shown, source = in_force.listen, in_force.sources["port"]
         rows.append((field.metadata["name"], shown, source))
-    residents = in_force.tenant_stores.items()
-    rows += [(f"STORAGE_TENANT_{tenant}", str(resident.place), resident.variable) for tenant, resident in residents]
-    rows += [(f"STORAGE_REGION_{tenant}", one.region, "") for tenant, one in residents if one.region]
+    tenant_stores = in_force.tenant_stores.items()
+    rows += [
+        (f"STORAGE_TENANT_{tenant}", str(tenant_store.url), tenant_store.variable)
+        for tenant, tenant_store in tenant_stores
+    ]
+    rows += [(f"STORAGE_REGION_{tenant}", one.region, "") for tenant, one in tenant_stores if one.region]
     rows += [(name, str(text), name) for name, text in in_force.key_texts.items()]
     return rows
 

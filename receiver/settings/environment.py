@@ -13,7 +13,7 @@ from receiver.secret import Secret
 from receiver.settings import near_misses
 from receiver.settings.key_sources import kid_in_name
 from receiver.settings.table import Settings, declared
-from receiver.settings.tenant_stores import TENANT_NAME, residents, tenant_in
+from receiver.settings.tenant_stores import TENANT_NAME, parse_tenant_stores, tenant_in
 
 _KEY_NAME = re.compile(r"(?:PLATFORM|RECEIVER)_KEY(?:_(.*))?")
 # What a pod gets for a service, https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -53,7 +53,9 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
             mistakes.append(f"{source}: {cause}{oddity(value)}")
         values.setdefault("sources", {})[field.name] = source
-    values["tenant_stores"], more = residents({name: given.pop(name) for name in list(given) if tenant_in(name)})
+    values["tenant_stores"], more = parse_tenant_stores(
+        {name: given.pop(name) for name in list(given) if tenant_in(name)}
+    )
     values["key_texts"] = {source: Secret(value) for value, source in given.values()}
     values["credentials"] = Path(credentials) if credentials else None
     settings = Settings(**values, paths=paths)

@@ -193,8 +193,8 @@ def _leaves_default(miss: NearMiss, settings: Settings, given: frozenset[str]) -
     if miss.name in _URLS:
         return not given & set(_URLS)
     if miss.name in _CREDENTIALS and miss.name not in given:
-        place = settings.place
-        return place.kind in SERVERS.values() and not getattr(place, _CREDENTIALS[miss.name])
+        store_url = settings.store_url
+        return store_url.kind in SERVERS.values() and not getattr(store_url, _CREDENTIALS[miss.name])
     if miss.name == "PORT":
         return not given & {"PORT", "STORAGE_BIND"}
     return miss.name.lower().replace("-", "_") not in {name.lower().replace("-", "_") for name in given}

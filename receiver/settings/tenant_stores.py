@@ -16,10 +16,10 @@ TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
 
 @dataclass(frozen=True, slots=True)
 class TenantStore:
-    """A store of a tenant's own: ``variable`` named its ``place``; ``region`` is a label for people."""
+    """A store of a tenant's own: ``variable`` named its ``url``; ``region`` is a label for people."""
 
     variable: str
-    place: StoreURL
+    url: StoreURL
     region: str = ""
 
 
@@ -29,7 +29,7 @@ def tenant_in(name: str) -> str | None:
     return kid_in_name(match.group(2), whole=True) if match else None
 
 
-def residents(given: Mapping[str, tuple[str, str]]) -> tuple[dict[str, TenantStore], list[str]]:
+def parse_tenant_stores(given: Mapping[str, tuple[str, str]]) -> tuple[dict[str, TenantStore], list[str]]:
     """Return tenant → TenantStore of what is ``given``, name → (value, its variable), and the mistakes in it."""
     found: dict[str, TenantStore] = {}
     mistaken, mistakes = set(), []

@@ -18,16 +18,16 @@ def open_store(
     holds to a database server; ``logins`` are in the place of user and password in ``url``. Raises ValueError for what
     no URL can be, StoreMisplaced when the driver that it needs is not installed.
     """
-    place = parse(url) if isinstance(url, str) else url
+    store_url = parse(url) if isinstance(url, str) else url
     # A driver is loaded when its store is opened: most installations have one.
-    if place.kind == "sqlite":
+    if store_url.kind == "sqlite":
         from receiver.stores.sqlite import SqliteStore  # noqa: PLC0415
 
-        return SqliteStore(place.path, timeout, create)
-    if place.kind == "file":
+        return SqliteStore(store_url.path, timeout, create)
+    if store_url.kind == "file":
         from receiver.stores.filesystem import FilesystemStore  # noqa: PLC0415
 
-        return FilesystemStore(place.path, timeout, create)
+        return FilesystemStore(store_url.path, timeout, create)
     from receiver.stores.sql import SqlStore  # noqa: PLC0415
 
-    return SqlStore(place, timeout, create, connections, logins)
+    return SqlStore(store_url, timeout, create, connections, logins)

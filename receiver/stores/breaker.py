@@ -27,7 +27,7 @@ class Breaker:
     ``clock`` returns seconds that only go forward.
     """
 
-    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._overdue = timeout + 1.0
         self._silence = timeout / 2

@@ -5,17 +5,20 @@ A tenant's calls reach its own store and no other, so that store's outage is tha
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem
 from receiver.states import State, Summary, key_of
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
+
+Result = TypeVar("Result")
 
 
 class ByTenantStore(Store):
     """``own`` holds the stores of the tenants (UUIDs in lower case) that have one; ``others`` is for the rest."""
 
-    def __init__(self, others: Store, own: Mapping[str, Store]):
+    def __init__(self, others: Store, own: Mapping[str, Store]) -> None:
         self.others = others
         self.own = own
         self._stores = list(dict.fromkeys([others, *own.values()]))
@@ -27,9 +30,9 @@ class ByTenantStore(Store):
     def prepare(self) -> None:
         self._each(lambda store: store.prepare())
 
-    def check_place(self) -> None:
+    def check_location(self) -> None:
         for store in self._stores:
-            store.check_place()
+            store.check_location()
 
     def ping(self) -> None:
         """Ask the store of the rest: one tenant's store that is down must not take the service from the others."""
@@ -41,8 +44,8 @@ class ByTenantStore(Store):
     def find(self, tenant: str, id: str) -> State | None:
         return self.of(tenant).find(tenant, id)
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self.of(tenant).repeated(tenant, receipt)
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
+        return self.of(tenant).was_done(tenant, receipt)
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         return self.of(tenant).save(tenant, states, receipt)
@@ -50,8 +53,8 @@ class ByTenantStore(Store):
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         return self.of(tenant).delete(tenant, ids, receipt)
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        return self.of(tenant).exchange(tenant, pairs)
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        return self.of(tenant).replace_content(tenant, pairs)
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         self.others.note_key_uses(uses)
@@ -68,7 +71,7 @@ class ByTenantStore(Store):
     def purge(self, before: int) -> int:
         return sum(self._each(lambda store: store.purge(before)))
 
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         if tenant is not None:
             return self.of(tenant).summaries(tenant, on_damage)
         parts = (filter(self._at_home(store), store.summaries(None, on_damage)) for store in self._stores)
@@ -78,13 +81,13 @@ class ByTenantStore(Store):
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         if tenant is not None:
             return self.of(tenant).scan(tenant, wanted, on_damage)
         return heapq.merge(*(self._scan_home(store, wanted, on_damage) for store in self._stores), key=key_of)
 
-    def _each(self, do: Callable[[Store], object]) -> list:
+    def _each(self, do: Callable[[Store], Result]) -> list[Result]:
         """Return what ``do`` makes of every store, whatever becomes of the others; raises the first problem met."""
         done, problems = [], []
         for store in self._stores:

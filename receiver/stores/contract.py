@@ -10,7 +10,7 @@ from receiver.states import State, Summary
 OnDamage = Callable[[StoreDamaged], None]
 
 
-def raised(damage: StoreDamaged) -> None:
+def reraise(damage: StoreDamaged) -> None:
     """Raise ``damage``: what becomes of it where nobody says otherwise."""
     raise damage
 
@@ -28,7 +28,7 @@ class Store(ABC):
         """Create or upgrade the schema. Idempotent, and safe when many processes start at once."""
 
     @abstractmethod
-    def check_place(self) -> None:
+    def check_location(self) -> None:
         """Raise StoreMisplaced when what the URL names can be no place for a store; changes nothing."""
 
     @abstractmethod
@@ -47,7 +47,7 @@ class Store(ABC):
         """Return the state ``id`` of ``tenant`` (UUIDs in lower case), or None."""
 
     @abstractmethod
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
         """Tell whether the very request of ``receipt`` was done before; changes nothing.
 
         Raises ReplayRefused when its ``jti`` was used for another one. So a used signature buys neither
@@ -68,7 +68,7 @@ class Store(ABC):
         """Delete the states ``ids`` of ``tenant``, or none; ids that do not exist are no fault. As ``save``."""
 
     @abstractmethod
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
         """Put the content of each pair's second state in the place of the first one's, and change nothing else.
 
         Only where the first is still what is stored: one that was saved or deleted meanwhile stays as it is. Returns
@@ -95,7 +95,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         """Yield a Summary of all states, or of those of ``tenant``, in the order of (tenant, id).
 
         One that cannot be read is told to ``on_damage``; the walk goes on when that returns.
@@ -109,7 +109,7 @@ class Store(ABC):
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         """Yield all states, or those of ``tenant``, in the order of (tenant, id), without holding them all.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from receiver.states import State, Summary, key_of
 from receiver.stores.batches import batches
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 
 _STATES_PER_SAVE = 200
 _BYTES_PER_SAVE = 4 << 20
@@ -48,7 +48,7 @@ class Copied:
 
 
 def copy(
-    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = raised
+    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = reraise
 ) -> dict[str, int]:
     """Bring all states of ``source``, or those of ``tenant``, into ``target``; the newer one wins there.
 
@@ -70,15 +70,14 @@ def copy(
 
 
 def compare(
-    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = raised
+    source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = reraise
 ) -> Iterator[Copied]:
     """Read all states of both stores, or those of ``tenant``, and yield what holds for each tenant of either.
 
     Calls ``on_state`` for each state of ``source``, ``on_damage`` for each of it that cannot be read.
     """
     verdict: Copied | None = None
-    for here, there in _side_by_side(source.scan(tenant, None, on_damage), target.scan(tenant)):
-        found = (here or there).tenant
+    for found, here, there in _side_by_side(source.scan(tenant, None, on_damage), target.scan(tenant)):
         if verdict is None or verdict.tenant != found:
             if verdict:
                 yield verdict
@@ -107,13 +106,12 @@ def _judge(verdict: Copied, here: State | None, there: State | None) -> None:
 def _bytes_of(state: State) -> bytes:
     """Return every field of ``state`` in one spelling, the times as they came."""
     instants = (state.created_at, state.updated_at, state.expires_at)
-    fields = [state.tenant, state.id, state.parent, state.flow, state.flow_version, state.is_done]
-    fields += [
-        state.current_map_element,
-        state.current_user,
+    fields = (
+        *(state.tenant, state.id, state.parent, state.flow, state.flow_version, state.is_done),
+        *(state.current_map_element, state.current_user),
         *(one and one.text for one in instants),
         state.content.text,
-    ]
+    )
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
@@ -132,16 +130,16 @@ def _missing_in(target: Iterator[Summary]) -> Callable[[Summary], bool]:
     return is_missing
 
 
-def _side_by_side(left: Iterator[State], right: Iterator[State]) -> Iterator[tuple[State | None, State | None]]:
-    """Yield the pairs of two walks in the same order, with None where one of them has no such state."""
+def _side_by_side(left: Iterator[State], right: Iterator[State]) -> Iterator[tuple[str, State | None, State | None]]:
+    """Yield the pairs of two walks in the same order, each with its tenant; None where one has no such state."""
     here, there = next(left, None), next(right, None)
     while here or there:
-        if there is None or (here and key_of(here) < key_of(there)):
-            yield here, None
+        if here and (there is None or key_of(here) < key_of(there)):
+            yield here.tenant, here, None
             here = next(left, None)
-        elif here is None or key_of(there) < key_of(here):
-            yield None, there
+        elif there and (here is None or key_of(there) < key_of(here)):
+            yield there.tenant, None, there
             there = next(right, None)
-        else:
-            yield here, there
+        elif here and there:
+            yield here.tenant, here, there
             here, there = next(left, None), next(right, None)

@@ -24,3 +24,8 @@ def left(most: float) -> float:
     """Return how many seconds, ``most`` at most, the next wait of this thread may last."""
     until = getattr(_bound, "until", None)
     return most if until is None else max(0.01, min(most, until - time.monotonic()))
+
+
+def shorter(ours: int, theirs: str | None) -> int:
+    """Return the shorter wait of ``ours`` and that of a URL: STORAGE_STORE_TIMEOUT bounds all; 0 would be no bound."""
+    return min(ours, int(theirs or 0) or ours)

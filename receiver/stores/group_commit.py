@@ -21,11 +21,11 @@ Result = TypeVar("Result")
 class _Entry(Generic[Change, Result]):
     """A change in the queue. ``turn`` is released when it is done, or when it is this one's turn to do all."""
 
-    def __init__(self, change: Change):
+    def __init__(self, change: Change) -> None:
         self.change = change
         self.turn = threading.Lock()
         self.leads = False
-        self.outcome: Result | BaseException | None = None
+        self.outcome: Result | BaseException  # once it is done
 
 
 class GroupCommit(Generic[Change, Result]):
@@ -42,8 +42,8 @@ class GroupCommit(Generic[Change, Result]):
     def __init__(
         self,
         commit: Callable[[Sequence[Change]], Sequence[Result | Exception]],
-        held: Callable[[float], AbstractContextManager] = nullcontext,
-    ):
+        held: Callable[[float], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._commit = commit
         self._held = held
         self._guard = threading.Lock()
@@ -71,7 +71,7 @@ class GroupCommit(Generic[Change, Result]):
             raise mine.outcome
         return mine.outcome
 
-    def _wait(self, mine: _Entry, timeout: float) -> None:
+    def _wait(self, mine: _Entry[Change, Result], timeout: float) -> None:
         if mine.turn.acquire(timeout=timeout):
             return
         with self._guard:
@@ -80,10 +80,10 @@ class GroupCommit(Generic[Change, Result]):
                 raise StoreUnavailable("other changes were not finished in time")
         mine.turn.acquire()  # it is being done, or it was this one's turn just now
 
-    def _lead(self, mine: _Entry, deadline: float) -> None:
+    def _lead(self, mine: _Entry[Change, Result], deadline: float) -> None:
         """Do all changes in the queue, of which ``mine`` is the first, and hand it on."""
-        group: Sequence[_Entry] = ()
-        outcomes: Sequence = ()
+        group: Sequence[_Entry[Change, Result]] = ()
+        outcomes: Sequence[Result | BaseException] = ()
         try:
             with self._held(deadline):
                 with self._guard:

@@ -9,16 +9,17 @@ threads for the rest. When all slots are held, further calls wait for one, unles
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
 
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreHangs, StoreUnavailable
-from receiver.states import State, Summary
+from receiver.states import State
 from receiver.stores.breaker import Breaker
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import Store
 from receiver.stores.deadline import bounded
+from receiver.stores.wrapper import Wrapper
 from receiver.telemetry import metrics
 from receiver.threadpool import waiting
 
@@ -40,7 +41,7 @@ def slots_for(stores: int, threads: int) -> Slots | None:
     return Slots(threads, max(1, threads // stores)) if stores > 1 else None
 
 
-class Guarded(Store):
+class Guarded(Wrapper):
     """The store ``inner``, which people know as ``name`` and whose calls end within ``timeout`` seconds.
 
     With ``slots`` there are other stores to protect from it. ``blocks`` tells that it waits without giving up its turn,
@@ -50,8 +51,8 @@ class Guarded(Store):
     def __init__(
         self, inner: Store, name: str, timeout: float, slots: Slots | None = None, blocks: bool = False,
         breaker: Breaker | None = None,
-    ):  # fmt: skip
-        self.inner = inner
+    ) -> None:  # fmt: skip
+        super().__init__(inner)
         self.name = name
         self._timeout = timeout
         self._slots = slots
@@ -72,8 +73,8 @@ class Guarded(Store):
     def find(self, tenant: str, id: str) -> State | None:
         return self._ask(lambda: self.inner.find(tenant, id))
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self._ask(lambda: self.inner.repeated(tenant, receipt))
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
+        return self._ask(lambda: self.inner.was_done(tenant, receipt))
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         return self._ask(lambda: self.inner.save(tenant, states, receipt))
@@ -81,8 +82,8 @@ class Guarded(Store):
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         return self._ask(lambda: self.inner.delete(tenant, ids, receipt))
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        return self._ask(lambda: self.inner.exchange(tenant, pairs))
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        return self._ask(lambda: self.inner.replace_content(tenant, pairs))
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         self._ask(lambda: self.inner.note_key_uses(uses))
@@ -92,32 +93,6 @@ class Guarded(Store):
 
     def forget_key(self, role: str, kid: str) -> None:
         self._ask(lambda: self.inner.forget_key(role, kid))
-
-    def prepare(self) -> None:
-        self.inner.prepare()
-
-    def check_place(self) -> None:
-        self.inner.check_place()
-
-    def purge(self, before: int) -> int:
-        return self.inner.purge(before)
-
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
-        return self.inner.summaries(tenant, on_damage)
-
-    def scan(
-        self,
-        tenant: str | None = None,
-        wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
-    ) -> Iterator[State]:
-        return self.inner.scan(tenant, wanted, on_damage)
-
-    def compact(self) -> None:
-        self.inner.compact()
-
-    def close(self) -> None:
-        self.inner.close()
 
     def _ask(self, do: Callable[[], Result]) -> Result:
         """Return what ``do`` does with the store. Raises StoreHangs at once when the store is known to hang."""
@@ -181,7 +156,8 @@ class Guarded(Store):
         self._note(was_open)
         if number is None:
             raise StoreHangs(f"{self.name} hangs")
-        return number, bool(self._slots) and breaker.held > self._slots.share, breaker.is_probe(number)
+        lends = self._slots is not None and breaker.held > self._slots.share
+        return number, lends, breaker.is_probe(number)
 
     def _leave(self, number: int, note: Callable[[], None], cause: Problem | None = None) -> None:
         with self._changed:

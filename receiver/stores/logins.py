@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from receiver.secret import Secret
-from receiver.stores.urls.store_url import StoreURL
+from receiver.stores.urls.store_url import Identity, StoreURL
 
 
 class Login(NamedTuple):
@@ -14,31 +14,31 @@ class Login(NamedTuple):
     password: Secret
 
 
-def login_of(place: StoreURL) -> Login:
-    """Return the login that ``place`` itself names."""
-    return Login(place.username, Secret(place.password))
+def login_of(store_url: StoreURL) -> Login:
+    """Return the login that ``store_url`` itself names."""
+    return Login(store_url.username, Secret(store_url.password))
 
 
 class Logins:
-    """The login of each store of ``places``; where two places are the same store, that of the first.
+    """The login of each store of ``store_urls``; where two places are the same store, that of the first.
 
     ``are_watched`` tells that nobody waits for the outcome of a single login, so that the log has to say it.
     """
 
-    def __init__(self, places: Iterable[StoreURL] = (), are_watched: bool = False):
+    def __init__(self, store_urls: Iterable[StoreURL] = (), are_watched: bool = False) -> None:
         self.are_watched = are_watched
-        self._known: dict[tuple, Login] = {}
+        self._known: dict[Identity, Login] = {}
         self.version = 0  # another one after each ``replace``
-        self.replace(places)
+        self.replace(store_urls)
 
-    def replace(self, places: Iterable[StoreURL]) -> None:
-        """Hold the logins of ``places`` instead, at once."""
-        known: dict[tuple, Login] = {}
-        for place in places:
-            known.setdefault(place.identity, login_of(place))
+    def replace(self, store_urls: Iterable[StoreURL]) -> None:
+        """Hold the logins of ``store_urls`` instead, at once."""
+        known: dict[Identity, Login] = {}
+        for store_url in store_urls:
+            known.setdefault(store_url.identity, login_of(store_url))
         self._known = known
         self.version += 1
 
-    def of(self, place: StoreURL) -> Login:
-        """Return the login for ``place``: its own where none is known."""
-        return self._known.get(place.identity) or login_of(place)
+    def of(self, store_url: StoreURL) -> Login:
+        """Return the login for ``store_url``: its own where none is known."""
+        return self._known.get(store_url.identity) or login_of(store_url)

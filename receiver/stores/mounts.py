@@ -27,7 +27,7 @@ _NETWORK = {
 _TABLE = Path("/proc/self/mountinfo")  # proc(5): "mount ID, parent, device, root, mount point, options … - type …"
 
 
-def network_type(path: str | os.PathLike, table: Path = _TABLE) -> str | None:
+def network_type(path: str | os.PathLike[str], table: Path = _TABLE) -> str | None:
     """Return the type of the network file system that ``path``, or the folder it will be made in, lies on; or None.
 
     ``table`` is the kernel's list of mounts. None too where it cannot be read: then nothing is known.

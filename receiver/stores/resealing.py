@@ -42,13 +42,13 @@ def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], stil
     Keys that no content needs any more are forgotten, unless they were in use less than ``still_held`` seconds ago:
     whoever wrote with one then may not have noted it again, and write with it once more.
     """
-    keys = store.ring.sealing
+    keys = store.sealing_keys()
     done, began = Resealed(store.writes_with(keys)), store.clock()
     store.note_key_uses({(ROLE, done.key): int(began)})
     for walk in range(_WALKS):
         before = done.resealed
-        others = _others(store, tenant, done, on_state if walk == 0 else lambda: None)
-        for batch in batches(others, lambda one: one.size, _AT_ONCE, _BYTES_AT_ONCE):
+        found = _others(store, tenant, done, on_state if walk == 0 else lambda: None)
+        for batch in batches(found, lambda one: one.size, _AT_ONCE, _BYTES_AT_ONCE):
             _reseal(store, keys, batch, done)
         if done.resealed == before:
             break
@@ -90,6 +90,6 @@ def _reseal(store: Sealed, keys: SealingKeys, batch: list[Summary], done: Reseal
             pairs.append((stored, store.shaped(store.opened(stored, keys), keys, done.key)))
         except StoreDamaged as fault:
             done.damaged[one.tenant, one.id] = fault.cause
-    exchanged = store.exchange(batch[0].tenant, pairs)
+    exchanged = store.replace_content(batch[0].tenant, pairs)
     done.resealed += exchanged
     done.sealed += min(exchanged, sum(old.content.sealing_key is None for old, _ in pairs))

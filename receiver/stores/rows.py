@@ -8,14 +8,15 @@ Without ``content_crc32`` a flipped bit, or a content that somebody changed, wou
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS, Content, Instant, State, Summary
 from receiver.stores.contract import OnDamage
 
 Made = TypeVar("Made", State, Summary)
+Row = Sequence[Any]  # as a database answers it
 FIELDS = (
     *("id", "tenant", "parent", "flow", "flow_version", "is_done", "current_map_element", "current_user"),
     *("created_at", "updated_at", "updated_nanosecond", "expires_at", "content", "content_crc32", "sealing_key"),
@@ -29,7 +30,7 @@ REPLACED = (
 )
 
 
-def readable(rows: Iterable[tuple], make: Callable[[tuple], Made], on_damage: OnDamage) -> Iterator[Made]:
+def readable(rows: Iterable[Row], make: Callable[[Row], Made], on_damage: OnDamage) -> Iterator[Made]:
     """Yield what ``make`` makes of each of ``rows``; one that is damaged is told to ``on_damage`` instead."""
     for row in rows:
         try:
@@ -38,7 +39,7 @@ def readable(rows: Iterable[tuple], make: Callable[[tuple], Made], on_damage: On
             on_damage(damage)
 
 
-def row_of(tenant: str, state: State) -> dict[str, object]:
+def row_of(tenant: str, state: State) -> dict[str, Any]:
     """Return the values of ``state`` by the name of their field, for ``tenant``."""
     second, nanosecond = divmod(state.updated_at.earliest, NANOSECONDS)
     expires = state.expires_at
@@ -61,7 +62,7 @@ def row_of(tenant: str, state: State) -> dict[str, object]:
     }
 
 
-def content_of(state: State) -> dict[str, object]:
+def content_of(state: State) -> dict[str, Any]:
     """Return the values of what ``state`` holds, by the name of their field."""
     text = state.content.text
     return {
@@ -71,24 +72,44 @@ def content_of(state: State) -> dict[str, object]:
     }
 
 
-def exchange_of(tenant: str, old: State, new: State) -> dict[str, object]:
+def replacement_of(tenant: str, old: State, new: State) -> dict[str, Any]:
     """Return the values for an exchange of ``old``'s content by ``new``'s: the new ones, and what tells the old row."""
     row = row_of(tenant, old)
     names = ("tenant", "id", "updated_second", "updated_nanosecond")
     return {name: row[name] for name in names} | {"crc32_before": row["content_crc32"], **content_of(new)}
 
 
-def state_of(row: tuple) -> State:
+def state_of(row: Row) -> State:
     """Return the State in ``row`` (FIELDS); raises StoreDamaged when it is not one.
 
     A row that was adopted from the Java service has no ``content_crc32``, and nothing to compare with.
     """
-    *ids, is_done, element, user, created, updated, nanosecond, expires, content, crc32, sealing_key = row
+    (
+        id,
+        tenant,
+        parent,
+        flow,
+        flow_version,
+        is_done,
+        element,
+        user,
+        created,
+        updated,
+        nanosecond,
+        expires,
+        content,
+        crc32,
+        sealing_key,
+    ) = row
     try:
         if crc32 is not None and zlib.crc32(content.encode("utf-8")) != crc32:
             raise ValueError("the content is not what was saved")
         return State(
-            *ids,
+            id,
+            tenant,
+            parent,
+            flow,
+            flow_version,
             bool(is_done),
             element,
             user,
@@ -98,10 +119,10 @@ def state_of(row: tuple) -> State:
             Content(content, sealing_key and str(sealing_key)),
         )
     except (AttributeError, TypeError, ValueError) as cause:
-        raise StoreDamaged(f"state {ids[0]!s:.36} cannot be read back") from cause
+        raise StoreDamaged(f"state {id!s:.36} cannot be read back") from cause
 
 
-def summary_of(row: tuple) -> Summary:
+def summary_of(row: Row) -> Summary:
     """Return the Summary in ``row`` (ids, times, the size, the sealing key); raises StoreDamaged."""
     tenant, id, updated, nanosecond, expires, size, sealing_key = row
     try:

@@ -6,23 +6,23 @@ is sealed with a key. So a receiver that lacks one of them, or has none, learns 
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from receiver.idempotency import Effect, Receipt
-from receiver.keys.keyring import Keyring
 from receiver.problems import Problem, StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
+from receiver.stores.wrapper import Wrapper
 
 ROLE = "sealing"  # of the key uses that are the ledger
 CLEAR = "clear"  # in the place of a kid: there are contents in the clear
 NOTED_AGAIN = 10.0  # seconds after which a key that is in use is noted as such again
 
 
-class Sealed(Store):
-    """The store ``inner``, its contents sealed by those sealing keys of ``ring`` whose time it is; clear without any.
+class Sealed(Wrapper):
+    """The store ``inner``, its contents sealed by the key of ``sealing_keys()`` whose time it is; clear without any.
 
     ``clear_states`` tells what becomes of contents that are in the clear although there is a key: "refuse" them,
     "read" them, or "write" them as well, so that they can all be opened for good. Unless ``strict``, somebody has seen
@@ -33,36 +33,36 @@ class Sealed(Store):
     def __init__(
         self,
         inner: Store,
-        ring: Keyring,
+        sealing_keys: Callable[[], SealingKeys],
         clear_states: str,
         clock: Callable[[], float] = time.time,
         strict: bool = True,
-    ):
-        self.inner = inner
-        self.ring = ring
+    ) -> None:
+        super().__init__(inner)
+        self.sealing_keys = sealing_keys
         self.clear_states = clear_states
         self.clock = clock
         self.strict = strict
-        self._admitted: SealingKeys | None = None
+        self._checked: SealingKeys | None = None
         self._noted: dict[str, float] = {}
 
     def prepare(self) -> None:
         self.inner.prepare()
-        self.admit()
+        self.check_keys()
 
-    def admit(self) -> SealingKeys:
+    def check_keys(self) -> SealingKeys:
         """Return the sealing keys, once it is known that the store's contents need no others.
 
         Raises StoreMisplaced, which names what is missing.
         """
-        keys = self.ring.sealing
-        if keys is self._admitted:
+        keys = self.sealing_keys()
+        if keys is self._checked:
             return keys
         if fault := self.misfit(keys):
             if self.strict or self.writes_with(keys) == CLEAR:
                 raise StoreMisplaced(fault)
             logging.getLogger("receiver").error("%s", fault)
-        self._admitted, self.strict = keys, False
+        self._checked, self.strict = keys, False
         return keys
 
     def misfit(self, keys: SealingKeys) -> str | None:
@@ -125,26 +125,17 @@ class Sealed(Store):
         """Return ``state``, whose content is in the clear, as the key ``kid`` seals it; as it is for CLEAR."""
         return state if kid == CLEAR else keys.seal(state, kid)
 
-    def check_place(self) -> None:
-        self.inner.check_place()
-
     def ping(self) -> None:
         self.inner.ping()
-        self.admit()
-
-    def schema_version(self) -> str:
-        return self.inner.schema_version()
+        self.check_keys()
 
     def find(self, tenant: str, id: str) -> State | None:
-        keys = self.admit()
+        keys = self.check_keys()
         state = self.inner.find(tenant, id)
         return state and self.opened(state, keys)
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
-        return self.inner.repeated(tenant, receipt)
-
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
-        keys = self.admit()
+        keys = self.check_keys()
         kid = self.writes_with(keys)
         self.note_writing(keys, kid)
         return self.inner.save(tenant, [self.shaped(state, keys, kid) for state in states], receipt)
@@ -188,35 +179,13 @@ class Sealed(Store):
             raise StoreUnavailable(missing) if (ROLE, kid) in self.inner.key_uses() else StoreDamaged(missing)
         return keys.open(state)
 
-    def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
-        return self.inner.delete(tenant, ids, receipt)
-
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        """Exchange contents as the inner store has them: this is what reseals them."""
-        return self.inner.exchange(tenant, pairs)
-
-    def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
-        self.inner.note_key_uses(uses)
-
-    def key_uses(self) -> dict[tuple[str, str], int]:
-        return self.inner.key_uses()
-
-    def forget_key(self, role: str, kid: str) -> None:
-        self.inner.forget_key(role, kid)
-
-    def purge(self, before: int) -> int:
-        return self.inner.purge(before)
-
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
-        return self.inner.summaries(tenant, on_damage)
-
     def scan(
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
-        keys = self.admit()
+        keys = self.check_keys()
         for state in self.inner.scan(tenant, wanted, on_damage):
             try:
                 clear = self.opened(state, keys)
@@ -224,12 +193,6 @@ class Sealed(Store):
                 on_damage(damage)
             else:
                 yield clear
-
-    def compact(self) -> None:
-        self.inner.compact()
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 def _name_of(state: State) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 
 from receiver.mock_platform.keys import new_store
-from tests import servers as databases
 from tests.bench import cells, charts, growth, machine, report
 from tests.bench.requests import CALLS, SIZES
 from tests.bench.servers import STORES, House
+from tests.support import servers as databases
 
 _TOLD = ("GET", "POST", "DELETE", "mixed")  # the order of the report; that of the run is the states' life
 _BEGAN = time.monotonic()

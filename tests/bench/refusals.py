@@ -20,18 +20,21 @@ from pathlib import Path
 import pytest
 from tabulate import tabulate
 
+from receiver.app import create_app
 from receiver.commands.demo import running_receiver
 from receiver.jose import p384
 from receiver.mock_platform import forging, tokens
-from receiver.mock_platform.client import Client
+from receiver.mock_platform.client import Answer, Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
+from receiver.settings import Settings
 from receiver.signature import SIGNATURE
-from tests import conftest
+from receiver.stores import open_store
 from tests.bench import attacks, machine, processes
+from tests.support.platform_client import InProcess, ring_of
 
 RESULTS = Path(__file__).parent / "results" / "refusals.md"
-TESTS = ("test_signature.py", "test_envelope.py", "test_calls.py")
+TESTS = ("signature", "test_envelope.py", "test_calls.py")
 _BOUND = 2.0  # ms above one verification
 _TIMES, _MOST_TIMES = 7, 200  # that each request is sent again
 _SAMPLES = 300  # of each class whose time is compared
@@ -84,7 +87,7 @@ class Recorder:
         replaces = "monkeypatch" in item._fixtureinfo.argnames
         self.cases = () if replaces else tuple(case for case in own if case[0] in "AB")
 
-    def call(self, client: conftest.InProcess, method: str, path: str, body=None, headers=None) -> conftest.Answer:
+    def call(self, client: InProcess, method: str, path: str, body=None, headers=None) -> Answer:
         """Call the application as ``client`` does; measure it when it refuses."""
         headers = dict(client.headers(path) if headers is None else headers)
         answer = self.plain(client, method, path, body, headers)
@@ -94,7 +97,7 @@ class Recorder:
                 self.costs[case].append(cost)
         return answer
 
-    def measure(self, client: conftest.InProcess, method: str, path: str, body: bytes | None, headers: dict) -> dict:
+    def measure(self, client: InProcess, method: str, path: str, body: bytes | None, headers: dict) -> dict:
         """Return what the request costs: ms above a verification, MB, bytes read of its ``size``.
 
         What else runs on the machine only adds, so the least of some counts; of more where that is over the bound.
@@ -134,13 +137,13 @@ def _memory(call: Callable[[], object]) -> int:
 def cases() -> dict[str, list[dict]]:
     """Run the tests and return the costs of every refusal, case by case."""
     recorder = Recorder()
-    recorder.plain = conftest.InProcess.call
+    recorder.plain = InProcess.call
 
-    def call(client: conftest.InProcess, *args, **named) -> conftest.Answer:
+    def call(client: InProcess, *args, **named) -> Answer:
         return recorder.call(client, *args, **named)
 
-    conftest.InProcess.call = call
-    files = [str(Path(conftest.__file__).with_name(name)) for name in TESTS]
+    InProcess.call = call
+    files = [str(Path(__file__).parents[1] / name) for name in TESTS]
     status = pytest.main(["-q", "-m", "case", "-p", "no:cacheprovider", *files], plugins=[recorder])
     if status != pytest.ExitCode.OK:
         sys.exit(f"the tests ended with {status!r}")
@@ -238,14 +241,14 @@ def _flipped(part: str) -> str:
 
 def attacked(folder: Path, keys) -> str:
     """Return a table of what each bound lets a signed caller do with one request, at a receiver in this process."""
-    store = conftest.open_store(f"sqlite:///{folder}/attacked.db", 5)
+    store = open_store(f"sqlite:///{folder}/attacked.db", 5)
     store.prepare()
     run, rows = FlowRun("5eed0000-0000-4000-8000-000000000004", seed=1), []
-    application = conftest.create_app(conftest.Settings(), conftest.ring_of(keys), store)
-    client = conftest.InProcess(application.test_client(), run.tenant, keys)
+    application = create_app(Settings(), ring_of(keys), store)
+    client = InProcess(application.test_client(), run.tenant, keys)
     path = f"/api/storage/1/states/{run.tenant}"
     for name, body in attacks.bodies(run.state(), keys):
-        answers: list[conftest.Answer] = []
+        answers: list[Answer] = []
 
         def send(body: bytes = body, answers: list = answers) -> None:
             answers.append(client.call("POST", path, body))
@@ -264,11 +267,11 @@ def attacked(folder: Path, keys) -> str:
 
 def compared(folder: Path, keys, of_tokens: bool) -> str:
     """Return a table of the time that each class of refusal takes at a receiver in this process, and their ratios."""
-    store = conftest.open_store(f"sqlite:///{folder}/{of_tokens}.db", 5)
+    store = open_store(f"sqlite:///{folder}/{of_tokens}.db", 5)
     store.prepare()
     run = FlowRun("5eed0000-0000-4000-8000-000000000002", seed=1)
-    application = conftest.create_app(conftest.Settings(), conftest.ring_of(keys), store)
-    client = conftest.InProcess(application.test_client(), run.tenant, keys)
+    application = create_app(Settings(), ring_of(keys), store)
+    client = InProcess(application.test_client(), run.tenant, keys)
     path = f"/api/storage/1/states/{run.tenant}"
     classes = token_classes(keys, run.state()) if of_tokens else signature_classes(keys, run.tenant, path)
     taken, replies = {name: [] for name in classes}, set()

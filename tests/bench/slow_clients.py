@@ -26,7 +26,7 @@ from receiver.mock_platform.client import BASE, Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import StoreKeys, new_store
 from tests.bench import figures
-from tests.slow_clients import SlowClients, rendered
+from tests.support.slow_clients import SlowClients, rendered
 
 _SETTLE = 2.0  # seconds until all slow clients are at it
 _REPLY = 3_800_000  # bytes

@@ -83,7 +83,7 @@ def _traps(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     if "0.0.0.0/0" in settings.trusted_proxies or "::/0" in settings.trusted_proxies:
         message = "STORAGE_TRUSTED_PROXIES holds every address: anybody can forge their address in X-Forwarded-For"
         yield warn(TOPIC, message, "STORAGE_TRUSTED_PROXIES=the addresses of your proxies")
-    on_server = [one.variable for one in settings.residents.values() if one.place.kind in SERVERS.values()]
+    on_server = [one.variable for one in settings.all_stores.values() if one.url.kind in SERVERS.values()]
     if on_server and settings.pool_size < settings.threads:
         message = (
             f"{settings.threads} threads share {settings.pool_size} connections to the database: threads will wait"

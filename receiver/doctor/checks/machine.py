@@ -30,8 +30,8 @@ _DRIVERS = {"postgresql": ("psycopg", "sqlalchemy"), "mysql": ("pymysql", "sqlal
 def check_disk(subject: Subject) -> Iterator[Finding]:
     """Yield findings on the free space for the stores and for the folder of a running receiver."""
     settings, fine = subject.settings, []
-    places = [place for place in settings.places if place.path] if subject.has_store else []
-    needs = [(str(place), place.path, settings.min_free, _fix_for(place)) for place in places]
+    local = [store_url for store_url in settings.store_urls if store_url.path] if subject.has_store else []
+    needs = [(str(store_url), store_url.path, settings.min_free, _fix_for(store_url)) for store_url in local]
     base = base_of(settings)
     if not subject.is_invalid("STORAGE_RUN_DIR"):
         needs.append((f"running receivers in {base}", base, _SPACE_TO_RUN, f"df -h {shlex.quote(base)}"))
@@ -66,8 +66,8 @@ def _size(count: int) -> str:
     return f"{count >> 30} GiB" if count >= 10 << 30 else f"{count >> 20} MiB"
 
 
-def _fix_for(place: StoreURL) -> str:
-    return f"receiver store purge, or more space: df -h {shlex.quote(os.path.dirname(os.path.abspath(place.path)))}"
+def _fix_for(store_url: StoreURL) -> str:
+    return f"receiver store purge, or more space: df -h {shlex.quote(os.path.dirname(os.path.abspath(store_url.path)))}"
 
 
 def check_permissions(subject: Subject) -> Iterator[Finding]:
@@ -109,8 +109,8 @@ def _key_folders(subject: Subject) -> Iterator[Finding]:
 
 def _store_folders(subject: Subject) -> Iterator[Finding]:
     user = _name_of(os.geteuid())
-    for place in subject.settings.places if subject.has_store else []:
-        folder = os.path.dirname(os.path.abspath(place.path)) if place.kind == "sqlite" else place.path
+    for store_url in subject.settings.store_urls if subject.has_store else []:
+        folder = os.path.dirname(os.path.abspath(store_url.path)) if store_url.kind == "sqlite" else store_url.path
         if folder and os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
             yield fail("permissions", f"{folder} cannot be written by {user}", f"chown {user} {shlex.quote(folder)}")
 
@@ -124,7 +124,7 @@ def _name_of(uid: int) -> str:
 
 def check_versions(subject: Subject) -> Iterator[Finding]:
     """Yield the versions of this program and of the libraries that matter when looking for a fault."""
-    names = {name for place in subject.settings.places for name in _DRIVERS.get(place.kind, ())}
+    names = {name for store_url in subject.settings.store_urls for name in _DRIVERS.get(store_url.kind, ())}
     parts = [
         f"receiver {__version__}",
         f"Python {platform.python_version()}",

@@ -36,13 +36,13 @@ def outdated(server: Said) -> str:
     return f"the schema is {server.revision}, and this program needs {HEAD}" if older else ""
 
 
-def judged(server: Said, place: StoreURL, settings: Settings, whose: str) -> Iterator[Finding]:
-    """Yield findings on the server of ``place``; ``whose`` begins each message on a tenant's own store."""
+def judged(server: Said, store_url: StoreURL, settings: Settings, whose: str) -> Iterator[Finding]:
+    """Yield findings on the server of ``store_url``; ``whose`` begins each message on a tenant's own store."""
     yield from _durability(server.variables, whose)
-    if place.kind in _SURE and not _is_verified(place):
-        names = ", ".join(name for name, _ in place.hosts)
+    if store_url.kind in _SURE and not _is_verified(store_url):
+        names = ", ".join(name for name, _ in store_url.hosts)
         message = f"{whose}nothing proves that {names} is the database: somebody on the network can take its place"
-        yield warn(TOPIC, message, _TLS[place.kind])
+        yield warn(TOPIC, message, _TLS[store_url.kind])
     most, ours = int(server.variables.get("max_connections", 0)), settings.workers * settings.pool_size
     if most and ours > _SHARE * most:
         message = f"{whose}{settings.workers} workers may hold {ours} connections, and the server allows {most} in all"
@@ -74,12 +74,12 @@ def _durability(variables: dict[str, str], whose: str) -> Iterator[Finding]:
         yield warn(TOPIC, message, "SET GLOBAL sync_binlog = 1, and in the server's configuration")
 
 
-def _is_verified(place: StoreURL) -> bool:
+def _is_verified(store_url: StoreURL) -> bool:
     """Tell whether the server is on this machine, or proves by a certificate that it is the right one."""
-    if all(_is_here(name) for name, _ in place.hosts):
+    if all(_is_here(name) for name, _ in store_url.hosts):
         return True
-    asked, sure = place.parameters, _SURE[place.kind]
-    if place.kind == "postgresql":
+    asked, sure = store_url.parameters, _SURE[store_url.kind]
+    if store_url.kind == "postgresql":
         return asked.get("sslmode", os.environ.get("PGSSLMODE")) in sure
     return asked.get("ssl-mode", "verify-ca" if "ssl-ca" in asked else "") in sure
 

@@ -150,7 +150,7 @@ def _other_settings(subject: Subject, service: Service) -> Iterator[Finding]:
     ours, (theirs, mistakes) = subject.settings, read(subject.environ)
     names = [name for name in _differing(ours, theirs) if not any(one.startswith(name) for one in mistakes)]
     relative = not ours.keys.is_absolute() or any(
-        one.kind not in SERVERS.values() and not os.path.isabs(one.path) for one in ours.places
+        one.kind not in SERVERS.values() and not os.path.isabs(one.path) for one in ours.store_urls
     )
     with suppress(OSError):
         if relative and not os.path.samefile(f"/proc/{service.pid}/cwd", "."):

@@ -54,13 +54,13 @@ _FIXES = (  # the text of a problem, and its fix; {path} is that of the store
 
 @dataclass
 class Examined:
-    """The store of ``resident`` as found: a ``problem``; or the ``seconds`` that it took to answer, and its ``schema``.
+    """The store of ``tenant_store`` as found: a ``problem``; or the ``seconds`` of an answer, and its ``schema``.
 
     ``missing`` says why there is no store yet, ``outdated`` why a start would upgrade it; ``uses`` are those of keys.
     A database server has its ``version``, findings on what is ``odd`` about it, and the ``offset`` of its clock.
     """
 
-    resident: TenantStore
+    tenant_store: TenantStore
     tenants: tuple[str, ...] = ()
     problem: Problem | None = None
     seconds: float = 0.0
@@ -73,9 +73,9 @@ class Examined:
     offset: Offset | None = None
 
     @property
-    def place(self) -> StoreURL:
+    def url(self) -> StoreURL:
         """Where it is."""
-        return self.resident.place
+        return self.tenant_store.url
 
     @property
     def whose(self) -> str:
@@ -86,9 +86,9 @@ class Examined:
 def examine(settings: Settings, ring: Keyring) -> list[Examined]:
     """Examine all stores of ``settings`` at the same time, with the sealing keys of ``ring``."""
     found: dict[tuple[object, ...], Examined] = {}
-    for tenant, resident in settings.residents.items():
-        one = found.setdefault(resident.place.identity, Examined(resident))
-        if tenant is not None and one is not found[settings.place.identity]:
+    for tenant, tenant_store in settings.all_stores.items():
+        one = found.setdefault(tenant_store.url.identity, Examined(tenant_store))
+        if tenant is not None and one is not found[settings.store_url.identity]:
             one.tenants += (tenant,)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda one: _examine(one, settings, ring), found.values()))
@@ -102,22 +102,22 @@ def _examine(one: Examined, settings: Settings, ring: Keyring) -> None:
     except Problem as problem:
         one.problem = problem
     except ImportError:
-        kind = one.place.kind
+        kind = one.url.kind
         one.problem = Problem(f"the driver for {kind} is missing: pip install 'external-storage-receiver[{kind}]'")
     except Exception as cause:  # noqa: BLE001 - of a driver, or a defect; neither may stop the other stores
-        one.problem = Problem(f"{one.place}: {cause_text(cause)}")
+        one.problem = Problem(f"{one.url}: {cause_text(cause)}")
 
 
 def _look(one: Examined, settings: Settings, ring: Keyring) -> None:
-    place, patience = one.place, min(settings.store_timeout, _PATIENCE)
-    with contextlib.closing(open_store(place, patience, create=False, connections=1)) as store:
-        store.check_place()
-        if place.kind in SERVERS.values():
+    store_url, patience = one.url, min(settings.store_timeout, _PATIENCE)
+    with contextlib.closing(open_store(store_url, patience, create=False, connections=1)) as store:
+        store.check_location()
+        if store_url.kind in SERVERS.values():
             _ask_server(one, settings, patience)
-        elif not os.path.exists(place.path if place.kind == "sqlite" else f"{place.path}/{MARK}"):
-            one.missing = f"{place}: there is none yet"
-        elif place.kind == "sqlite":
-            one.outdated = _outdated(place.path)
+        elif not os.path.exists(store_url.path if store_url.kind == "sqlite" else f"{store_url.path}/{MARK}"):
+            one.missing = f"{store_url}: there is none yet"
+        elif store_url.kind == "sqlite":
+            one.outdated = _outdated(store_url.path)
         if not one.missing and not one.outdated:
             _ask(one, store, settings, ring)
 
@@ -126,12 +126,12 @@ def _ask_server(one: Examined, settings: Settings, patience: float) -> None:
     from receiver.doctor.checks import servers  # noqa: PLC0415 - needs what only installations for servers have
     from receiver.stores.sql import inspection  # noqa: PLC0415
 
-    server = inspection.ask(one.place, patience)
+    server = inspection.ask(one.url, patience)
     one.missing, one.outdated = servers.missing(server), servers.outdated(server)
     one.version = server.variables.get("version", "")
-    one.odd = tuple(servers.judged(server, one.place, settings, one.whose))
+    one.odd = tuple(servers.judged(server, one.url, settings, one.whose))
     if server.ahead is not None:
-        one.offset = Offset(f"the database server ({one.place.hosts[0][0]})", server.ahead, server.unsure)
+        one.offset = Offset(f"the database server ({one.url.hosts[0][0]})", server.ahead, server.unsure)
 
 
 def _ask(one: Examined, store: Store, settings: Settings, ring: Keyring) -> None:
@@ -142,7 +142,7 @@ def _ask(one: Examined, store: Store, settings: Settings, ring: Keyring) -> None
     one.schema = store.schema_version()
     one.uses = store.key_uses()
     if any(role == ROLE for role, _ in one.uses):  # without any, checking the keys would write the first one
-        Sealed(store, ring, settings.clear_states).admit()
+        Sealed(store, lambda: ring.sealing, settings.clear_states).check_keys()
 
 
 def _outdated(path: str) -> str:
@@ -169,48 +169,48 @@ def check(subject: Subject, examined: list[Examined]) -> Iterator[Finding]:
     for one in examined:
         yield _judged(one, runs=subject.service is not None)
         yield from one.odd
-        if one.place.kind == "sqlite":
-            yield from _sqlite(one.place)
+        if one.url.kind == "sqlite":
+            yield from _sqlite(one.url)
 
 
 def _judged(one: Examined, runs: bool) -> Finding:
     if one.problem:
-        fix = _fix_for(one.problem.cause, one.place)
+        fix = _fix_for(one.problem.cause, one.url)
         restart = f", then {_RESTART}" if runs and fix.startswith("mkdir") else ""  # a running one creates no store
         return fail(TOPIC, f"{one.whose}{one.problem.cause}", fix + restart)
     if one.missing and runs:
         return fail(TOPIC, f"{one.whose}{one.missing}, and a receiver runs", _RESTORE)
     if one.missing:
-        fix = _fix_for(one.missing, one.place) if "Java" in one.missing else "receiver serve, which creates it"
+        fix = _fix_for(one.missing, one.url) if "Java" in one.missing else "receiver serve, which creates it"
         return warn(TOPIC, f"{one.whose}{one.missing}", fix)
     if one.outdated:
-        message = f"{one.whose}{one.place}: {one.outdated}; the next start of this program upgrades it"
+        message = f"{one.whose}{one.url}: {one.outdated}; the next start of this program upgrades it"
         return warn(TOPIC, message, "make a backup, then stop the receiver and start it again")
-    message = f"{one.whose}{one.place}: answers in {1000 * one.seconds:.2f} ms, schema {one.schema}"
+    message = f"{one.whose}{one.url}: answers in {1000 * one.seconds:.2f} ms, schema {one.schema}"
     return ok(TOPIC, message + (f", server {one.version}" if one.version else ""))
 
 
-def _fix_for(cause: str, place: StoreURL) -> str:
+def _fix_for(cause: str, store_url: StoreURL) -> str:
     if match := _OWNED.search(cause):
         return match[1]
-    folder = os.path.dirname(os.path.abspath(place.path)) if place.kind == "sqlite" else place.path
+    folder = os.path.dirname(os.path.abspath(store_url.path)) if store_url.kind == "sqlite" else store_url.path
     for text, fix in _FIXES:
         if text in cause:
-            return fix.format(path=shlex.quote(place.path), folder=shlex.quote(folder), kind=place.kind)
-    if place.hosts:
-        name, port = place.hosts[0]
+            return fix.format(path=shlex.quote(store_url.path), folder=shlex.quote(folder), kind=store_url.kind)
+    if store_url.hosts:
+        name, port = store_url.hosts[0]
         tool = {"postgresql": f"pg_isready -h {name} -p {port}", "mysql": f"mariadb-admin -h {name} -P {port} ping"}
-        return f"start the server, or correct DATABASE_URL; look: {tool.get(place.kind, f'nc -z {name} {port}')}"
+        return f"start the server, or correct DATABASE_URL; look: {tool.get(store_url.kind, f'nc -z {name} {port}')}"
     return f"look at it: ls -la {shlex.quote(folder)}"
 
 
-def _sqlite(place: StoreURL) -> Iterator[Finding]:
+def _sqlite(store_url: StoreURL) -> Iterator[Finding]:
     """Yield findings on SQLite alone: its version, and who may read its file."""
     if sqlite3.sqlite_version_info < _SAFE_VERSION:
         least = ".".join(map(str, _SAFE_VERSION))
         message = f"SQLite {sqlite3.sqlite_version} can lose a commit when it resets its log; {least} and later cannot"
         yield warn(TOPIC, message, "pip install --upgrade pysqlite3")
-    files = [place.path + ending for ending in ("", "-wal", "-shm")]
+    files = [store_url.path + ending for ending in ("", "-wal", "-shm")]
     with contextlib.suppress(OSError):
         files = [path for path in files if os.path.exists(path) and Path(path).stat().st_mode & 0o007]
         if files:

@@ -19,12 +19,21 @@ from receiver.files import ownership
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.states import State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.filesystem import durable, formats, key_uses
 from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
-from receiver.stores.filesystem.planning import Change, deleting, exchanging, has_expired, purging, saving, stored
+from receiver.stores.filesystem.key_uses import Uses
+from receiver.stores.filesystem.planning import (
+    Change,
+    deleting,
+    has_expired,
+    purging,
+    replacing_content,
+    saving,
+    stored,
+)
 from receiver.stores.filesystem.shapes import UUID, is_uuid
 
 _PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
@@ -38,7 +47,7 @@ _SHARD = re.compile("[0-9a-f]{2}")
 class FilesystemStore(Store):
     """States in the folder ``path``; ``timeout`` in seconds bounds every wait for the lock of a tenant."""
 
-    def __init__(self, path: str, timeout: float, create: bool = True):
+    def __init__(self, path: str, timeout: float, create: bool = True) -> None:
         self.path = Path(os.path.abspath(path))
         self.timeout = timeout
         self.create = create
@@ -48,7 +57,7 @@ class FilesystemStore(Store):
 
     def prepare(self) -> None:
         with file_errors():
-            self.check_place()
+            self.check_location()
             # A store that was there is never made anew: what is missing now may only be unmounted.
             if self.create and self._prepared is None:
                 self._make()
@@ -61,7 +70,7 @@ class FilesystemStore(Store):
                     self._folder(tenant).tidy()
             self._prepared = found
 
-    def check_place(self) -> None:
+    def check_location(self) -> None:
         path, parent = self.path, self.path.parent
         if os.path.exists(path) and not os.path.isdir(path):
             raise StoreMisplaced(f"{path}: is not a folder")
@@ -110,7 +119,7 @@ class FilesystemStore(Store):
                 self._ready()  # a volume that went away meanwhile is no missing state
                 return None
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
         folder = self._folder(tenant)
         with file_errors():
             self._ready()
@@ -129,10 +138,10 @@ class FilesystemStore(Store):
             return Effect()
         return self._changed(tenant, deleting(ids, receipt))
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
         for old, _ in pairs:
             _check(old.id)
-        return self._changed(tenant, exchanging(pairs))
+        return self._changed(tenant, replacing_content(pairs)).stored
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         def note(known: dict[tuple[str, str], int]) -> None:
@@ -148,7 +157,7 @@ class FilesystemStore(Store):
     def forget_key(self, role: str, kid: str) -> None:
         self._change_key_uses(lambda known: known.pop((role, kid), None))
 
-    def _change_key_uses(self, edit: Callable[[dict], object]) -> None:
+    def _change_key_uses(self, edit: Callable[[Uses], object]) -> None:
         with file_errors(full=StoreFull):
             self._ready()
             key_uses.change(str(self.path), edit, self.timeout)
@@ -160,7 +169,7 @@ class FilesystemStore(Store):
             for tenant in self._names(str(self.path), UUID):
                 try:
                     for ids in self._expired(tenant, before):
-                        purged += self._changed(tenant, purging(ids, before))
+                        purged += self._changed(tenant, purging(ids, before)).stored
                 except StoreDamaged as damage:  # the other tenants' go all the same
                     _log.error("nothing of tenant %s is purged: %s", tenant, damage.cause)
         return purged
@@ -173,14 +182,14 @@ class FilesystemStore(Store):
         while ids := list(itertools.islice(expired, _PURGED_AT_ONCE)):
             yield ids
 
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         return self._each(tenant, StateFile.summary, on_damage)
 
     def scan(
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         def read(file: StateFile) -> State | None:
             return file.whole() if wanted is None or wanted(file.summary()) else None
@@ -207,7 +216,7 @@ class FilesystemStore(Store):
             self._ready()
             return missing
 
-    def _changed(self, tenant: str, change: Change) -> Effect | int:
+    def _changed(self, tenant: str, change: Change) -> Effect:
         """Return what ``change`` of ``tenant`` answers, when it lasts."""
         folder = self._folder(tenant)
         with file_errors(full=StoreFull):
@@ -245,7 +254,7 @@ class FilesystemStore(Store):
                 if name.startswith(shard):
                     yield name.removesuffix(".state")
 
-    def _names(self, path: str, pattern: re.Pattern) -> list[str]:
+    def _names(self, path: str, pattern: re.Pattern[str]) -> list[str]:
         """Return the names in the folder ``path`` that are ``pattern``, in order; what else lies there is not ours."""
         try:
             return sorted(filter(pattern.fullmatch, os.listdir(path)))

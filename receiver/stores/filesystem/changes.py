@@ -37,7 +37,7 @@ from receiver.stores.filesystem import durable
 from receiver.stores.filesystem.formats import StateFile, Torn, encode, from_line, to_line
 from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
-from receiver.stores.filesystem.shapes import is_record, only
+from receiver.stores.filesystem.shapes import Fields, is_record, only
 from receiver.stores.group_commit import GroupCommit
 from receiver.threadpool import waiting
 
@@ -45,14 +45,14 @@ from receiver.threadpool import waiting
 class TenantFolder:
     """The folder of ``tenant`` in the folder ``root``, which need not have one. One object serves all threads."""
 
-    def __init__(self, root: str, tenant: str):
+    def __init__(self, root: str, tenant: str) -> None:
         self.root = root
         self.tenant = tenant
         self.path = f"{root}/{tenant}"
         self.receipts = Receipts(f"{self.path}/.receipts")
         self._change = f"{self.path}/.change"
         self._record = f"{self._change}/record"
-        self._group: GroupCommit[Change, Effect | int] = GroupCommit(self._commit, self._locked)
+        self._group: GroupCommit[Change, Effect] = GroupCommit(self._commit, self._locked)
 
     def open(self, id: str) -> StateFile:
         """Return the open StateFile of ``id``; raises FileNotFoundError, StoreDamaged."""
@@ -84,7 +84,7 @@ class TenantFolder:
                 if held:
                     self._recover()
 
-    def change(self, change: Change, timeout: float) -> Effect | int:
+    def change(self, change: Change, timeout: float) -> Effect:
         """Return what ``change`` answers, when it lasts. Whatever it raises before the commit leaves nothing.
 
         After it, and when its turn has not come within ``timeout`` seconds, it raises StoreUnavailable. A change that
@@ -99,12 +99,12 @@ class TenantFolder:
             self._make()
         return durable.locked(self.path, deadline)
 
-    def _commit(self, group: Sequence[Change]) -> list[Effect | int | Exception]:
+    def _commit(self, group: Sequence[Change]) -> list[Effect | Exception]:
         """Do the changes of ``group`` durably and return what each answers, or its exception; under the lock."""
         with waiting():
             return self._done(group)
 
-    def _done(self, group: Sequence[Change]) -> list[Effect | int | Exception]:
+    def _done(self, group: Sequence[Change]) -> list[Effect | Exception]:
         self._recover()
         plan = Plan(self)
         outcomes = [plan.outcome_of(change) for change in group]
@@ -112,20 +112,19 @@ class TenantFolder:
             return outcomes
         try:
             record = self._write(plan)
-        except Exception as cause:
-            # One too large state shall not fail the others.
+        except Exception as cause:  # noqa: BLE001 - its own caller gets it: one state too large must not fail the others
             return [self._alone(change) for change in group] if len(group) > 1 else [cause]
         try:
             with durable.file_errors():
                 self._finish(record, plan.states)
-        except Exception as cause:
+        except Exception as cause:  # noqa: BLE001 - every caller of the group gets it
             return [outcome if isinstance(outcome, Exception) else cause for outcome in outcomes]
         return outcomes
 
-    def _alone(self, change: Change) -> Effect | int | Exception:
+    def _alone(self, change: Change) -> Effect | Exception:
         try:
             return self._done([change])[0]
-        except Exception as cause:
+        except Exception as cause:  # noqa: BLE001 - its own caller gets it
             return cause
 
     def _make(self) -> None:
@@ -136,10 +135,15 @@ class TenantFolder:
             durable.sync_folder(folder)
         durable.make_lock(self.path)
 
-    def _write(self, plan: Plan) -> dict:
+    def _write(self, plan: Plan) -> Fields:
         """Write what ``plan`` does into ``.change`` and commit it; return its record. What it raises leaves nothing."""
         receipts = [fields_of(receipt) for receipt in plan.receipts.values()]
-        record = {"token": secrets.token_hex(8), "states": {}, "deleted": list(plan.deleted), "receipts": receipts}
+        record: Fields = {
+            "token": secrets.token_hex(8),
+            "states": {},
+            "deleted": list(plan.deleted),
+            "receipts": receipts,
+        }
         try:
             # Files come first: they tell who finds them that a folder may have been made that does not last yet.
             durable.write_files(self._files(record, plan))
@@ -151,7 +155,7 @@ class TenantFolder:
             raise
         return record
 
-    def _files(self, record: dict, plan: Plan) -> Iterator[tuple[str, tuple[bytes, ...], int | None]]:
+    def _files(self, record: Fields, plan: Plan) -> Iterator[tuple[str, tuple[bytes, ...], int | None]]:
         """Yield the files of ``plan``, one at a time in memory, for ``durable.write_files``; ``record`` is the last."""
         for id, state in plan.states.items():
             line, content = encode(self.tenant, state)
@@ -160,12 +164,12 @@ class TenantFolder:
         latest = max((receipt.expires for receipt in plan.receipts.values()), default=None)
         yield self._new("", record), (to_line(record),), latest
 
-    def _make_folders(self, record: dict) -> None:
+    def _make_folders(self, record: Fields) -> None:
         folders = self._shards(record) | ({self.receipts.path} if record["receipts"] else set())
         if sum(map(durable.make_folder, folders)):
             durable.sync_folder(self.path)
 
-    def _finish(self, record: dict, waiting: Collection[str]) -> None:
+    def _finish(self, record: Fields, waiting: Collection[str]) -> None:
         """Put the committed change ``record`` in place; its states ``waiting`` are still in ``.change``."""
         durable.sync_folder(self._change)
         for id in waiting:
@@ -204,7 +208,7 @@ class TenantFolder:
         for name in left:
             os.unlink(f"{self._change}/{name}")
 
-    def _read_record(self) -> dict | None:
+    def _read_record(self) -> Fields | None:
         """Return the record of the change under way; None where none was written whole.
 
         Raises StoreDamaged for one that was, and is none of a change here: what it does to whose files is not known.
@@ -218,20 +222,20 @@ class TenantFolder:
             told = "is not the record of a change; nothing of it is done, and this tenant waits until it is moved away"
             raise StoreDamaged(f"files: {self._record} {told}") from cause
 
-    def _is_written(self, path: str, id: str, record: dict) -> bool:
+    def _is_written(self, path: str, id: str, record: Fields) -> bool:
         """Tell whether at ``path`` lies, undamaged, the very file of the state ``id`` that ``record`` is about."""
         try:
             with StateFile(path, self.tenant, id) as file:
                 file.whole()
-                return zlib.crc32(file.line) == record["states"][id]
+                return bool(zlib.crc32(file.line) == record["states"][id])
         except (FileNotFoundError, StoreDamaged):
             return False
 
     def _file_of(self, id: str) -> str:
         return f"{self.path}/{id[:2]}/{id}.state"
 
-    def _new(self, id: str, record: dict) -> str:
+    def _new(self, id: str, record: Fields) -> str:
         return f"{self._change}/{id}.{record['token']}"
 
-    def _shards(self, record: dict) -> set[str]:
+    def _shards(self, record: Fields) -> set[str]:
         return {f"{self.path}/{id[:2]}" for id in (*record["states"], *record["deleted"])}

@@ -14,11 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
-from receiver.files import ownership
+from receiver.files import ownership, replace_file
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
-from receiver.stores.filesystem.shapes import is_header, only
+from receiver.stores.filesystem.shapes import Fields, is_header, only
 
 FORMAT = 2  # the version of the layout, 1 knew no sealed contents; a newer one is left alone
 MARK = "format"
@@ -44,7 +44,7 @@ def check_mark(folder: str) -> None:
             found = _object(file.read(_LONGEST_LINE))
         version = found["format"] if found["store"] == _STORE else None
     except OSError as cause:
-        raise StoreMisplaced(f"{mark}: cannot be read: {os.strerror(cause.errno)}{ownership(mark)}") from cause
+        raise StoreMisplaced(f"{mark}: cannot be read: {cause.strerror}{ownership(mark)}") from cause
     except (KeyError, TypeError, ValueError):
         version = None
     if type(version) is not int or version < 1:
@@ -66,8 +66,7 @@ def make_mark(folder: str) -> None:
         with open(mark, "rb", opener=read_only) as file:
             if file.read(_LONGEST_LINE) == text:
                 return
-        write_file(new, text)
-        os.rename(new, mark)  # of an older format, which this one can read
+        replace_file(mark, text)  # of an older format, which this one can read
         return
     write_file(new, text)
     try:
@@ -84,13 +83,13 @@ class Torn(ValueError):
     """A line is not to the bit what was written: a part is missing, or changed."""
 
 
-def to_line(fields: dict[str, object]) -> bytes:
+def to_line(fields: Fields) -> bytes:
     """Return ``fields`` as one line of JSON in ASCII with a last one, ``crc32``, over all others."""
     body = json.dumps(fields)[:-1].encode("ascii")
     return b'%b%b"%08x"}\n' % (body, _CHECK, zlib.crc32(body))
 
 
-def from_line(line: bytes) -> dict[str, object]:
+def from_line(line: bytes) -> Fields:
     """Return the fields of ``line``; raises Torn unless its checksum is right, and ValueError unless it has fields."""
     body, _, rest = line.rpartition(_CHECK)
     if rest != b'"%08x"}\n' % zlib.crc32(body):
@@ -98,7 +97,7 @@ def from_line(line: bytes) -> dict[str, object]:
     return _object(body + b"}")
 
 
-def _object(text: bytes) -> dict[str, object]:
+def _object(text: bytes) -> Fields:
     """Return the members of ``text``, an object in JSON; raises ValueError for anything else."""
     try:
         found = json.loads(text)
@@ -128,7 +127,7 @@ class StateFile:
     FileNotFoundError, and StoreDamaged when that line is not what was written there.
     """
 
-    def __init__(self, path: str, tenant: str, id: str):
+    def __init__(self, path: str, tenant: str, id: str) -> None:
         self.id = id
         self._file = open(path, "rb", opener=read_only)  # noqa: SIM115
         try:
@@ -171,13 +170,13 @@ class StateFile:
 
     def _size(self) -> int:
         """Return the size of the content in bytes; raises ValueError when the file has another one."""
-        size = self._fields["contentBytes"]
+        size: int = self._fields["contentBytes"]
         if os.fstat(self._file.fileno()).st_size != len(self.line) + size:
             raise ValueError("the content has another size")
         return size
 
 
-def _state_of(fields: dict, content: str) -> State:
+def _state_of(fields: Fields, content: str) -> State:
     updated, expires = Instant.parse(fields["updatedAt"]), fields["expiresAt"]
     return State(
         fields["id"],

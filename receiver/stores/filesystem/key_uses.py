@@ -1,15 +1,14 @@
 """When each key was last used: one small file beside the tenants' folders, replaced as a whole."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
+from receiver.files import replace_file
 from receiver.stores.filesystem import durable, shapes
 from receiver.stores.filesystem.formats import from_line, to_line
 
-_NAME, _NEW_NAME = "key-uses", ".key-uses"
+_NAME = "key-uses"
 Uses = dict[tuple[str, str], int]
 
 
@@ -37,8 +36,4 @@ def change(folder: str, edit: Callable[[Uses], object], timeout: float) -> None:
         kept: dict[str, dict[str, int]] = {}
         for (role, kid), used in sorted(uses.items()):
             kept.setdefault(role, {})[kid] = used
-        with suppress(FileNotFoundError):  # left by one that was killed
-            os.unlink(f"{folder}/{_NEW_NAME}")
-        durable.write_file(f"{folder}/{_NEW_NAME}", to_line(kept))
-        os.rename(f"{folder}/{_NEW_NAME}", f"{folder}/{_NAME}")
-        durable.sync_folder(folder)
+        replace_file(f"{folder}/{_NAME}", to_line(kept))

@@ -21,10 +21,6 @@ class OnDisk(Protocol):
     receipts: Receipts
 
     def open(self, id: str) -> StateFile: ...
-    def whole(self, id: str) -> State | None:
-        """Return the state ``id`` as the changes before left it, with its content; raises StoreDamaged."""
-        return None if id in self.deleted else self.states.get(id) or stored(self._folder, id, StateFile.whole)
-
     def held(self, ids: Iterable[str]) -> list[str]: ...
 
 
@@ -35,17 +31,17 @@ class Plan:
     those to keep, by jti.
     """
 
-    def __init__(self, folder: OnDisk):
+    def __init__(self, folder: OnDisk) -> None:
         self._folder = folder
         self.states: dict[str, State] = {}
         self.deleted: dict[str, None] = {}
         self.receipts: dict[str, Receipt] = {}
 
-    def outcome_of(self, change: "Change") -> Effect | int | Exception:
+    def outcome_of(self, change: "Change") -> Effect | Exception:
         """Return what ``change``, the next one, answers, or the exception that its own caller gets."""
         try:
             return change(self)
-        except Exception as cause:
+        except Exception as cause:  # noqa: BLE001 - its own caller gets it
             return cause
 
     def known(self, id: str) -> State | None:
@@ -91,7 +87,7 @@ class Plan:
             self.receipts[receipt.jti] = receipt
 
 
-Change = Callable[[Plan], Effect | int]
+Change = Callable[[Plan], Effect]
 
 
 def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
@@ -132,27 +128,27 @@ def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:
     return delete
 
 
-def exchanging(pairs: Sequence[tuple[State, State]]) -> Change:
+def replacing_content(pairs: Sequence[tuple[State, State]]) -> Change:
     """Return the change that exchanges contents, as Store.exchange has it."""
 
-    def exchange(plan: Plan) -> int:
+    def replace_contents(plan: Plan) -> Effect:
         changed = {old.id: replace(old, content=new.content) for old, new in pairs if plan.whole(old.id) == old}
         plan.add(changed, (), None)
-        return len(changed)
+        return Effect(len(changed))
 
-    return exchange
+    return replace_contents
 
 
 def purging(ids: Sequence[str], before: int) -> Change:
     """Return the change that deletes those of the states ``ids`` that still expire before ``before``, nanoseconds.
 
-    It answers how many they were.
+    Its effect counts them as stored.
     """
 
-    def purge(plan: Plan) -> int:
+    def purge(plan: Plan) -> Effect:
         expired = [id for id in ids if has_expired(plan.known, id, before)]
         plan.add({}, expired, None)
-        return len(expired)
+        return Effect(len(expired))
 
     return purge
 
@@ -173,4 +169,5 @@ def has_expired(known: Callable[[str], State | None], id: str, before: int) -> b
     except StoreDamaged:  # its time is not known
         return False
     # Whole seconds on both sides: a state goes a second late rather than early.
-    return bool(state and state.expires_at) and state.expires_at.has_expired(before // NANOSECONDS * NANOSECONDS)
+    expires = state.expires_at if state else None
+    return expires is not None and expires.has_expired(before // NANOSECONDS * NANOSECONDS)

@@ -10,7 +10,7 @@ from receiver.idempotency import Receipt
 from receiver.problems import StoreDamaged
 from receiver.stores.filesystem.durable import read_only, sync_folder
 from receiver.stores.filesystem.formats import from_line
-from receiver.stores.filesystem.shapes import is_record, only
+from receiver.stores.filesystem.shapes import Fields, is_record, only
 
 _TIDYING = 60  # seconds between two looks for expired ones
 _NAME = re.compile("[0-9a-f]{64}")
@@ -19,7 +19,7 @@ _NAME = re.compile("[0-9a-f]{64}")
 class Receipts:
     """The receipts in the folder ``path``, which need not be there."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         self.path = path
         self._tidied: int | None = None
 
@@ -77,10 +77,11 @@ def _name_of(jti: str) -> str:
     return hashlib.sha256(jti.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read(path: str) -> dict:
+def _read(path: str) -> Fields:
     """Return what the record at ``path`` keeps of the jti that it is named for; raises ValueError for damage."""
     with open(path, "rb", opener=read_only) as file:
         kept = only(from_line(file.read()), is_record)["receipts"]
+    fields: Fields
     for fields in kept:
         if _name_of(fields["jti"]) == os.path.basename(path):
             return fields
@@ -89,6 +90,6 @@ def _read(path: str) -> dict:
 
 def _has_expired(path: str, now: int) -> bool:
     try:
-        return _read(path)["expires"] < now
+        return bool(_read(path)["expires"] < now)
     except ValueError:
         return True  # damaged, and its time is over

@@ -5,6 +5,7 @@ Ids become paths: one that is no UUID could lead to another tenant's files.
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TOKEN = re.compile("[0-9a-f]{16}")
@@ -16,12 +17,16 @@ _RECORD = {"token", "states", "deleted", "receipts"}
 _RECEIPT = {"jti", "method", "digest", "expires"}
 
 
+# What a line of JSON holds, before and after its shape was checked: as loose as JSON itself.
+Fields = dict[str, Any]
+
+
 def is_uuid(value: object) -> bool:
     """Tell whether ``value`` is a UUID in lower case, and so no path."""
     return isinstance(value, str) and UUID.fullmatch(value) is not None
 
 
-def is_record(fields: dict) -> bool:
+def is_record(fields: Fields) -> bool:
     """Tell whether ``fields`` are those of a change: its token, states by id, deleted ids, receipts."""
     if fields.keys() != _RECORD or not _is(_TOKEN, fields["token"]):
         return False
@@ -48,7 +53,7 @@ def _is_receipt(value: object) -> bool:
     )
 
 
-def is_header(fields: dict) -> bool:
+def is_header(fields: Fields) -> bool:
     """Tell whether ``fields`` are those of a state, besides its id and tenant: of the right types, ids that are UUIDs.
 
     Raises KeyError for one that is missing; whether times can be read, their reader tells.
@@ -69,7 +74,7 @@ def is_header(fields: dict) -> bool:
     )
 
 
-def are_uses(fields: dict) -> bool:
+def are_uses(fields: Fields) -> bool:
     """Tell whether ``fields`` say when keys were used: role → key id → seconds since the epoch."""
     return all(
         _is(_WORD, role)
@@ -79,7 +84,7 @@ def are_uses(fields: dict) -> bool:
     )
 
 
-def _is(pattern: re.Pattern, value: object) -> bool:
+def _is(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
@@ -87,7 +92,7 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def only(fields: dict, is_right: Callable[[dict], bool]) -> dict:
+def only(fields: Fields, is_right: Callable[[Fields], bool]) -> Fields:
     """Return ``fields``; raises ValueError unless they are right."""
     if not is_right(fields):
         raise ValueError("not of the right shape")

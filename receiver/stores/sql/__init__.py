@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Select, and_, delete, func, select
 from sqlalchemy.exc import DBAPIError
@@ -22,15 +23,15 @@ from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores.batches import batches
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.deadline import bounded, left
 from receiver.stores.logins import Logins
-from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
-from receiver.stores.sql import errors, upgrade
-from receiver.stores.sql.engine import TRANSACTIONAL, begin, driver_of, make_engine
+from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
+from receiver.stores.sql import errors, queries, upgrade
+from receiver.stores.sql.engine import TRANSACTIONAL, begin, check_driver, make_engine
 from receiver.stores.sql.pool import checked_out
-from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, exchange, was
-from receiver.stores.sql.schema import key_uses, receipts, states
+from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, replace_content, was
+from receiver.stores.sql.schema import key_uses, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import metrics
@@ -40,30 +41,35 @@ _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,53
 _PAGE = 500
 _BYTES_PER_READ = 4 << 20
 _RECEIPTS_KEPT = 256  # changes between two deletions of those whose time has passed
-_RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as were added meanwhile
 _LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
 Result = TypeVar("Result")
+_Ask = Callable[[Select[Any]], Sequence[Any]]
 
 
 class SqlStore(Store):
-    """States in the database at ``place``; ``timeout`` in seconds bounds every wait for it.
+    """States in the database at ``store_url``; ``timeout`` in seconds bounds every wait for it.
 
     ``connections`` is the most that this process holds open; ``logins`` are in the place of user and password of
-    ``place``. Raises StoreMisplaced when the driver is missing.
+    ``store_url``. Raises StoreMisplaced when the driver is missing.
     """
 
     def __init__(
-        self, place: StoreURL, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
-    ):
-        driver_of(place)
-        self.place = place
+        self,
+        store_url: StoreURL,
+        timeout: float,
+        create: bool = True,
+        connections: int = 8,
+        logins: Logins | None = None,
+    ) -> None:
+        check_driver(store_url)
+        self.store_url = store_url
         self.timeout = timeout
         self.create = create
         self.connections = connections
-        self.logins = logins or Logins((place,))
-        self._logins_seen, self._login = self.logins.version, self.logins.of(place)
-        self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(place.kind)
-        size = func.datalength if place.kind == "sqlserver" else func.octet_length
+        self.logins = logins or Logins((store_url,))
+        self._logins_seen, self._login = self.logins.version, self.logins.of(store_url)
+        self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(store_url.kind)
+        size = func.datalength if store_url.kind == "sqlserver" else func.octet_length
         self._summary = [*SUMMARY, size(states.c.content), states.c.sealing_key]
         self._opened: tuple[int, Engine] | None = None
         self._opening = threading.Lock()
@@ -75,23 +81,23 @@ class SqlStore(Store):
     def prepare(self) -> None:
         with errors.driver_errors(), bounded(self.timeout):
             engine = self._engine().execution_options(**TRANSACTIONAL)
-            upgrade.prepare(engine, self.place, 0.8 * self.timeout, self.create)
+            upgrade.prepare(engine, self.store_url, 0.8 * self.timeout, self.create)
             self._prepared = True
 
-    def check_place(self) -> None:
+    def check_location(self) -> None:
         """Nothing can be told without asking the server, and one that is down is no reason not to start."""
 
     def ping(self) -> None:
         self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
 
     def schema_version(self) -> str:
-        return self._read(lambda connection: upgrade.check_revision(connection, self.place))
+        return self._read(lambda connection: upgrade.check_revision(connection, self.store_url))
 
     def find(self, tenant: str, id: str) -> State | None:
         row = self._read(lambda connection: connection.execute(FIND, {"tenant": tenant, "id": id}).one_or_none())
         return state_of(tuple(row)) if row else None
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
         return self._read(lambda connection: was(connection, tenant, receipt)) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
@@ -119,12 +125,12 @@ class SqlStore(Store):
 
         return self._change(work, receipt)
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        rows = sorted((exchange_of(tenant, old, new) for old, new in pairs), key=lambda row: row["id"])
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        rows = sorted((replacement_of(tenant, old, new) for old, new in pairs), key=lambda row: row["id"])
 
         def work(connection: Connection) -> int:
             check_size(connection, rows)
-            return sum(exchange(connection, row) for row in rows)
+            return sum(replace_content(connection, row) for row in rows)
 
         return self._change(work, None)
 
@@ -151,12 +157,12 @@ class SqlStore(Store):
             for tenant in {row.tenant_id for row in found}:
                 ids = sorted(row.id for row in found if row.tenant_id == tenant)
                 # Asked again under the row's lock: it may have been saved with a later expiry meanwhile.
-                count += self._change(lambda one, own=(tenant, ids): delete_states(one, *own, expired), None)
+                count += self._change(partial(delete_states, tenant=tenant, ids=ids, condition=expired), None)
             total += count
         return total
 
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
-        def ask(query: Select) -> Sequence:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
+        def ask(query: Select[Any]) -> Sequence[Any]:
             return self._read(lambda connection: connection.execute(query).all())
 
         yield from self._walk(ask, tenant, on_damage)
@@ -165,7 +171,7 @@ class SqlStore(Store):
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         with errors.driver_errors():
             self._make_ready()
@@ -189,9 +195,16 @@ class SqlStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 if self._opened:
                     self._opened[1].dispose(close=False)
-                self._opened = os.getpid(), make_engine(self.place, self.timeout, self.connections, logins=self.logins)
+                self._opened = (
+                    os.getpid(),
+                    make_engine(self.store_url, self.timeout, self.connections, logins=self.logins),
+                )
             if self._logins_seen != self.logins.version:
-                self._logins_seen, before, self._login = self.logins.version, self._login, self.logins.of(self.place)
+                self._logins_seen, before, self._login = (
+                    self.logins.version,
+                    self._login,
+                    self.logins.of(self.store_url),
+                )
                 if before != self._login:
                     self._opened[1].dispose()  # idle connections; one that is in use goes when it is given back
             return self._opened[1]
@@ -204,8 +217,8 @@ class SqlStore(Store):
             raise StoreUnavailable("the schema was not looked at in time")
         try:
             if self._prepared:
-                return
-            if self._failed is not before:  # what another call has waited for in vain is not waited for again
+                return  # type: ignore[unreachable]  # another thread may have prepared it meanwhile
+            if self._failed and self._failed is not before:  # another call waited in vain: this one does not wait again
                 raise type(self._failed)(self._failed.cause)
             self.prepare()
         except Problem as problem:
@@ -214,7 +227,7 @@ class SqlStore(Store):
         finally:
             self._preparing.release()
 
-    def _walk(self, ask: Callable[[Select], Sequence], only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
+    def _walk(self, ask: _Ask, only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
         """Yield the summaries that ``ask`` answers to queries of a page each, tenant by tenant: all by index."""
         tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
         tenant = only or next(iter(ask(tenants)), [None])[0]
@@ -269,23 +282,16 @@ class SqlStore(Store):
         """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting"."""
         if receipt is None:
             return "new"
-        values = {"tenant": tenant, "jti": receipt.jti.encode(), "method": receipt.method, "digest": receipt.digest}
-        values |= {"expires": receipt.expires, "now": receipt.now}
+        values: dict[str, object] = {"tenant": tenant, "jti": receipt.jti.encode(), "method": receipt.method}
+        values |= {"digest": receipt.digest, "expires": receipt.expires, "now": receipt.now}
         added = connection.execute(self._upsert_receipt, values).rowcount > 0
         return "new" if added else was(connection, tenant, receipt)
 
     def _forget(self, now: int) -> None:
         """Delete some receipts whose time has passed; that this fails is no fault of the change before."""
-        key = receipts.c.tenant, receipts.c.jti
-        some = select(*key).where(receipts.c.expires < now).order_by(*key).limit(_RECEIPTS_FORGOTTEN)
-
-        def work(connection: Connection) -> None:
-            for tenant, jti in connection.execute(some).all():
-                connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, receipts.c.expires < now))
-
         try:
             with errors.driver_errors(), bounded(self.timeout):
-                self._repeat(work, writes=True)
+                self._repeat(partial(queries.forget_receipts, now=now), writes=True)
         except Problem as problem:
             logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
 

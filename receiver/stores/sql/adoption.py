@@ -24,44 +24,44 @@ _PATIENCE = 24 * 3600.0  # seconds for one statement: a large table is rewritten
 
 @dataclass(frozen=True)
 class Plan:
-    """What an adoption of so many ``states`` will do: the statements ``forth``, and those of the way ``back``.
+    """What an adoption of so many ``states`` will do: the statements that ``upgrade``, and those that ``downgrade``.
 
-    ``check_back`` are the statements that find, before anybody goes back, which states stop that. ``obstacles`` stop
-    the adoption itself.
+    ``check_downgrade`` are the statements that find, before a downgrade, which states stop it. ``obstacles`` stop the
+    adoption itself.
     """
 
     states: int
-    forth: list[str]
-    back: list[str]
-    check_back: list[str]
+    upgrade: list[str]
+    downgrade: list[str]
+    check_downgrade: list[str]
     obstacles: list[Obstacle]
 
 
-def open_engine(place: StoreURL, timeout: float) -> Engine:
+def open_engine(store_url: StoreURL, timeout: float) -> Engine:
     """Return an engine that is reached within ``timeout`` seconds, and then waits as long as a large table takes."""
-    return make_engine(place, timeout, connections=2, answer=_PATIENCE).execution_options(**TRANSACTIONAL)
+    return make_engine(store_url, timeout, connections=2, answer=_PATIENCE).execution_options(**TRANSACTIONAL)
 
 
-def plan(engine: Engine, place: StoreURL) -> Plan:
-    """Return what adopting the database at ``place`` will do; changes nothing.
+def plan(engine: Engine, store_url: StoreURL) -> Plan:
+    """Return what adopting the database at ``store_url`` will do; changes nothing.
 
     Raises StoreMisplaced when there is nothing to adopt, or the table is not quite the Java service's.
     """
     with driver_errors(), engine.connect() as connection:
-        _enter_schema(connection, place)
-        if upgrade.revision_of(connection, place) is not None:
+        _enter_schema(connection, store_url)
+        if upgrade.revision_of(connection, store_url) is not None:
             raise StoreMisplaced("the database is the receiver's already: there is nothing to adopt")
-        if not upgrade.is_of_the_java_service(connection, place):
+        if not upgrade.is_of_the_java_service(connection, store_url):
             raise StoreMisplaced("the database holds no states table of the Java service: there is nothing to adopt")
-        table = _table(connection, place)
-        kept = way_back.column_of(connection, "states") if place.kind == "mysql" else (table.types["content"], None)
-        count, found = obstacles.look(connection, place.kind, obstacles.doubts(table))
-        if place.kind == "postgresql":
+        table = _table(connection, store_url)
+        kept = way_back.column_of(connection, "states") if store_url.kind == "mysql" else (table.types["content"], None)
+        count, found = obstacles.look(connection, store_url.kind, obstacles.doubts(table))
+        if store_url.kind == "postgresql":
             found += obstacles.views(connection)
-        return Plan(count, *statements.of(place, table), way_back.questions(place, *kept), found)
+        return Plan(count, *statements.of(store_url, table), way_back.questions(store_url, *kept), found)
 
 
-def adopt(engine: Engine, place: StoreURL, found: Plan) -> None:
+def adopt(engine: Engine, store_url: StoreURL, found: Plan) -> None:
     """Do what the plan ``found`` says, then what a start does on any database: all of it, where the engine can.
 
     ``found`` has no obstacles. Raises StoreUnavailable when the Java service was still writing, and what the driver's
@@ -69,25 +69,25 @@ def adopt(engine: Engine, place: StoreURL, found: Plan) -> None:
     """
     with driver_errors():
         with engine.execution_options(no_parameters=True).begin() as connection:
-            _enter_schema(connection, place)
-            for statement in found.forth:
-                if statement.startswith(statements.SWITCH[place.kind]):
-                    _check_count(connection, statements.FILLED[place.kind], found)
+            _enter_schema(connection, store_url)
+            for statement in found.upgrade:
+                if statement.startswith(statements.SWITCH[store_url.kind]):
+                    _check_count(connection, statements.FILLED[store_url.kind], found)
                 connection.exec_driver_sql(statement)
-            if place.kind != "mysql":
-                upgrade.upgrade(connection, place)
-        upgrade.prepare(engine, place, _PATIENCE, create=True)
+            if store_url.kind != "mysql":
+                upgrade.upgrade(connection, store_url)
+        upgrade.prepare(engine, store_url, _PATIENCE, create=True)
 
 
-def _enter_schema(connection: Connection, place: StoreURL) -> None:
+def _enter_schema(connection: Connection, store_url: StoreURL) -> None:
     """Let the statements mean the tables of ``search_path`` as long as the transaction lasts."""
-    if schema := place.parameters.get("search_path"):
+    if schema := store_url.parameters.get("search_path"):
         connection.exec_driver_sql(statements.enter_schema(schema))
 
 
-def _table(connection: Connection, place: StoreURL) -> JavaTable:
+def _table(connection: Connection, store_url: StoreURL) -> JavaTable:
     """Return what the states table is like; raises StoreMisplaced for one that is not quite the Java service's."""
-    look, schema = inspect(connection), place.parameters.get("search_path")
+    look, schema = inspect(connection), store_url.parameters.get("search_path")
     found = {column["name"]: column for column in look.get_columns("states", schema=schema)}
     if missing := set(COLUMNS) - set(found):
         raise StoreMisplaced(f"the states table lacks the columns {', '.join(sorted(missing))}")
@@ -99,7 +99,7 @@ def _table(connection: Connection, place: StoreURL) -> JavaTable:
     if not key["constrained_columns"]:
         raise StoreMisplaced("the states table has no primary key, so it is not quite the Java service's")
     not_null = frozenset(name for name in COLUMNS if not found[name]["nullable"])
-    return JavaTable(place.kind, types, key["name"] or "PRIMARY", not_null)
+    return JavaTable(store_url.kind, types, key["name"] or "PRIMARY", not_null)
 
 
 def _check_count(connection: Connection, table: str, found: Plan) -> None:
@@ -110,6 +110,13 @@ def _check_count(connection: Connection, table: str, found: Plan) -> None:
         )
 
 
-def summary_of(found: Plan, place: StoreURL) -> Mapping[str, object]:
-    """Return the plan ``found`` for ``place`` as plain values, for JSON."""
-    return {"store": str(place), **asdict(found)}
+def summary_of(found: Plan, store_url: StoreURL) -> Mapping[str, object]:
+    """Return the plan ``found`` for ``store_url`` as plain values, for JSON."""
+    return {
+        "store": str(store_url),
+        "states": found.states,
+        "forth": found.upgrade,
+        "back": found.downgrade,
+        "check_back": found.check_downgrade,
+        "obstacles": [asdict(one) for one in found.obstacles],
+    }

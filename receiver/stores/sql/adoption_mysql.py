@@ -10,14 +10,14 @@ _TWO_DAYS = 2 * _DAY  # more than a day and the greatest offset
 
 
 def statements(table: JavaTable) -> tuple[list[str], list[str]]:
-    """Return the statements forth and back for ``table``."""
+    """Return the statements that upgrade ``table``, and those that downgrade it."""
     values = {name: _id(name, table) for name in IDS}
     values |= {name: f"date_format({name}, '%Y-%m-%dT%H:%i:%s.%fZ')" for name in TIMES}
     values |= {"is_done": "is_done + 0", "content": "convert(content using utf8mb4)"}
     second, nanosecond = _earliest(table, "updated_at")
     values |= {"updated_second": second, "updated_nanosecond": nanosecond}
     values |= {"expires_second": _second("expires_at")}
-    forth = [
+    upgrade = [
         "set time_zone = '+00:00'",
         "drop table if exists states_adopted",
         _TABLE,
@@ -25,7 +25,7 @@ def statements(table: JavaTable) -> tuple[list[str], list[str]]:
         "rename table states to states_java, states_adopted to states",
         *_late(table, values),
     ]
-    return forth, _back(table)
+    return upgrade, _downgrade(table)
 
 
 def _earliest(table: JavaTable, name: str) -> tuple[str, str]:
@@ -101,7 +101,7 @@ def _moment(name: str, table: JavaTable) -> str:
     return f"timestampadd(microsecond, {passed}, cast(left({name}, 10) as date))"
 
 
-def _back(table: JavaTable) -> list[str]:
+def _downgrade(table: JavaTable) -> list[str]:
     values = {name: _id_back(name, table) for name in IDS}
     values |= {"is_done": "is_done", "content": "content"} | {name: _moment(name, table) for name in TIMES}
     optional = [name for name in NULLABLE if name in table.not_null]

@@ -1,4 +1,4 @@
-"""The statements of an adoption and of its way back, for each engine.
+"""The statements that adopt the Java service's table, and those that give it back, for each engine.
 
 Times of the Java service are UTC and rounded, to six digits or to whole seconds; they become the text that the platform
 would send, and a row is marked by when its updatedAt may have been (java_table.py).
@@ -29,14 +29,14 @@ _FIRST, _AFTER_ALL = "0001-01-01 00:00:00", "10000-01-01 00:00:00"
 _UNSET, _LAST = "0001-01-01T00:00:00.0000000Z", "9999-12-31T23:59:59.9999999Z"
 
 
-def of(place: StoreURL, table: JavaTable) -> tuple[list[str], list[str]]:
-    """Return the statements forth and back for ``table``, that of the Java service at ``place``."""
-    forth, back = {"postgresql": _postgresql, "mysql": adoption_mysql.statements, "sqlserver": _sqlserver}[place.kind](
-        table
-    )
-    if schema := place.parameters.get("search_path"):
-        back.insert(1, enter_schema(schema))
-    return forth, back
+def of(store_url: StoreURL, table: JavaTable) -> tuple[list[str], list[str]]:
+    """Return the statements that upgrade the Java service's ``table`` at ``store_url``, and those that downgrade it."""
+    upgrade, downgrade = {"postgresql": _postgresql, "mysql": adoption_mysql.statements, "sqlserver": _sqlserver}[
+        store_url.kind
+    ](table)
+    if schema := store_url.parameters.get("search_path"):
+        downgrade.insert(1, enter_schema(schema))
+    return upgrade, downgrade
 
 
 def enter_schema(schema: str) -> str:
@@ -49,7 +49,7 @@ def _postgresql(table: JavaTable) -> tuple[list[str], list[str]]:
     key = table.key.replace('"', '""')
     nullable = [f", alter column {name} drop not null" for name in NULLABLE if name in table.not_null]
     required = ("updated_second", "updated_nanosecond", "content")
-    forth = [
+    upgrade = [
         "lock table states in access exclusive mode",
         "alter table states " + ", ".join(f"add column {name} {kind}" for name, kind in _ADDED.items()),
         "alter table states "
@@ -60,7 +60,7 @@ def _postgresql(table: JavaTable) -> tuple[list[str], list[str]]:
         "alter table states " + ", ".join(f"alter column {name} set not null" for name in required),
         f'alter table states drop constraint "{key}", add constraint "{key}" primary key (tenant_id, id)',
     ]
-    return forth, _postgresql_back(table, key, list(changes))
+    return upgrade, _postgresql_downgrade(table, key, list(changes))
 
 
 def _postgresql_changes(table: JavaTable) -> dict[str, tuple[str, str]]:
@@ -92,7 +92,7 @@ def _clamped(time: str) -> str:
     return f"case when {time} is not null then least(greatest({time}, '{_FIRST}'), '{_AFTER_ALL}') end"
 
 
-def _postgresql_back(table: JavaTable, key: str, changed: list[str]) -> list[str]:
+def _postgresql_downgrade(table: JavaTable, key: str, changed: list[str]) -> list[str]:
     types = {name: table.types[name] for name in changed if name in table.types}
     values = {name: f"{name}::{kind}" for name, kind in types.items()}
     # A time without a zone would take the text's clock, and leave its offset out.
@@ -117,28 +117,30 @@ def _sqlserver(table: JavaTable) -> tuple[list[str], list[str]]:
     required = {"id", "tenant_id", "flow_id", "flow_version_id"}
     stamp = "left(convert(varchar(33), {0} at time zone ''UTC'', 126), 27)"
     added = _ADDED | {"revision": "integer not null constraint states_revision default 0"}
-    forth = ["alter table states add " + ", ".join(f"{name} {kind}" for name, kind in added.items())]
-    forth.append(
+    upgrade = ["alter table states add " + ", ".join(f"{name} {kind}" for name, kind in added.items())]
+    upgrade.append(
         "exec('update states set updated_second = datediff_big(second, ''1970-01-01'', updated_at),"
         " updated_nanosecond = datepart(nanosecond, updated_at),"
         " expires_second = datediff_big(second, ''1970-01-01'', expires_at)')"
     )
-    forth.append(f"alter table states drop constraint {key}")
-    forth += [f"alter table states alter column {name} {id_}{' not null' if name in required else ''}" for name in IDS]
+    upgrade.append(f"alter table states drop constraint {key}")
+    upgrade += [
+        f"alter table states alter column {name} {id_}{' not null' if name in required else ''}" for name in IDS
+    ]
     for name in TIMES:
-        forth.append(f"alter table states add {name}_text varchar(40)")
+        upgrade.append(f"alter table states add {name}_text varchar(40)")
         text = f"replace({stamp.format(name)}, '' '', ''T'') + ''Z''"
-        forth.append(f"exec('update states set {name}_text = {text}')")  # noqa: S608
-        forth.append(f"alter table states drop column {name}")
-        forth.append(f"exec sp_rename 'states.{name}_text', '{name}', 'COLUMN'")
-    forth.append(f"alter table states add constraint {key} primary key (tenant_id, id)")
-    back = [IN_THE_CLEAR, f"alter table states drop constraint {key}, states_revision, states_in_the_clear"]
-    back += [
+        upgrade.append(f"exec('update states set {name}_text = {text}')")  # noqa: S608
+        upgrade.append(f"alter table states drop column {name}")
+        upgrade.append(f"exec sp_rename 'states.{name}_text', '{name}', 'COLUMN'")
+    upgrade.append(f"alter table states add constraint {key} primary key (tenant_id, id)")
+    downgrade = [IN_THE_CLEAR, f"alter table states drop constraint {key}, states_revision, states_in_the_clear"]
+    downgrade += [
         "drop index states_expires_second on states",
         f"alter table states drop column {', '.join(added)}, sealing_key",
     ]
-    back += [f"alter table states alter column {name} {kinds[name]}" for name in TIMES]
-    back += [f"alter table states alter column {name} {kinds[name]}" for name in IDS]
-    back.append(f"alter table states add constraint {key} primary key (id)")
-    back.append(f"drop table receipts, key_uses, {VERSION_TABLE}")
-    return forth, back
+    downgrade += [f"alter table states alter column {name} {kinds[name]}" for name in TIMES]
+    downgrade += [f"alter table states alter column {name} {kinds[name]}" for name in IDS]
+    downgrade.append(f"alter table states add constraint {key} primary key (id)")
+    downgrade.append(f"drop table receipts, key_uses, {VERSION_TABLE}")
+    return upgrade, downgrade

@@ -52,7 +52,7 @@ def code_of(error: DBAPIError) -> str:
 
 
 def _code_of_driver(error: BaseException | None) -> str:
-    first = error.args[0] if getattr(error, "args", None) else ""
+    first = error.args[0] if error is not None and error.args else ""
     return str(first) if isinstance(first, int) else getattr(error, "sqlstate", None) or ""
 
 
@@ -120,5 +120,5 @@ def _first_line(error: DBAPIError) -> str:
         return "" if _QUOTING.fullmatch(code_of(error)) else primary
     if error.statement is not None:
         return ""
-    lines = str(error.orig.args[-1] if error.orig.args else "").strip().splitlines()
+    lines = str(error.orig.args[-1] if error.orig and error.orig.args else "").strip().splitlines()
     return lines[0] if lines else ""

@@ -46,14 +46,14 @@ class Said:
     unsure: float = 0.0
 
 
-def ask(place: StoreURL, timeout: float) -> Said:
-    """Return what the server of ``place`` says, within ``timeout`` seconds; raises the contract's errors."""
-    engine = make_engine(place, timeout, 1)
+def ask(store_url: StoreURL, timeout: float) -> Said:
+    """Return what the server of ``store_url`` says, within ``timeout`` seconds; raises the contract's errors."""
+    engine = make_engine(store_url, timeout, 1)
     try:
         with errors.driver_errors(), bounded(timeout), engine.connect() as connection:
-            revision = upgrade.revision_of(connection, place)
-            is_java = revision is None and upgrade.is_of_the_java_service(connection, place)
-            return Said(revision, is_java, *_variables(connection, place.kind))
+            revision = upgrade.revision_of(connection, store_url)
+            is_java = revision is None and upgrade.is_of_the_java_service(connection, store_url)
+            return Said(revision, is_java, *_variables(connection, store_url.kind))
     finally:
         engine.dispose()
 

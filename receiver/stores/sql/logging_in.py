@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from receiver.stores.logins import Logins
 from receiver.stores.sql.errors import is_refused_login
@@ -14,11 +15,13 @@ from receiver.stores.urls.store_url import StoreURL
 _TOLD_AGAIN = 60.0  # seconds between two lines that say that a login is refused
 
 
-def telling(connect: Callable[[], Any], place: StoreURL, logins: Logins) -> Callable[[], Any]:
+def telling(
+    connect: Callable[[], DBAPIConnection], store_url: StoreURL, logins: Logins
+) -> Callable[[], DBAPIConnection]:
     """Return ``connect``, which then also logs that a login is refused: now and then, as long as that goes on."""
     told_at = -_TOLD_AGAIN
 
-    def connect_and_tell() -> Any:
+    def connect_and_tell() -> DBAPIConnection:
         nonlocal told_at
         try:
             return connect()
@@ -28,23 +31,29 @@ def telling(connect: Callable[[], Any], place: StoreURL, logins: Logins) -> Call
                 logging.getLogger("receiver").error(
                     "%s refuses the login of the user %s: correct the password there or here; a file that holds it"
                     " (DATABASE_PASSWORD_FILE, say) is read again when it changes, and on SIGHUP",
-                    place,
-                    logins.of(place).username or "(none)",
+                    store_url,
+                    logins.of(store_url).username or "(none)",
                 )
             raise
 
     return connect_and_tell
 
 
-def note_login(logins: Logins, place: StoreURL, _connection, record) -> None:
+def note_login(logins: Logins, store_url: StoreURL, _connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     """Keep with a new connection which login it was made with."""
-    record.info["logins"], record.info["login"] = logins.version, logins.of(place)
+    record.info["logins"], record.info["login"] = logins.version, logins.of(store_url)
 
 
-def check_login(logins: Logins, place: StoreURL, _connection, record, _proxy) -> None:
+def check_login(
+    logins: Logins,
+    store_url: StoreURL,
+    _connection: DBAPIConnection,
+    record: ConnectionPoolEntry,
+    _proxy: PoolProxiedConnection,
+) -> None:
     """Have a connection replaced whose user or password is no longer in force."""
     if record.info["logins"] == logins.version:
         return
-    if record.info["login"] != logins.of(place):
+    if record.info["login"] != logins.of(store_url):
         raise DisconnectionError
     record.info["logins"] = logins.version

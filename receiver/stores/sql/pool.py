@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, QueuePool
 
 from receiver.telemetry import metrics
 
@@ -22,4 +22,5 @@ def checked_out(engine: Engine) -> Iterator[Connection]:
 
 
 def _note(engine: Engine) -> None:
-    metrics.pooled(id(engine), engine.pool.checkedout(), engine.pool.checkedin())
+    if isinstance(engine.pool, QueuePool):
+        metrics.pooled(id(engine), engine.pool.checkedout(), engine.pool.checkedin())

@@ -1,8 +1,9 @@
 """What a database server is asked in one dialect for all, and what is told from its answers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
 
 from receiver.idempotency import Receipt
 from receiver.problems import TooLarge
@@ -10,6 +11,7 @@ from receiver.stores.rows import FIELDS
 from receiver.stores.sql.schema import receipts, states
 
 _STATEMENT_OVERHEAD = 8192  # bytes around a content
+_RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as are added between two times
 ROW = [states.c[name] for name in FIELDS]
 SUMMARY = [states.c[name] for name in ("tenant", "id", "updated_at", "updated_nanosecond", "expires_at")]
 # Made once: building a statement takes longer than asking it.
@@ -20,7 +22,7 @@ _RECEIPT = select(receipts.c.method, receipts.c.digest).where(
     receipts.c.expires >= bindparam("now"),
 )
 # A row that was adopted from the Java service has no checksum to be told by; its content is in the clear.
-_EXCHANGE = (
+_REPLACE_CONTENT = (
     update(states)
     .where(
         states.c.tenant == bindparam("of_tenant"),
@@ -35,8 +37,8 @@ _EXCHANGE = (
 )
 
 
-def exchange(connection: Connection, row: Mapping[str, object]) -> int:
-    """Exchange the content of a state (``rows.exchange_of``); return 1, or 0 when it is not what it was."""
+def replace_content(connection: Connection, row: Mapping[str, object]) -> int:
+    """Exchange the content of a state (``rows.replacement_of``); return 1, or 0 when it is not what it was."""
     names = {
         "of_tenant": "tenant",
         "of_id": "id",
@@ -46,10 +48,10 @@ def exchange(connection: Connection, row: Mapping[str, object]) -> int:
     }
     values = {name: row[key] for name, key in names.items()}
     values |= {name: row[name] for name in ("content", "content_crc32", "sealing_key")}
-    return connection.execute(_EXCHANGE, values).rowcount
+    return connection.execute(_REPLACE_CONTENT, values).rowcount
 
 
-def check_size(connection: Connection, rows: Sequence[Mapping]) -> None:
+def check_size(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise TooLarge for a content that MariaDB or MySQL would not take: it ends the connection without a word."""
     largest = connection.info.get("largest_statement")
     for row in rows if largest else ():
@@ -69,8 +71,16 @@ def was(connection: Connection, tenant: str, receipt: Receipt) -> str:
     return receipt.compare(connection.execute(_RECEIPT, key).one_or_none())
 
 
-def delete_states(connection: Connection, tenant: str, ids: Sequence[str], *conditions) -> int:
-    """Delete the states ``ids`` of ``tenant`` that meet ``conditions``; return how many there were."""
-    return connection.execute(
-        delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids), *conditions)
-    ).rowcount
+def delete_states(
+    connection: Connection, tenant: str, ids: Sequence[str], condition: ColumnElement[bool] | None = None
+) -> int:
+    """Delete the states ``ids`` of ``tenant`` that meet the ``condition``; return how many there were."""
+    statement = delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids))
+    return connection.execute(statement if condition is None else statement.where(condition)).rowcount
+
+
+def forget_receipts(connection: Connection, now: int) -> None:
+    """Delete receipts whose time has passed at ``now`` (seconds since the epoch), as many as do not take long."""
+    key, expired = (receipts.c.tenant, receipts.c.jti), receipts.c.expires < now
+    for tenant, jti in connection.execute(select(*key).where(expired).order_by(*key).limit(_RECEIPTS_FORGOTTEN)).all():
+        connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, expired))

@@ -4,7 +4,21 @@ Columns are named as in the Java service that this replaces, so that a table of 
 still read; attributes are those of rows.py. Ids are UUIDs where the engine has that type.
 """
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from typing import Any
+
+from sqlalchemy import (
+    VARBINARY,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects import mssql, mysql, postgresql
 
 VERSION_TABLE = "receiver_schema"  # Alembic's; the Java service's Flyway has one of its own, which stays
@@ -21,11 +35,11 @@ CONTENT = (
     .with_variant(mssql.NVARCHAR(None, collation="Latin1_General_100_BIN2"), "mssql")
 )
 # Compared to the byte: a collation of text may take "a" and "a " for the same.
-JTI = LargeBinary().with_variant(mysql.VARBINARY(1020), "mysql", "mariadb").with_variant(mssql.VARBINARY(1020), "mssql")
+JTI = LargeBinary().with_variant(mysql.VARBINARY(1020), "mysql", "mariadb").with_variant(VARBINARY(1020), "mssql")
 DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb").with_variant(mssql.BINARY(32), "mssql")
 KID = String(36)
 ROLE = String(16)
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",

@@ -6,12 +6,17 @@ and what is set is a value of the new row or a sum.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Executable, Table, and_, bindparam, case, or_, text
 from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.sql.elements import KeyedColumnElement
 
 from receiver.stores.rows import REPLACED
 from receiver.stores.sql.schema import key_uses, receipts, states
+
+Columns = ReadOnlyColumnCollection[str, KeyedColumnElement[Any]]
 
 
 @dataclass(frozen=True)
@@ -24,17 +29,17 @@ class Upsert:
 
     table: Table
     replaced: tuple[str, ...]
-    condition: Callable[..., ColumnElement]
+    condition: Callable[[Columns], ColumnElement[bool]]
     condition_text: str
     counted: str | None = None
 
-    def values(self, new) -> dict[str, ColumnElement]:
+    def values(self, new: Columns) -> dict[str, ColumnElement[Any]]:
         """Return what each column becomes, in the order in which it must."""
         counted = {self.counted: self.table.c[self.counted] + 1} if self.counted else {}
         return counted | {name: getattr(new, name) for name in self.replaced}
 
 
-def _newer(new) -> ColumnElement:
+def _newer(new: Columns) -> ColumnElement[bool]:
     second, nanosecond = states.c.updated_second, states.c.updated_nanosecond
     return or_(
         new.updated_second > second,

@@ -28,33 +28,33 @@ _ALEMBIC = threading.Lock()  # what it works on is known to the whole process
 _LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
 
 
-def prepare(engine: Engine, place: StoreURL, timeout: float, create: bool) -> None:
+def prepare(engine: Engine, store_url: StoreURL, timeout: float, create: bool) -> None:
     """Create or upgrade the tables, unless they are as this program wants them.
 
     Raises StoreMisplaced for a schema newer than this program and for tables of somebody else, StoreUnavailable
     for missing tables unless ``create``.
     """
     deadline = time.monotonic() + timeout
-    while not _is_at_head(engine, place, create, deadline):
+    while not _is_at_head(engine, store_url, create, deadline):
         time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - another replica is at it
 
 
-def _is_at_head(engine: Engine, place: StoreURL, create: bool, deadline: float) -> bool:
+def _is_at_head(engine: Engine, store_url: StoreURL, create: bool, deadline: float) -> bool:
     """Look at the schema and bring it up to date; False when another replica was in the way."""
     try:
         with engine.connect() as connection:
-            found = revision_of(connection, place)
+            found = revision_of(connection, store_url)
             if found == HEAD:
                 return True
             _check_revision(found)
-            _check_encoding(connection, place)
+            _check_encoding(connection, store_url)
             if found is None:
-                _check_tables(connection, place)
+                _check_tables(connection, store_url)
         if not create:
             raise StoreUnavailable("the tables of the store are missing; a start of `receiver serve` makes them")
-        with engine.begin() as connection, _locked(connection, place):
-            if revision_of(connection, place) == found:  # else another replica was first
-                upgrade(connection, place)
+        with engine.begin() as connection, _locked(connection, store_url):
+            if revision_of(connection, store_url) == found:  # else another replica was first
+                upgrade(connection, store_url)
     except DBAPIError as error:
         if is_hopeless(error) or time.monotonic() > deadline:
             raise
@@ -62,17 +62,17 @@ def _is_at_head(engine: Engine, place: StoreURL, create: bool, deadline: float) 
     return True
 
 
-def revision_of(connection: Connection, place: StoreURL) -> str | None:
+def revision_of(connection: Connection, store_url: StoreURL) -> str | None:
     """Return the revision of the schema that the database holds, such as "0001"; None for none."""
-    schema = place.parameters.get("search_path")
+    schema = store_url.parameters.get("search_path")
     if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
         return None
     return connection.execute(select(column("version_num")).select_from(table(VERSION_TABLE, schema=schema))).scalar()
 
 
-def check_revision(connection: Connection, place: StoreURL) -> str:
+def check_revision(connection: Connection, store_url: StoreURL) -> str:
     """Return the revision of the schema; raises StoreMisplaced when it is not the one that this program needs."""
-    found = revision_of(connection, place)
+    found = revision_of(connection, store_url)
     _check_revision(found)
     if found != HEAD:
         raise StoreMisplaced(f"the schema of the database is {found}, older than this program needs ({HEAD})")
@@ -88,21 +88,21 @@ def _check_revision(found: str | None) -> None:
         )
 
 
-def is_of_the_java_service(connection: Connection, place: StoreURL) -> bool:
+def is_of_the_java_service(connection: Connection, store_url: StoreURL) -> bool:
     """Tell whether the database holds a ``states`` table that the Java service made and nobody adopted."""
-    columns = _columns(connection, place, states.name)
+    columns = _columns(connection, store_url, states.name)
     return {"id", "tenant_id", "content", "updated_at"} <= columns and "updated_second" not in columns
 
 
-def _check_tables(connection: Connection, place: StoreURL) -> None:
+def _check_tables(connection: Connection, store_url: StoreURL) -> None:
     """Raise StoreMisplaced when tables of somebody else lie where ours would."""
-    if is_of_the_java_service(connection, place):
+    if is_of_the_java_service(connection, store_url):
         raise StoreMisplaced(
             "the database holds the states of the Java service: stop that service, make a backup,"
             " then run `receiver store adopt`, which shows first what it will do"
         )
     for ours in (states, receipts, key_uses):
-        found = _columns(connection, place, ours.name)
+        found = _columns(connection, store_url, ours.name)
         if found and found | _LATER != {one.name for one in ours.columns} | _LATER:
             raise StoreMisplaced(
                 f"the database holds a table {ours.name} that is not the receiver's:"
@@ -110,9 +110,9 @@ def _check_tables(connection: Connection, place: StoreURL) -> None:
             )
 
 
-def _check_encoding(connection: Connection, place: StoreURL) -> None:
+def _check_encoding(connection: Connection, store_url: StoreURL) -> None:
     """Raise StoreMisplaced for a PostgreSQL database that cannot keep every character."""
-    if place.kind == "postgresql":
+    if store_url.kind == "postgresql":
         encoding = connection.execute(text("show server_encoding")).scalar()
         if encoding not in ("UTF8", "SQL_ASCII"):
             raise StoreMisplaced(
@@ -120,44 +120,44 @@ def _check_encoding(connection: Connection, place: StoreURL) -> None:
             )
 
 
-def _columns(connection: Connection, place: StoreURL, table: str) -> set[str]:
+def _columns(connection: Connection, store_url: StoreURL, table: str) -> set[str]:
     look = inspect(connection)
-    schema = place.parameters.get("search_path")
+    schema = store_url.parameters.get("search_path")
     return {one["name"] for one in look.get_columns(table, schema=schema)} if look.has_table(table, schema) else set()
 
 
-def upgrade(connection: Connection, place: StoreURL) -> None:
+def upgrade(connection: Connection, store_url: StoreURL) -> None:
     """Run the missing steps in the transaction of ``connection``."""
     from alembic import command  # noqa: PLC0415 - half a second, needed once in the life of a schema
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes |= {"connection": connection, "schema": place.parameters.get("search_path")}
+    config.attributes |= {"connection": connection, "schema": store_url.parameters.get("search_path")}
     with _ALEMBIC:
         command.upgrade(config, "head")
 
 
 @contextmanager
-def _locked(connection: Connection, place: StoreURL) -> Iterator[None]:
+def _locked(connection: Connection, store_url: StoreURL) -> Iterator[None]:
     """Keep other receivers from changing the schema meanwhile, where the engine can."""
     take = {
         "postgresql": text("select pg_advisory_xact_lock(:number)").bindparams(number=_LOCK),
         "mysql": text("select get_lock('receiver_schema', 5)"),
     }
-    if place.kind in take:
+    if store_url.kind in take:
         try:
             with connection.begin_nested():
-                connection.execute(take[place.kind])
+                connection.execute(take[store_url.kind])
         except OperationalError:
-            if place.kind == "postgresql":
+            if store_url.kind == "postgresql":
                 raise
-            place = replace(place, kind="unlocked")  # Galera has no such locks
+            store_url = replace(store_url, kind="unlocked")  # Galera has no such locks
         except DBAPIError:  # CockroachDB has none; there the steps collide and are tried again
-            place = replace(place, kind="unlocked")
+            store_url = replace(store_url, kind="unlocked")
     try:
         yield
     finally:
-        if place.kind == "mysql":
+        if store_url.kind == "mysql":
             with suppress(DBAPIError):
                 connection.execute(text("select release_lock('receiver_schema')"))

@@ -35,14 +35,14 @@ class Stopper:
     states: list[tuple[str, str]] = field(default_factory=list)
 
 
-def questions(place: StoreURL, content_type: str, lacks: str | None = None) -> list[str]:
+def questions(store_url: StoreURL, content_type: str, lacks: str | None = None) -> list[str]:
     """Return the statements that find what stops the way back: the last but one is the query, the last ends it.
 
     ``content_type`` is that of the Java service's column, as its engine writes it. ``lacks`` is the character set of
     its MariaDB or MySQL table, if that lacks characters.
     """
-    if place.kind == "postgresql":
-        schema = place.parameters.get("search_path")
+    if store_url.kind == "postgresql":
+        schema = store_url.parameters.get("search_path")
         refusal = "pg_temp.refusal(content, created_at, updated_at, expires_at)"
         return [
             "begin",
@@ -51,7 +51,7 @@ def questions(place: StoreURL, content_type: str, lacks: str | None = None) -> l
             _query(f"when {refusal} is not null then {refusal}"),
             "rollback",
         ]
-    if place.kind == "mysql":
+    if store_url.kind == "mysql":
         cases = ["when not json_valid(content) then 'not JSON as this server takes it'"] * (content_type == "JSON")
         if lacks:
             there = f"convert(convert(content using {lacks}) using utf8mb4) collate utf8mb4_bin"
@@ -73,8 +73,8 @@ def _quoted(text: str) -> str:
     return text.replace("'", "''")
 
 
-def check(engine: Engine, place: StoreURL, asked: Sequence[str]) -> list[Stopper]:
-    """Return what stops the way back of the adopted database at ``place``, by the questions ``asked``.
+def check(engine: Engine, store_url: StoreURL, asked: Sequence[str]) -> list[Stopper]:
+    """Return what stops the way back of the adopted database at ``store_url``, by the questions ``asked``.
 
     The commonest comes first. Changes nothing.
     """
@@ -94,18 +94,18 @@ def check(engine: Engine, place: StoreURL, asked: Sequence[str]) -> list[Stopper
     return sorted(found.values(), key=lambda one: -one.count)
 
 
-def questions_of(engine: Engine, place: StoreURL) -> list[str]:
+def questions_of(engine: Engine, store_url: StoreURL) -> list[str]:
     """Return the questions for a database that was adopted; on PostgreSQL the Java service kept contents as jsonb.
 
     Raises StoreMisplaced for one that is not the receiver's, and where the Java service's own table is gone.
     """
     with driver_errors(), engine.connect() as connection:
-        upgrade.check_revision(connection, place)
-        if place.kind != "mysql":
-            return questions(place, "jsonb")
+        upgrade.check_revision(connection, store_url)
+        if store_url.kind != "mysql":
+            return questions(store_url, "jsonb")
         if not connection.exec_driver_sql("show tables like 'states_java'").all():
             raise StoreMisplaced("the database holds no table states_java: without it there is no way back")
-        return questions(place, *column_of(connection, "states_java"))
+        return questions(store_url, *column_of(connection, "states_java"))
 
 
 def column_of(connection: Connection, table: str) -> tuple[str, str | None]:

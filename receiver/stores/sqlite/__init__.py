@@ -11,43 +11,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
-from receiver.stores.contract import OnDamage, Store, raised
+from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.group_commit import GroupCommit
-from receiver.stores.rows import exchange_of, readable, row_of, state_of, summary_of
-from receiver.stores.sqlite.file import DatabaseFile, begin, driver_errors
-from receiver.stores.sqlite.rows import COLUMNS, EXCHANGE, NOTE_KEY_USE, SUMMARY, UPSERT, bind, forget, jti_was
+from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
+from receiver.stores.sqlite.driver import driver_errors, sqlite3
+from receiver.stores.sqlite.file import DatabaseFile, begin
+from receiver.stores.sqlite.rows import COLUMNS, NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, UPSERT, bind, forget, jti_was
 from receiver.threadpool import waiting
 
 _PAGE = 500
 _LARGE = 1 << 20  # characters of a content that no connection shall keep: one remembers what it was given last
 _RECEIPTS_KEPT = 8  # between two deletions of those whose time has passed
 _FIND = f"select {COLUMNS} from states where tenant = :tenant and id = :id"  # noqa: S608
-Result = TypeVar("Result")
 
 
 class SqliteStore(Store):
     """States in the SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock."""
 
-    def __init__(self, path: str, timeout: float, create: bool = True):
+    def __init__(self, path: str, timeout: float, create: bool = True) -> None:
         self.path = Path(path)
         self.timeout = timeout
         self._file = DatabaseFile(self.path, timeout, create)
         # Threads of one process queue here in order; only processes meet in SQLite's unfair busy wait.
         self._receipts = itertools.count()
-        self._group: GroupCommit[_Change, Effect | int] = GroupCommit(self._commit)
+        self._group: GroupCommit[_Change, Effect] = GroupCommit(self._commit)
 
     def prepare(self) -> None:
         self._file.prepare()
 
-    def check_place(self) -> None:
-        self._file.check_place()
+    def check_location(self) -> None:
+        self._file.check_location()
 
     def close(self) -> None:
         self._file.close()
@@ -68,7 +65,7 @@ class SqliteStore(Store):
             row = self._file.connection().execute(_FIND, {"tenant": tenant, "id": id}).fetchone()
             return state_of(row) if row else None
 
-    def repeated(self, tenant: str, receipt: Receipt) -> bool:
+    def was_done(self, tenant: str, receipt: Receipt) -> bool:
         with self._reading() as connection:
             return jti_was(connection, tenant, receipt) == "repeated"
 
@@ -91,13 +88,13 @@ class SqliteStore(Store):
 
         return self._change(self._bound(tenant, receipt, work))
 
-    def exchange(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        rows = [exchange_of(tenant, old, new) for old, new in pairs]
+    def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
+        rows = [replacement_of(tenant, old, new) for old, new in pairs]
 
-        def work(connection: sqlite3.Connection) -> int:
-            return sum(connection.execute(EXCHANGE, row).rowcount for row in rows)
+        def work(connection: sqlite3.Connection) -> Effect:
+            return Effect(sum(connection.execute(REPLACE_CONTENT, row).rowcount for row in rows))
 
-        return self._change(work, large=True)
+        return self._change(work, large=True).stored
 
     def compact(self) -> None:
         with driver_errors():
@@ -108,7 +105,7 @@ class SqliteStore(Store):
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
         rows = [{"role": role, "kid": kid, "last_used": time} for (role, kid), time in uses.items()]
-        self._change(lambda connection: connection.executemany(NOTE_KEY_USE, rows).rowcount)
+        self._change(lambda connection: Effect(connection.executemany(NOTE_KEY_USE, rows).rowcount))
 
     def key_uses(self) -> dict[tuple[str, str], int]:
         with self._reading() as connection:
@@ -116,15 +113,15 @@ class SqliteStore(Store):
 
     def forget_key(self, role: str, kid: str) -> None:
         sql = "delete from key_uses where role = ? and kid = ?"
-        self._change(lambda connection: connection.execute(sql, (role, kid)).rowcount)
+        self._change(lambda connection: Effect(connection.execute(sql, (role, kid)).rowcount))
 
     def purge(self, before: int) -> int:
         # Whole seconds on both sides: a state goes a second late rather than early.
         bounds = {"first": EXPIRY_FROM, "second": before // NANOSECONDS}
         sql = "delete from states where expires_second >= :first and expires_second < :second"
-        return self._change(lambda connection: connection.execute(sql, bounds).rowcount)
+        return self._change(lambda connection: Effect(connection.execute(sql, bounds).rowcount)).stored
 
-    def summaries(self, tenant: str | None = None, on_damage: OnDamage = raised) -> Iterator[Summary]:
+    def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         sql = f"""
             select {SUMMARY} from states
              where (tenant, id) > (:tenant, :id) and tenant between :first and :last
@@ -143,7 +140,7 @@ class SqliteStore(Store):
         self,
         tenant: str | None = None,
         wanted: Callable[[Summary], bool] | None = None,
-        on_damage: OnDamage = raised,
+        on_damage: OnDamage = reraise,
     ) -> Iterator[State]:
         where = "" if tenant is None else "where tenant = :tenant"
         keys = f"select {SUMMARY} from states {where} order by tenant, id"  # noqa: S608
@@ -176,31 +173,32 @@ class SqliteStore(Store):
 
         return bound
 
-    def _change(self, work: Callable[[sqlite3.Connection], Result], large: bool = False) -> Result:
+    def _change(self, work: Callable[[sqlite3.Connection], Effect], large: bool = False) -> Effect:
         """Return what ``work`` does in a transaction that is then durable; all of it or nothing."""
         return self._group.submit(_Change(work, time.monotonic() + self.timeout, large), self.timeout)
 
-    def _commit(self, group: Sequence["_Change"]) -> list:
+    def _commit(self, group: Sequence["_Change"]) -> list[Effect | Exception]:
         """Do the changes of ``group`` in one durable transaction; one that cannot be done takes no other with it."""
         if len(group) > 1:
             with suppress(Exception):
                 return self._transaction(group)
-        outcomes = []
+        outcomes: list[Effect | Exception] = []
         for change in group:
             try:
                 with driver_errors():
                     outcomes += self._transaction([change])
-            except Exception as cause:  # its own caller gets it
+            except Exception as cause:  # noqa: BLE001 - its own caller gets it
                 outcomes.append(cause)
         return outcomes
 
-    def _transaction(self, group: Sequence["_Change"]) -> list:
+    def _transaction(self, group: Sequence["_Change"]) -> list[Effect | Exception]:
         connection = self._file.writer()
         begin(connection, group[0].deadline)
         try:
-            outcomes = [_outcome(change, connection) for change in group]
+            outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
             with waiting():
                 connection.execute("commit")
+            self._file.check_written()  # else the log was removed meanwhile, and the commit with it
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")
@@ -217,12 +215,12 @@ class SqliteStore(Store):
 class _Change:
     """Work on a connection, the time.monotonic() by which its transaction must have begun, and if it is ``large``."""
 
-    work: Callable[[sqlite3.Connection], Effect | int]
+    work: Callable[[sqlite3.Connection], Effect]
     deadline: float
     large: bool
 
 
-def _outcome(change: _Change, connection: sqlite3.Connection) -> Effect | int | ReplayRefused:
+def _outcome(change: _Change, connection: sqlite3.Connection) -> Effect | ReplayRefused:
     try:
         return change.work(connection)
     except ReplayRefused as refusal:  # nothing of the change is done by then, so that the others may go on

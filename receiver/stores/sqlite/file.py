@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3  # pysqlite3 where it is installed: a current SQLite
 
 from receiver.files import ownership
-from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
+from receiver.stores.sqlite import mark, wal
+from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.threadpool import waiting
 
@@ -20,43 +22,28 @@ _POLL = 0.001  # seconds; another process rarely holds the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
 _JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
 
 
-def _code_of(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary result code; None when the driver itself raised ``error``."""
-    extended = getattr(error, "sqlite_errorcode", None)
-    return None if extended is None else extended & 0xFF
+_MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
 
 
-@contextmanager
-def driver_errors() -> Iterator[None]:
-    """Turn what the driver raises into the contract's errors: the one place that knows them."""
-    try:
-        yield
-    except sqlite3.Error as cause:
-        code = _code_of(cause)
-        if code is None:  # raised by the driver, which could not make text of what SQLite holds
-            raise StoreDamaged(f"SQLite: {type(cause).__name__}") from cause
-        text = f"SQLite: {cause.sqlite_errorname}: {cause}"
-        if code == sqlite3.SQLITE_FULL:
-            raise StoreFull(text) from cause
-        if code in _DAMAGED:
-            raise StoreDamaged(text) from cause
-        raise StoreUnavailable(text) from cause
-    except OSError as cause:
-        raise StoreUnavailable(f"SQLite's file {cause.filename}: {cause.strerror}") from cause
+class _Held(NamedTuple):
+    """A connection that is kept, what it was made for, and the write-ahead log that it has open."""
+
+    connection: sqlite3.Connection
+    made_for: _MADE_FOR
+    log: wal.Identity
 
 
 class DatabaseFile:
     """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. One serves all threads."""
 
-    def __init__(self, path: Path, timeout: float, create: bool):
+    def __init__(self, path: Path, timeout: float, create: bool) -> None:
         self.path = path
         self.timeout = timeout
         self.create = create
         self._mine = threading.local()
-        self._writer: tuple[sqlite3.Connection, tuple] | None = None
+        self._writer: _Held | None = None
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
@@ -64,7 +51,7 @@ class DatabaseFile:
         """Make the file if that is allowed, and bring its schema up to date (Store.prepare)."""
         deadline = time.monotonic() + self.timeout
         with driver_errors(), _held(self._preparing, self.timeout):
-            self.check_place()
+            self.check_location()
             if self.create:
                 self._create_file()
             identity = self._identity()
@@ -73,9 +60,10 @@ class DatabaseFile:
                     self._enter_wal(connection, deadline)
                     self._migrate(connection, deadline)
             except sqlite3.Error as cause:
-                if _code_of(cause) in _MISPLACED:
+                if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
+            mark.put(self.path)
             self._prepared = identity
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
@@ -103,11 +91,17 @@ class DatabaseFile:
                 " it, or a later one"
             )
 
-    def check_place(self) -> None:
-        """Raise StoreMisplaced when no database can lie there (Store.check_place)."""
+    def check_location(self) -> None:
+        """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
         path, folder = self.path, self.path.parent
         if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
             raise StoreMisplaced(f"{path}: is not a file")
+        if mark.was_emptied(path):
+            raise StoreMisplaced(
+                f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
+                " with its -wal and -shm, and the next start makes a new store"
+            )
+        wal.check_not_lost(path)
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
             raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
@@ -168,10 +162,12 @@ class DatabaseFile:
         lost: so it is looked at each time, and a missing one is an outage rather than an empty store.
         """
         current = self._current()
-        held = getattr(self._mine, "held", None)
-        if held is None or held[1] != current:
-            held = self._mine.held = (self.connect(), current)
-        return held[0]
+        held: _Held | None = getattr(self._mine, "held", None)
+        if held is None or held.made_for != current:
+            held = self._mine.held = self._open(current)
+        else:
+            wal.check_in_use(self.path, held.connection, held.log)
+        return held.connection
 
     def writer(self) -> sqlite3.Connection:
         """Return the connection for changes, to the file that lies at the path now; for one thread at a time.
@@ -179,13 +175,28 @@ class DatabaseFile:
         It does not wait for the write lock of other processes by itself.
         """
         current = self._current()
-        if self._writer is None or self._writer[1] != current:
-            connection = self.connect()
-            connection.execute("pragma busy_timeout = 0")
-            self._writer = connection, current
-        return self._writer[0]
+        if self._writer is None or self._writer.made_for != current:
+            self._writer = self._open(current)
+            self._writer.connection.execute("pragma busy_timeout = 0")
+        else:
+            self.check_written()
+        return self._writer.connection
 
-    def _current(self) -> tuple[int, tuple[int, int]]:
+    def check_written(self) -> None:
+        """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
+        if self._writer:
+            wal.check_in_use(self.path, self._writer.connection, self._writer.log)
+
+    def _open(self, current: _MADE_FOR) -> _Held:
+        """Return a new connection to keep, beside those that this process has."""
+        if self._writer and self._writer.made_for == current:
+            self.check_written()
+        wal.check_not_lost(self.path)
+        connection = self.connect()
+        connection.execute("pragma schema_version").fetchone()  # opens the log
+        return _Held(connection, current, wal.identity_of(self.path) or ())
+
+    def _current(self) -> _MADE_FOR:
         """Return what this process's connections to the file must be made for, which is prepared."""
         if self._prepared is None:
             self.prepare()
@@ -198,14 +209,14 @@ class DatabaseFile:
         """Close the connection for changes; the next one makes its own."""
         held, self._writer = self._writer, None
         if held:
-            held[0].close()
+            held.connection.close()
 
     def close(self) -> None:
         """Close the connection for changes, and this thread's."""
         self.drop_writer()
         held = self._mine.__dict__.pop("held", None)
         if held:
-            held[0].close()
+            held.connection.close()
 
 
 @contextmanager
@@ -230,7 +241,7 @@ def begin(connection: sqlite3.Connection, deadline: float) -> None:
             connection.execute("begin immediate")
             return
         except sqlite3.OperationalError as busy:
-            if _code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
         with waiting():
             time.sleep(_POLL)

@@ -1,9 +1,8 @@
 """The statements of the SQLite store's hot path, and how it keeps receipts."""
 
-from sqlite_utils.utils import sqlite3
-
 from receiver.idempotency import Receipt
 from receiver.stores.rows import FIELDS
+from receiver.stores.sqlite.driver import sqlite3
 
 _STALE_RECEIPTS = 1024  # deleted at once: more than is added between two times
 
@@ -18,7 +17,7 @@ def forget(connection: sqlite3.Connection, now: int) -> None:
 
 def bind(connection: sqlite3.Connection, tenant: str, receipt: Receipt) -> str:
     """Record ``receipt`` if its jti is new; return "new", "repeated" or "conflicting"."""
-    values = {"tenant": tenant, "jti": receipt.jti, "method": receipt.method}
+    values: dict[str, object] = {"tenant": tenant, "jti": receipt.jti, "method": receipt.method}
     values |= {"digest": receipt.digest, "expires": receipt.expires, "now": receipt.now}
     added = connection.execute(
         """
@@ -76,7 +75,7 @@ UPSERT = """
     where (excluded.updated_second, excluded.updated_nanosecond)
        >= (states.updated_second, states.updated_nanosecond)
 """
-EXCHANGE = """
+REPLACE_CONTENT = """
     update states set
         content       = :content,
         content_crc32 = :content_crc32,

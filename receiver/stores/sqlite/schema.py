@@ -21,14 +21,14 @@ _NULLABLE = {"parent", "current_map_element", "current_user", "expires_at", "exp
 @migrations(name=STEPS[0])
 def _states_and_receipts(db: Database) -> None:
     columns = _IDS | _STATUS | _TIMES | _EXPIRY | _CONTENT
-    db["states"].create(columns, pk=("tenant", "id"), not_null=set(columns) - _NULLABLE)
-    db["states"].create_index(["expires_second"])
+    db.table("states").create(columns, pk=("tenant", "id"), not_null=set(columns) - _NULLABLE)
+    db.table("states").create_index(["expires_second"])
     receipts = {"tenant": str, "jti": str, "method": str, "digest": bytes, "expires": int}
-    db["receipts"].create(receipts, pk=("tenant", "jti"), not_null=set(receipts))
-    db["receipts"].create_index(["expires"])
+    db.table("receipts").create(receipts, pk=("tenant", "jti"), not_null=set(receipts))
+    db.table("receipts").create_index(["expires"])
 
 
 @migrations(name=STEPS[1])
 def _sealing_keys(db: Database) -> None:
-    db["states"].add_column("sealing_key", str)
-    db["key_uses"].create({"role": str, "kid": str, "last_used": int}, pk=("role", "kid"), not_null={"last_used"})
+    db.table("states").add_column("sealing_key", str)
+    db.table("key_uses").create({"role": str, "kid": str, "last_used": int}, pk=("role", "kid"), not_null={"last_used"})

@@ -185,7 +185,7 @@ def _properties(text: str) -> Iterator[tuple[str, str]]:
     position = 0
     while position < len(text):
         match = _PROPERTY.match(text, position)
-        name = match and (match["name"] or "").strip()
+        name = (match["name"] or "").strip() if match else ""
         if not match or not (_NAME.fullmatch(name) or match["name"] is None):
             raise ValueError("must have ;name=value after its host; a value with ; or { is {in braces}, } doubled")
         position = match.end()
@@ -208,7 +208,7 @@ def _pairs(
 def _meanings(pairs: Iterable[tuple[str, str]], table: Mapping[str, Parameter], driver: str) -> dict[str, str]:
     """Return native name → value of what ``pairs`` say to ``driver``; raises ValueError for what ``table`` has not."""
     found: dict[str, str] = {}
-    seen = set()
+    seen: set[str] = set()
     for name, value in pairs:
         if name not in table:
             # What follows a password may be the rest of it, after a sign that should have been written %XX.

@@ -29,7 +29,7 @@ class Parameter:
         """Return the native value of ``value``, "" for none; raises ValueError, which names ``name`` alone."""
         known = value if self.values is None else {k.lower(): v for k, v in self.values.items()}.get(value.lower())
         if known is None:
-            valid = ", ".join(filter(None, self.values))
+            valid = ", ".join(filter(None, self.values or ()))
             told = filter(None, (valid and f"which must be one of {valid}", self.why))
             raise ValueError(f"has a parameter {name}, {': '.join(told)}")
         if self.native and self.values is None and not value and name not in CREDENTIALS:

@@ -81,6 +81,9 @@ _NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 
+Identity = tuple[object, ...]  # of a store: equal for every URL that leads to it
+
+
 @dataclass(frozen=True, slots=True)
 class StoreURL:
     """Where a store lies. ``path`` is that of a file or folder; the rest is that of a database server.
@@ -108,7 +111,7 @@ class StoreURL:
         return dataclasses.replace(self, username=other.username, password=other.password) == other
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> Identity:
         """What two places have in common that are the same store, however each was spelled and by whom."""
         if self.kind not in _PORTS:
             return self.kind, os.path.realpath(self.path)
@@ -162,7 +165,7 @@ def _server(kind: str, url: str) -> StoreURL:
         raise ValueError("holds a '#'; in a user, a password or a name it is written %23")
     match = _URL.fullmatch(url)
     database = jdbc.decoded(match["database"]) if match else ""
-    if not database or "/" in database or not database.isprintable():
+    if not match or not database or "/" in database or not database.isprintable():
         raise ValueError("must end in the name of a database, such as postgresql://host:5432/database")
     credentials, _, hosts = match["authority"].rpartition("@")
     if "@" in credentials or "@" in match["database"]:
@@ -171,7 +174,7 @@ def _server(kind: str, url: str) -> StoreURL:
     parameters = _parameters(kind, match["query"] or "")
     return StoreURL(
         kind,
-        hosts=_hosts(kind, hosts, parameters.pop(_SOCKETS.get(kind), "")),
+        hosts=_hosts(kind, hosts, parameters.pop(_SOCKETS.get(kind, ""), "")),
         database=database,
         username=jdbc.decoded(username),
         password=jdbc.decoded(password),
@@ -259,5 +262,5 @@ def _check_value(kind: str, name: str, value: str) -> None:
 
 def masked(url: str) -> str:
     """Return ``url`` as it may be shown: that of a server without user, password and parameters."""
-    place = parse(url)
-    return url if place.path else str(place)
+    store_url = parse(url)
+    return url if store_url.path else str(store_url)

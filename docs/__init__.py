@@ -1,0 +1,1 @@
+"""The manual, and what checks and builds it."""

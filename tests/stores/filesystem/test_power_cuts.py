@@ -1,0 +1,277 @@
+"""A power cut at any instant leaves all or nothing of a change to the store of files."""
+
+import os
+import random
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from receiver.idempotency import Effect
+from receiver.states import NANOSECONDS
+from receiver.stores.filesystem import FilesystemStore
+from tests.support.filesystem import (
+    IDS,
+    MODELLED,
+    MUTATING,
+    NEW,
+    OLD,
+    PAST,
+    UNUSED,
+    a_store_to_change,
+    counted_syncs,
+    group_of,
+    leftovers,
+    view,
+)
+from tests.support.states import NOW, TENANT, a_receipt, a_state
+
+
+class Killed(BaseException):
+    """From here on the process takes no step any more."""
+
+
+class Node:
+    """A file or folder: what it holds ``now``, and what of that ``lasts``."""
+
+    def __init__(self, data: bytes | None):
+        self.now = self.lasts = data
+
+
+class Disk:
+    """What may be found after a power cut: all that was synced, and of the rest any part, in any order.
+
+    A file's content lasts when it was synced; a name that was made, moved or removed, when its folder was. Moving a file
+    from one folder to another happens in both or in none, as it does on ext4, XFS, Btrfs and ZFS.
+    """
+
+    def __init__(self, root):
+        self.root = root
+        self.steps: list[tuple[str, str]] = []
+        self.stop_after = sys.maxsize
+        self.images: dict[tuple, int] = {}
+        self.done = 0  # changes that have returned
+        self._random = random.Random(7)
+        self._at = {str(path): Node(path.read_bytes() if path.is_file() else None) for path in root.rglob("*")}
+        self._names = [(None, {path: node}) for path, node in sorted(self._at.items())]
+        self._open: dict[int, str] = {}
+        self._real = {name: getattr(os, name) for name in MUTATING}
+
+    @contextmanager
+    def watched(self):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in MODELLED:
+                patch.setattr(os, name, getattr(self, name))
+            for name in UNUSED:
+                patch.setattr(os, name, None)
+            yield
+
+    def open(self, path, flags, mode=0o777):
+        made = flags & os.O_CREAT and not os.path.lexists(path)
+        if made:
+            self._step("open", path)
+        descriptor = self._real["open"](path, flags, mode)
+        if made:
+            self._name(path, {path: Node(b"")})
+        self._open[descriptor] = path
+        return descriptor
+
+    def write(self, descriptor, data):
+        self._step("write", self._open[descriptor])
+        written = self._real["write"](descriptor, data)
+        self._at[self._open[descriptor]].now += bytes(data[:written])
+        return written
+
+    def fsync(self, descriptor):
+        path = self._open[descriptor]
+        self._step("fsync", path)
+        self._real["fsync"](descriptor)
+        if os.path.isdir(path):
+            self._names = [(None if folder == path else folder, change) for folder, change in self._names]
+        else:
+            self._at[path].lasts = self._at[path].now
+
+    def rename(self, source, target):
+        self._step("rename", target)
+        self._real["rename"](source, target)
+        self._name(target, {source: None, target: self._at.pop(source)})
+
+    def link(self, source, target):
+        self._step("link", target)
+        self._real["link"](source, target)
+        self._name(target, {target: self._at[source]})
+
+    def unlink(self, path):
+        self._step("unlink", path)
+        self._real["unlink"](path)
+        self._name(path, {path: None})
+
+    def mkdir(self, path, mode=0o777):
+        if not os.path.lexists(path):
+            self._step("mkdir", path)
+        self._real["mkdir"](path, mode)
+        self._name(path, {path: Node(None)})
+
+    def _step(self, name, path):
+        if len(self.steps) >= self.stop_after:
+            raise Killed
+        self.cut()
+        self.steps.append((name, os.path.relpath(path, self.root)))
+
+    def _name(self, path, change):
+        self._at |= {path: node for path, node in change.items() if node}
+        self._names.append((os.path.dirname(path), change))
+
+    def cut(self):
+        """Note what a power cut now could leave."""
+        unsynced = [number for number, (folder, _) in enumerate(self._names) if folder]
+        for lost in ([], unsynced, *([number] for number in unsynced)):
+            self._note(lost, lambda node: node.lasts)
+        for _ in range(40):
+            lost = [number for number in unsynced if self._random.random() < 0.5]
+            self._note(lost, lambda node: self._random.choice((node.lasts, node.now, node.now and node.now[:-20])))
+
+    def _note(self, lost, data_of):
+        image: dict[str, Node | None] = {}
+        for number, (_, change) in enumerate(self._names):
+            if number not in lost:
+                image |= change
+        kept = {path: node.now if node.lasts == node.now else data_of(node) for path, node in image.items() if node}
+        key = tuple(sorted(kept.items()))
+        self.images[key] = max(self.done, self.images.get(key, 0))
+
+    def after_cut(self, image, folder) -> Path:
+        """Write ``image`` into ``folder`` and return it; what lies in a folder that was lost is lost."""
+        for path, data in image:
+            place = folder / os.path.relpath(path, self.root)
+            if place.parent == folder:
+                folder.mkdir(exist_ok=True)
+            if place.parent.is_dir():
+                place.mkdir() if data is None else place.write_bytes(data)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def changes_in_a_row():
+    """Return changes that build on each other, and on the leftovers of each other."""
+    return (
+        lambda store: store.prepare(),
+        lambda store: store.save(TENANT, [a_state(id=IDS[0]), a_state(id=IDS[1], expires_at=PAST)], a_receipt("one")),
+        lambda store: store.delete(TENANT, [IDS[0]], None),
+        lambda store: store.save(TENANT, [a_state(id=IDS[0], content="again"), a_state(id=IDS[2])], a_receipt("x")),
+        lambda store: store.purge(NOW * NANOSECONDS),
+        group_of,
+    )
+
+
+def test_after_a_power_cut_at_any_instant_each_change_is_whole_and_acknowledged_ones_are_there(tmp_path):
+    store, views = FilesystemStore(str(tmp_path / "model" / "store"), 5), []
+    (tmp_path / "model").mkdir()
+    for change in changes_in_a_row():
+        change(store)
+        views.append(view(store))
+    shutil.rmtree(tmp_path / "model" / "store")
+    disk, store = Disk(tmp_path / "model"), FilesystemStore(str(tmp_path / "model" / "store"), 5)
+    with disk.watched():
+        for change in changes_in_a_row():
+            change(store)
+            disk.done += 1
+        disk.cut()
+    seen = set()
+    for number, (image, done) in enumerate(disk.images.items()):
+        place = disk.after_cut(image, tmp_path / str(number)) / "store"
+        found = FilesystemStore(str(place), 5, create=done == 0)
+        position = views.index(view(found))
+        assert position >= done - 1
+        seen.add(position)
+        assert found.save(TENANT, [a_state(id=IDS[3])], a_receipt("further")) == Effect(stored=1)
+        assert not leftovers(place)
+        shutil.rmtree(place.parent)
+    assert seen == set(range(len(views)))
+    assert len(disk.images) > 150
+
+
+@pytest.mark.parametrize("later", ["a new process", "a running process", "a retry"])
+def test_after_a_kill_and_a_later_power_cut_what_another_process_acknowledged_is_there(tmp_path, later):
+    views, stopped = set(), True
+    for number in range(100):
+        root = tmp_path / str(number) / "store"
+        root.parent.mkdir()
+        other = FilesystemStore(str(root), 5)
+        if later == "a running process":
+            other.prepare()
+        disk, acknowledged = Disk(root.parent), True
+        disk.stop_after = number
+        with disk.watched():
+            try:
+                FilesystemStore(str(root), 5).save(TENANT, [a_state(id=IDS[0]), a_state(id=IDS[1])], a_receipt("x"))
+                stopped = False
+            except Killed:
+                pass
+            disk.stop_after = sys.maxsize
+            if later == "a retry":
+                acknowledged = other.was_done(TENANT, a_receipt("x"))
+            else:
+                other.save(TENANT, [a_state(id=IDS[0], updated=NEW)], None)
+            disk.images.clear()
+            disk.cut()
+        for image in disk.images:
+            place = disk.after_cut(image, tmp_path / "cut") / "store"
+            found = view(FilesystemStore(str(place), 5, create=False))
+            views.add((acknowledged, *found))
+            shutil.rmtree(place.parent)
+        if not stopped:
+            break
+    assert not stopped
+    if later == "a retry":
+        assert views == {(True, (OLD, OLD, None, None), True), (False, (None,) * 4, False)}
+    else:
+        assert views == {(True, (NEW, None, None, None), False), (True, (NEW, OLD, None, None), True)}
+
+
+def test_after_a_power_cut_a_change_is_whole_also_where_a_copy_had_lost_the_empty_folders(tmp_path):
+    (tmp_path / "model").mkdir()
+    store = a_store_to_change(tmp_path / "model" / "store")
+    before = view(store)
+    (tmp_path / "model" / "store" / TENANT / ".change").rmdir()
+    disk = Disk(tmp_path / "model")
+    with disk.watched():
+        store.save(TENANT, [a_state(id=IDS[0], content="new"), a_state(id=IDS[3], content="new")], a_receipt("x"))
+        disk.cut()
+    after, seen = view(store), set()
+    for image in disk.images:
+        place = disk.after_cut(image, tmp_path / "cut") / "store"
+        seen.add(view(FilesystemStore(str(place), 5, create=False)))
+        shutil.rmtree(place.parent)
+    assert seen == {before, after}
+
+
+def test_every_file_is_synced_before_its_name_and_every_folder_after_it(tmp_path):
+    root = tmp_path / "model" / "store"
+    root.parent.mkdir()
+    store, disk = FilesystemStore(str(root), 5), Disk(root.parent)
+    with disk.watched():
+        for change in changes_in_a_row():
+            change(store)
+            last = {step: number for number, step in enumerate(disk.steps)}
+            for number, (name, path) in enumerate(disk.steps):
+                folder = os.path.dirname(path) or "."
+                if name in ("mkdir", "rename", "link") or (name == "unlink" and path.endswith(".state")):
+                    assert last["fsync", folder] > number, (name, path)
+                if name == "write":
+                    later = disk.steps[number + 1 :]
+                    named = next(place for place, (name, _) in enumerate(later) if name in ("rename", "link"))
+                    assert ("fsync", path) in later[:named], path
+    commits = [number for number, step in enumerate(disk.steps) if step == ("rename", f"store/{TENANT}/.change/record")]
+    assert len(commits) == 5
+    for number in commits:
+        assert disk.steps[number + 1] == ("fsync", f"store/{TENANT}/.change")
+
+
+def test_a_save_of_one_state_costs_five_syncs(store):
+    store.save(TENANT, [a_state()], a_receipt())
+    with counted_syncs() as synced:
+        store.save(TENANT, [a_state(updated=NEW)], a_receipt("two"))
+    assert len(synced) == 5
