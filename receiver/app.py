@@ -2,24 +2,27 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import unquote
 
 from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 
-from receiver import bootstrap, problems
-from receiver.jose.compact import canonical_uuid
+from receiver import bootstrap, problems, wsgi
+from receiver.encoding import canonical_uuid
 from receiver.keys.keyring import Keyring
 from receiver.network.addresses import AccessPolicy
-from receiver.problems import AddressRefused, Problem
-from receiver.routes import BASE, Receiver, called_path, calls, has_prefix, raw_path
+from receiver.problems import AddressRefused, Problem, Reply
+from receiver.protocol import BASE_PATH
+from receiver.routes import Receiver, called_path, calls
 from receiver.settings import Settings
 from receiver.stores.contract import Store
 from receiver.telemetry import logs, metrics, standard_error, tracing
 
 _HEALTH = f"{calls.name}.health"
+View = TypeVar("View", bound=Callable[..., object])
 
 
 def create_app(
@@ -30,9 +33,9 @@ def create_app(
 ) -> Flask:
     """Return the receiver as a WSGI application; ``gunicorn 'receiver.app:create_app()'`` works.
 
-    What is not given comes from the environment; ``clock`` returns seconds since the epoch. Raises
-    SettingsMistakes. A store that is down now is only logged: it is asked again with each request. One that is
-    given is prepared by its first use, so that a silent one delays nobody else.
+    Takes from the environment what is not given; ``clock`` returns seconds since the epoch. Raises SettingsMistakes.
+    Only logs that a store is down: each request asks it again. Does not prepare a store that is given, which its first
+    use does, so that one that does not answer delays no other.
     """
     if settings is None or ring is None:
         standard_error.install()
@@ -50,11 +53,11 @@ def create_app(
             logs.log.error("the store is not ready: %s", cause)
     app = _Receiver("receiver", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    # A redirect to a tidier spelling would answer before the signature is looked at.
+    # A redirect to a tidier spelling would answer before the signature is verified.
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.url_map.redirect_defaults = False
-    app.gate = AccessPolicy(settings.allow_from, settings.trusted_proxies)
+    app.access = AccessPolicy(settings.allow_from, settings.trusted_proxies)
     app.extensions["receiver"] = Receiver(settings, ring, store, clock)
     app.register_blueprint(calls)
     app.register_error_handler(Problem, _on_problem)
@@ -74,17 +77,17 @@ class _NoSessions(SessionInterface):
 
 
 class _Receiver(Flask):
-    """Flask as far as the four calls need it: no sessions, hooks, signals or hosts, which take a tenth of a load."""
+    """Flask without sessions, hooks, signals and hosts: the four calls need none, and they take a tenth of a load."""
 
     session_interface = _NoSessions()
-    gate = AccessPolicy()
+    access = AccessPolicy()
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return what finds the view for the path and method of ``request``, whatever host it was sent to."""
+        """Return the adapter that finds the view for the path and method of ``request``, whatever host it names."""
         if request is None:
             return None
         path, prefix = request.path, self.extensions["receiver"].settings.public_prefix
-        if prefix and has_prefix(raw_path(request.environ), prefix):
+        if prefix and wsgi.has_prefix(wsgi.raw_path(request.environ), prefix):
             path = path.removeprefix(unquote(prefix))
         return self.url_map.bind("", path_info=path, default_method=request.method)
 
@@ -92,23 +95,23 @@ class _Receiver(Flask):
         """Return the answer to the request, counted and logged."""
         environ = request.environ
         peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
-        trace = g.trace = tracing.begin(environ.get("HTTP_X_REQUEST_ID") if self.gate.trusts(peer) else None)
+        trace = g.trace = tracing.begin(environ.get("HTTP_X_REQUEST_ID") if self.access.trusts(peer) else None)
         if request.endpoint:
             trace.call = request.endpoint.removeprefix(f"{calls.name}.")
             trace.tenant = canonical_uuid((request.view_args or {}).get("tenant"))
         try:
-            if not self.gate.admits(peer, forwarded, request.endpoint == _HEALTH):
+            if not self.access.admits(peer, forwarded, request.endpoint == _HEALTH):
                 raise AddressRefused("the address is not one of STORAGE_ALLOW_FROM")
             answer = self.make_response(self.dispatch_request())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - Flask's handlers make a reply of every one
             answer = self.make_response(self.handle_user_exception(error))
         answer.headers["X-Request-ID"] = trace.request_id
         metrics.answered(trace, answer.status_code, answer.content_length or 0)
-        asked = logs.Asked(self.gate.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
-        logs.tell_request(asked, trace, answer.status_code)
+        line = logs.RequestLine(self.access.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
+        logs.log_request(line, trace, answer.status_code)
         return answer
 
-    def ensure_sync(self, func: Callable) -> Callable:
+    def ensure_sync(self, func: View) -> View:
         """Return ``func``: no view is a coroutine."""
         return func
 
@@ -118,25 +121,26 @@ class _Receiver(Flask):
     do_teardown_appcontext = do_teardown_request
 
 
-def _on_problem(problem: Problem):
+def _on_problem(problem: Problem) -> Reply:
     g.trace.reason, g.trace.cause = problem.reason, problem.cause
     if problem.status in (500, 503, 507) and not problem.has_own_line:  # the receiver's own trouble, not the caller's
         logs.log.error("%s: %s", type(problem).__name__, problem.cause, extra={"request": g.trace.request_id})
     return problems.reply(problem.status, problem.message, called_path(), problem.headers)
 
 
-def _on_http(error: HTTPException):
+def _on_http(error: HTTPException) -> Reply:
     status = error.code or 500
     g.trace.reason, g.trace.cause = problems.reason_of(status), error.name
-    headers = {"Allow": ", ".join(sorted(error.valid_methods))} if getattr(error, "valid_methods", None) else {}
+    methods = error.valid_methods if isinstance(error, MethodNotAllowed) else None
+    headers = {"Allow": ", ".join(sorted(methods))} if methods else {}
     message, path = problems.message_of(status), called_path()
-    start = f"{current_app.extensions['receiver'].settings.public_prefix}{BASE}/"
+    start = f"{current_app.extensions['receiver'].settings.public_prefix}{BASE_PATH}/"
     if status == 404 and not path.startswith(start):
         message += f" This is a receiver of External Storage: its API begins at {start}, try {start}health."
     return problems.reply(status, message, path, headers)
 
 
-def _on_defect(error: Exception):
+def _on_defect(error: Exception) -> Reply:
     g.trace.reason, g.trace.cause = "defect", type(error).__name__
     logs.log.exception("a defect", extra={"request": g.trace.request_id})
     return problems.reply(500, problems.message_of(500), called_path())

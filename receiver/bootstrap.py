@@ -103,7 +103,7 @@ def open_tenant_stores(
     The sealing keys are those of ``ring``; ``may_create`` tells which stores may be made where they are missing.
     ``guarded`` ones are for the calls of the platform: one that hangs holds up no other.
     """
-    opened: dict[tuple, Sealed] = {}
+    opened: dict[object, Sealed] = {}
     slots = slots_for(len(settings.store_urls), settings.threads)
 
     def guard(store_url: StoreURL) -> Callable[[Store], Store]:

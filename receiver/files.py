@@ -1,4 +1,4 @@
-"""Reading and replacing the small files that configure a receiver: keys and settings."""
+"""Reads and replaces the small files that configure a receiver: keys and settings."""
 
 import codecs
 import contextlib
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _MOST = 64 << 10  # bytes; a JWK has some 300
-_OTHERS = stat.S_IRWXO  # what everybody on the machine may do with a file
+_OTHERS = stat.S_IRWXO  # the permissions of everybody on the machine
 _NOT_OTHERS = 0o660
-# Folders that belong to the system whoever may write to them: no receiver should own one.
+# Folders of the system, even where others may write to them: a receiver should never own one.
 _OF_THE_SYSTEM = re.compile(
     r"/|/(?:bin|boot|dev|etc|home|lib|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)|/dev/shm"
     r"|/var/(?:cache|lib|log|run|tmp)"
@@ -25,8 +25,8 @@ PRIVATE = 0o600
 def read_text(path: str | os.PathLike[str]) -> str:
     """Return the text of the file at ``path``, a regular file of at most 64 KiB in UTF-8; a byte order mark is skipped.
 
-    Raises ValueError that says what is wrong with it and repeats nothing of it. Never waits: opening a pipe
-    nobody writes to would hold the start for ever.
+    Raises ValueError, which says what is wrong and repeats nothing of the text. It never blocks: opening a pipe that
+    nobody writes to would stop the start for ever.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -46,9 +46,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def check_private(path: str | os.PathLike[str]) -> str | None:
-    """Return what is wrong when everybody on the machine may use the file at ``path``, and what mends it; else None.
+    """Return a warning, with its fix, when everybody on the machine may use the file at ``path``; else None.
 
-    The file itself counts, not the symbolic links that lead to it. One that cannot be looked at is not judged here.
+    The file itself counts, not the symbolic links to it. A file that cannot be examined is not judged here.
     """
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -65,7 +65,7 @@ def check_private(path: str | os.PathLike[str]) -> str | None:
 def replace_text(path: str | os.PathLike[str], text: str) -> None:
     """Replace what the file at ``path`` holds by ``text``: whole or not at all, also after a power cut.
 
-    Owner and group stay, and what they may do; everybody else may do nothing. Raises OSError.
+    Its owner and group keep their rights; everybody else has none. Raises OSError.
     """
     target = Path(os.path.realpath(path))
     former = target.stat()
@@ -127,21 +127,21 @@ def _unlink(name: str, folder: int) -> None:
 
 
 def _let_use(file: int, former: os.stat_result) -> None:
-    """Let those use the open ``file`` who may use the ``former`` one, except everybody."""
+    """Give the open ``file`` the owner, group and mode of the ``former`` one, but no rights for everybody."""
     mode = stat.S_IMODE(former.st_mode) & _NOT_OTHERS
     try:
         os.fchown(file, former.st_uid if os.geteuid() == 0 else -1, former.st_gid)
     except PermissionError:
         if os.geteuid() == 0:
             raise
-        mode &= PRIVATE  # the group is one that is not ours to give, and ours is another
+        mode &= PRIVATE  # we may not set the group, and our own must not get its rights
     os.fchmod(file, mode)
 
 
 def ownership(path: str | os.PathLike[str]) -> str:
-    """Return the command by which root gives ``path`` to this user, for the end of a message; empty if it is no help.
+    """Return the end of a message: the command with which root gives ``path`` to this user; "" if that would not help.
 
-    A start as root, or a backup that root has brought back, leaves files that the receiver's own user may not use.
+    A start as root, or a backup that root restored, leaves files that the receiver's own user may not use.
     """
     found = os.path.abspath(path)
     try:

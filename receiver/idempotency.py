@@ -1,4 +1,4 @@
-"""What binds a change to the request that made it, and what became of it: a retry has no second effect."""
+"""Receipts and effects: they bind a change to the request that made it, so that a retry has no second effect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from receiver.problems import ReplayRefused, StoreDamaged
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What binds a change to the request that made it (protocol, section 3.4).
+    """The proof of which request made a change (protocol, section 3.4).
 
     ``jti`` is the request's unique id, ``method`` its HTTP method, ``digest`` the SHA-256 of its body (32
-    bytes). ``now`` and ``expires`` are seconds since the epoch: when it came, and until when it is kept.
-    With ``enforce`` a conflicting use is refused, else it is only reported.
+    bytes). ``now`` and ``expires`` are seconds since the epoch: when it arrived, and until when it is kept.
+    With ``enforce``, a conflicting use is refused; without, it is only reported.
     """
 
     jti: str
@@ -23,10 +23,10 @@ class Receipt:
     enforce: bool = True
 
     def compare(self, kept: Sequence[object] | None) -> str:
-        """Return how this ``jti`` stands to what is ``kept`` under it: (method, digest), or None for nothing.
+        """Return how this ``jti`` was used, "new", "repeated" or "conflicting".
 
-        "new", "repeated" or "conflicting". Raises ReplayRefused for a conflict under ``enforce``; without it, a
-        repetition counts as new. Raises StoreDamaged when what is kept is no method and digest.
+        ``kept`` is the (method, digest) stored under it, or None. Raises ReplayRefused for a conflict if ``enforce`` is
+        set; without it, a repetition counts as new. Raises StoreDamaged when ``kept`` is not a method and a digest.
         """
         if kept is None:
             return "new"
@@ -43,9 +43,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a change did: ``stored`` states or deleted ids, ``ignored`` older states; and how its ``jti`` stood.
+    """What a change did: how many states it ``stored`` or deleted, and how many older ones it ``ignored``.
 
-    ``jti_was`` is "new", "repeated" (the identical request before: no second effect) or "conflicting".
+    ``jti_was`` is "new", "repeated" (the identical request came before, so nothing was done) or "conflicting".
     """
 
     stored: int = 0

@@ -11,12 +11,12 @@
 | UnknownCoding       | 501    | a transfer coding other than chunked                        |
 | StoreDamaged        | 500    | the stored data cannot be read back whole                   |
 | StoreUnavailable    | 503    | the store is unreachable, or locked for too long            |
-| StoreHangs          | 503    | the store is known to hang: it is not asked                 |
+| StoreHangs          | 503    | the store is known to hang: it is not used                  |
 | StoreFull           | 507    | the store's disk is full                                    |
-| Busy                | 503    | no room for a body: more wait than may, or get on too slowly |
+| Busy                | 503    | no space for a body: too many wait, or arrive too slowly    |
 
-A problem has a public ``message`` that callers get, and a private ``cause`` that only the log gets. Its ``reason`` is a
-word of REASONS, for metrics and the log.
+A problem has a public ``message`` for callers, and a private ``cause`` for the log alone. Its ``reason`` is a word of
+REASONS, for metrics and the log.
 """
 
 from http import HTTPStatus
@@ -52,16 +52,16 @@ _MESSAGES = {
 class Problem(Exception):
     """A request that ends with an error reply.
 
-    Takes ``cause``, a private text for the log (never a key, a token or content), ``message``, a public text that
-    replaces the fixed one of its status, and ``reason``, one of REASONS that replaces that of its class.
+    Takes ``cause``, a private text for the log (never a key, a token or content); ``message``, a public text in place
+    of the fixed one of its status; and ``reason``, one of REASONS in place of that of its class.
     """
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}
-    has_own_line: ClassVar[bool] = False  # in the log, whatever becomes of requests; none for each of those is needed
+    has_own_line: ClassVar[bool] = False  # whoever finds it logs it once, so that no request needs to
     reason: str = "defect"
 
-    def __init__(self, cause: str = "", message: str = "", reason: str = ""):
+    def __init__(self, cause: str = "", message: str = "", reason: str = "") -> None:
         self.reason = reason or type(self).reason
         self.message = message or message_of(self.status)
         self.cause = cause or self.message
@@ -69,14 +69,14 @@ class Problem(Exception):
 
 
 class BadRequest(Problem):
-    """The request is signed, but what it says is wrong; nothing of it was done."""
+    """The request is signed, but something in it is wrong; nothing of it was done."""
 
     status = 400
     reason = "body"
 
 
 class SignatureRefused(Problem):
-    """Who calls is not proven. One text for every cause, so that a caller learns nothing from it."""
+    """The caller is not proven. Every cause has the same text, so that callers learn nothing from it."""
 
     status = 401
     reason = "malformed"
@@ -138,13 +138,13 @@ class StoreUnavailable(Problem):
 
 
 class StoreHangs(StoreUnavailable):
-    """The store did not answer others in time, so that this request is not made to wait for it."""
+    """The store did not answer other requests in time, so this one does not wait for it."""
 
     has_own_line = True
 
 
 class StoreMisplaced(StoreUnavailable):
-    """What the settings name is no place for a store, and will not become one by waiting."""
+    """The settings name a place where no store can be, and waiting does not change that."""
 
 
 class LoginRefused(StoreMisplaced):
@@ -154,45 +154,46 @@ class LoginRefused(StoreMisplaced):
 
 
 class StoreFull(Problem):
-    """The store has no room left; nothing of the request was kept."""
+    """The store has no space left; nothing of the request was kept."""
 
     status = 507
     reason = "store_full"
 
 
 class Busy(Problem):
-    """The receiver has no room for the request at the moment; nothing of it was done."""
+    """The receiver has no space for the request at the moment; nothing of it was done."""
 
     status = 503
     reason = "busy"
-    has_own_line = True  # slow clients can cause it without end
+    has_own_line = True  # slow clients can cause it all the time
     headers: ClassVar[dict[str, str]] = {"Retry-After": "2"}
 
 
 def reason_of(status: int) -> str:
-    """Return the word of REASONS for an HTTP ``status`` (int) that a framework answered."""
+    """Return the word of REASONS for an HTTP ``status`` that the framework answered with."""
     return {404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}.get(status, "http")
 
 
 def message_of(status: int) -> str:
-    """Return the public text of an HTTP status (int) that has no text of its own."""
+    """Return the fixed public text of an HTTP ``status``."""
     return _MESSAGES.get(status) or f"{phrase_of(status)}."
 
 
 def phrase_of(status: int) -> str:
-    """Return the reason phrase of an HTTP status (int), RFC 9110 section 15."""
+    """Return the reason phrase of an HTTP ``status`` (RFC 9110 section 15)."""
     return HTTPStatus(status).phrase
 
 
-def reply(
-    status: int, message: str, uri: str, headers: dict[str, str] | None = None
-) -> tuple[dict[str, object], int, dict[str, str]]:
+Reply = tuple[dict[str, object], int, dict[str, str]]  # body, status, headers
+
+
+def reply(status: int, message: str, uri: str, headers: dict[str, str] | None = None) -> Reply:
     """Return body, status and headers of an error reply (protocol, section 8.1: field names are fixed).
 
-    Takes the HTTP ``status``, the public ``message``, the request's path ``uri`` as it was sent, and
-    further response ``headers``.
+    Takes the HTTP ``status``, the public ``message``, the request's path ``uri`` as it was sent, and further response
+    ``headers``.
     """
-    body = {
+    body: dict[str, object] = {
         "action": None,
         "invokeType": None,
         "kind": "service",

@@ -1,34 +1,36 @@
 """The four calls. Read them top to bottom and you know the product.
 
-POST goes through rooms 1 (signature), 2 (open) and 3 (store); GET through 1, 3 and 4 (seal); DELETE through
-1 and 3. Each room is handed what it needs and never calls back into the one before.
+A POST goes through stages 1 (signature), 2 (open) and 3 (store); a GET through 1, 3 and 4 (seal); a DELETE through 1
+and 3. Each stage is handed what it needs and never calls back into the one before.
 """
 
 import hashlib
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
+from typing import TypeVar
 
 from flask import Blueprint, Response, current_app, g, request
 from marshmallow import ValidationError
 
-from receiver import body, envelope, signature, strictjson
+from receiver import body, envelope, signature, strictjson, wsgi
+from receiver.encoding import canonical_uuid
+from receiver.handover import Handover
 from receiver.idempotency import Effect, Receipt
-from receiver.jose.compact import canonical_uuid
 from receiver.keys.keyring import Keyring
 from receiver.problems import BadRequest, NotFound, SignatureRefused, StoreFull, TooLarge
+from receiver.protocol import BASE_PATH
 from receiver.schemas import fault_of, ids_of, tokens_of
 from receiver.settings import Settings
 from receiver.signature import Caller
+from receiver.states import State
 from receiver.stores.contract import Store
 from receiver.telemetry.logs import log
+from receiver.telemetry.tracing import Trace
 
-_SMALL = 64 << 10  # bytes of a body that is opened in about the time that its signature takes
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+")  # what absolute-form has before the path
-BASE = "/api/storage/1"
-calls = Blueprint("calls", __name__, url_prefix=BASE)
+_SMALL = 64 << 10  # bytes of a body that takes about as long to open as its signature takes to verify
+calls = Blueprint("calls", __name__, url_prefix=BASE_PATH)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -41,71 +43,65 @@ class Receiver:
     clock: Callable[[], float]
 
 
-@dataclass
-class Change:
-    """A state-changing request: whose (UUID in lower case), its ``body`` and what binds it; ``now`` in seconds."""
+@dataclass(frozen=True)
+class ChangeRequest:
+    """A request to save or delete: whose (UUID in lower case), its body, of ``size`` bytes, and what binds it.
+
+    ``now`` is in seconds since the epoch.
+    """
 
     tenant: str
-    body: bytes = field(repr=False)
+    body: Handover[bytes] = field(repr=False)
+    size: int
     receipt: Receipt | None
     now: float
-
-    def take_body(self) -> bytes:
-        """Return the body and let go of it: what is made of a large one shall take its place in memory."""
-        body, self.body = self.body, b""
-        return body
 
 
 @calls.get("/health")
 def health() -> Response:
-    """Answer 200 when the database does; needs no signature and tells nothing else."""
-    with g.trace.room("store"):
+    """Answer 200 if the database answers; needs no signature and tells nothing else."""
+    with _trace().stage("store"):
         _receiver().store.ping()
     return _json(strictjson.dumps({"status": "ok"}))
 
 
 @calls.get("/states/<tenant>/<id>")
 def load(tenant: str, id: str) -> Response:
-    """Answer the sealed state ``id`` of ``tenant``; 404 when there is none."""
-    receiver, now = _receiver(), _receiver().clock()
+    """Answer the sealed state ``id`` of ``tenant``; 404 if there is none."""
+    now = _receiver().clock()
     caller = _caller(tenant, now)
-    with g.trace.room("store"):
-        found = [receiver.store.find(_uuid(tenant), _uuid(id))]
-    if found == [None]:
-        raise NotFound(message="There is no such state.")
-    with g.trace.room("seal"):
-        # Popped, so that nothing here holds a large content while the token of it is made.
-        token = envelope.seal_state(
-            found.pop(), caller.platform_key, caller.receiver_key, now, receiver.settings.reply_compression
-        )
+    state = _stored(_uuid(tenant), _uuid(id))
+    with _trace().stage("seal"):
+        compression = _receiver().settings.reply_compression
+        token = envelope.seal_state(state.take(), caller.platform_key, caller.receiver_key, now, compression)
     return _json(b'{"token":"%b"}' % token)  # nothing in a token needs an escape
 
 
 @calls.post("/states/<tenant>")
 def save(tenant: str) -> Response:
-    """Save the states in the body, all or none; an older one than is stored is ignored."""
-    change, receiver = _change(tenant), _receiver()
-    limits = receiver.settings.clock_skew, receiver.settings.max_inflated
+    """Save the states in the body, all or none; ignores a state that is older than the stored one."""
+    change, settings = _change_request(tenant), _receiver().settings
 
     def do() -> Effect:
-        with g.trace.room("open"):
-            tokens = _items(change.take_body(), tokens_of)
-            states = envelope.open_states(tokens, tenant, receiver.keyring, change.now, *limits)
-        with g.trace.room("store"):
-            return receiver.store.save(change.tenant, states, change.receipt)
+        with _trace().stage("open"):
+            tokens = _drained(_items(change.body.take(), tokens_of))
+            limits = settings.clock_skew, settings.max_inflated
+            states = envelope.open_states(tokens, tenant, _receiver().keyring, change.now, *limits)
+        with _trace().stage("store"):
+            return _receiver().store.save(change.tenant, states, change.receipt)
 
     return _once(change, do)
 
 
 @calls.delete("/states/<tenant>")
 def delete(tenant: str) -> Response:
-    """Delete the states that the body names, all or none; ids that do not exist are no fault."""
-    change = _change(tenant)
+    """Delete the states that the body names, all or none; an id that does not exist is no fault."""
+    change = _change_request(tenant)
 
     def do() -> Effect:
-        with g.trace.room("open"):
-            ids = _items(change.take_body(), ids_of)
-        with g.trace.room("store"):
+        with _trace().stage("open"):
+            ids = _items(change.body.take(), ids_of)
+        with _trace().stage("store"):
             return _receiver().store.delete(change.tenant, ids, change.receipt)
 
     return _once(change, do)
@@ -113,55 +109,33 @@ def delete(tenant: str) -> Response:
 
 def called_path() -> str:
     """Return the path that the platform called and signed: that of the request, with STORAGE_PUBLIC_PREFIX."""
-    return public_path(raw_path(request.environ), _receiver().settings.public_prefix)
-
-
-def public_path(path: str, prefix: str) -> str:
-    """Return ``path``, as it was received, with the ``prefix`` that a proxy may have taken off."""
-    return path if has_prefix(path, prefix) else prefix + path
-
-
-def has_prefix(path: str, prefix: str) -> bool:
-    """Tell whether ``path`` still has the ``prefix`` that a proxy takes off, before what the calls begin with."""
-    return path.startswith(f"{prefix}{BASE}/")
-
-
-def raw_path(environ: Mapping) -> str:
-    """Return the path of the request URI in the WSGI ``environ`` exactly as it was sent; "/" if there is none."""
-    uri = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
-    path = uri.partition("#")[0].partition("?")[0]  # first of all: a query may hold anything
-    if not path.startswith("/"):  # absolute-form, RFC 9112 section 3.2.2
-        origin = _ORIGIN.match(path)
-        path = path[origin.end() :] if origin else ""
-    return path or "/"
-
-
-def is_routed_as_sent(environ: Mapping) -> bool:
-    """Tell whether the server routes the request in the WSGI ``environ`` by its raw path, and no other reading of it.
-
-    The signature is of the raw path; where the server read the request URI in another way, it is of another call.
-    """
-    mounted, rest = (environ.get(name, "").encode("latin-1") for name in ("SCRIPT_NAME", "PATH_INFO"))
-    return unquote_to_bytes(raw_path(environ).encode("latin-1")) == unquote_to_bytes(mounted) + rest
+    return wsgi.public_path(wsgi.raw_path(request.environ), _receiver().settings.public_prefix)
 
 
 def _receiver() -> Receiver:
-    return current_app.extensions["receiver"]
+    """Return what the calls of this application work with."""
+    found: Receiver = current_app.extensions["receiver"]
+    return found
+
+
+def _trace() -> Trace:
+    """Return the notes on the request that is being answered."""
+    found: Trace = g.trace
+    return found
 
 
 def _caller(tenant: str, now: float) -> Caller:
-    with g.trace.room("verify"):
+    with _trace().stage("verify"):
         caller = _proven(tenant, now)
-    request.environ[body.TENANT] = g.trace.tenant
+    request.environ[wsgi.TENANT] = _trace().tenant
     return caller
 
 
 def _proven(tenant: str, now: float) -> Caller:
-    receiver = _receiver()
-    settings = receiver.settings
-    if not is_routed_as_sent(request.environ):
+    settings, keyring = _receiver().settings, _receiver().keyring
+    if not wsgi.is_routed_as_sent(request.environ):
         raise SignatureRefused("signature: the request URI has more than one path", reason="path")
-    caller = signature.check(request.headers, called_path(), tenant, receiver.keyring, now, settings.clock_skew)
+    caller = signature.check(request.headers, called_path(), tenant, keyring, now, settings.clock_skew)
     if settings.tenants and canonical_uuid(tenant) not in settings.tenants:
         raise SignatureRefused("signature: of a tenant that STORAGE_TENANTS does not list", reason="tenant")
     return caller
@@ -174,28 +148,38 @@ def _uuid(text: str) -> str:
     return found
 
 
-def _change(tenant: str) -> Change:
+def _stored(tenant: str, state_id: str) -> Handover[State]:
+    """Return the state, which may be large, to be handed on; raises NotFound."""
+    with _trace().stage("store"):
+        state = _receiver().store.find(tenant, state_id)
+    if state is None:
+        raise NotFound(message="There is no such state.")
+    return Handover(state)
+
+
+def _change_request(tenant: str) -> ChangeRequest:
     """Return what a proven caller asks to change; its body is read, not yet parsed."""
-    receiver, now = _receiver(), _receiver().clock()
+    settings, now = _receiver().settings, _receiver().clock()
     caller = _caller(tenant, now)
     own = _uuid(tenant)
-    if caller.jti is None and receiver.settings.replay == "enforce":
+    if caller.jti is None and settings.replay == "enforce":
         raise SignatureRefused("signature: a change without jti", reason="jti")
-    if caller.jti is None and receiver.settings.replay == "observe":
-        log.warning("a change without jti", extra={"request": g.trace.request_id})
-    with g.trace.room("body"):
-        raw = body.read(request.environ, receiver.settings.max_body)
-    g.trace.received = len(raw)
-    return Change(own, raw, _receipt(caller, raw, now), now)
+    if caller.jti is None and settings.replay == "observe":
+        log.warning("a change without jti", extra={"request": _trace().request_id})
+    with _trace().stage("body"):
+        raw = body.read(request.environ, settings.max_body)
+    _trace().received = len(raw)
+    return ChangeRequest(own, Handover(raw), len(raw), _receipt(caller, raw, now), now)
 
 
-def _once(change: Change, do: Callable[[], Effect]) -> Response:
+def _once(change: ChangeRequest, do: Callable[[], Effect]) -> Response:
     """Answer ``change`` after ``do``, unless the very same request was done before.
 
-    Of a large body nothing is made before that was looked up: a used signature must not buy much. A small one is done
-    again at once, to no effect, which the store tells anyway; and what may be a fault by now was none the first time.
+    Looks that up before it works on a large body: a used signature must not buy much work. Does a small one again at
+    once, to no effect, because the store itself detects the repetition. If that fails, the request may still have
+    succeeded the first time: what is a fault now need not have been one then.
     """
-    looks_first = len(change.body) > _SMALL
+    looks_first = change.size > _SMALL
     if looks_first and _was_done(change):
         return _done(Effect(jti_was="repeated"))
     try:
@@ -206,15 +190,15 @@ def _once(change: Change, do: Callable[[], Effect]) -> Response:
         return _done(Effect(jti_was="repeated"))
 
 
-def _was_done(change: Change) -> bool:
+def _was_done(change: ChangeRequest) -> bool:
     receipt = change.receipt
     if receipt is None or not receipt.enforce:
         return False
-    with g.trace.room("store"):
+    with _trace().stage("store"):
         return _receiver().store.was_done(change.tenant, receipt)
 
 
-def _items(raw: bytes, schema: Callable[[list], list]) -> list:
+def _items(raw: bytes, schema: Callable[[Sequence[object]], list[Item]]) -> list[Item]:
     """Return what ``schema`` makes of the JSON array in the body ``raw``; raises BadRequest, TooLarge."""
     items = body.parse(raw, _receiver().settings.max_items)
     del raw
@@ -222,6 +206,13 @@ def _items(raw: bytes, schema: Callable[[list], list]) -> list:
         return schema(items)
     except ValidationError as error:
         raise BadRequest(message=fault_of(error)) from None
+
+
+def _drained(items: list[Item]) -> Iterator[Item]:
+    """Yield each of ``items``, which nobody else holds, and let go of it: tokens may be large."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
@@ -235,12 +226,12 @@ def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
 
 
 def _done(effect: Effect) -> Response:
-    g.trace.effect = effect
+    _trace().effect = effect
     response = Response(status=204)
     del response.headers["Content-Type"]  # there is no content
     return response
 
 
-def _json(body: bytes) -> Response:
+def _json(data: bytes) -> Response:
     headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-    return Response(body, headers=headers, direct_passthrough=False)
+    return Response(data, headers=headers, direct_passthrough=False)

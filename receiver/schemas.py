@@ -1,27 +1,28 @@
-"""What bodies and claims must look like: marshmallow schemas, JSON values → values that the rooms use.
+"""What bodies and claims must look like: marshmallow schemas that turn JSON values into those of the program.
 
-A message names a field and what would be valid, never the value: it goes to the caller. marshmallow's own
-fields take more spellings than the contract (UUIDs in braces, "on" for true, times without an offset), so
-the fields here are exact.
+A message goes to the caller: it names a field and what would be valid, never the value. marshmallow's own fields accept
+more spellings than the contract (UUIDs in braces, "on" for true, times without an offset), so the fields here are
+exact.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
-from receiver.jose.compact import canonical_uuid
+from receiver.encoding import canonical_uuid
 from receiver.states import Instant
 
 Value = TypeVar("Value")
+Data = Mapping[str, Any] | None  # what a field's value is a member of
 
 
 class _Exact(fields.Field[Value]):
-    """A field that is all said by ``_deserialize``: no validators, and null only where that is allowed."""
+    """A field that ``_deserialize`` says all about: no validators, and null only where that is allowed."""
 
-    def deserialize(self, value, attr=None, data=None, **kwargs):
-        """Return what ``value`` means; raises ValidationError."""
+    def deserialize(self, value: object, attr: str | None = None, data: Data = None, **kwargs: object) -> Any:  # noqa: ANN401 - Value, and None only where the field allows it
+        """Return the value that ``value``, of JSON, stands for; raises ValidationError."""
         if value is None or value is missing:
             return super().deserialize(value, attr, data, **kwargs)
         return self._deserialize(value, attr, data, **kwargs)
@@ -30,40 +31,43 @@ class _Exact(fields.Field[Value]):
 class UniqueId(_Exact[str]):
     """A UUID in its 8-4-4-4-12 spelling, any letter case → lower case."""
 
-    def _deserialize(self, value, attr, data, **kwargs):
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> str:
         found = canonical_uuid(value)
         if found is None:
             raise ValidationError("must be a UUID")
         return found
 
 
-class EmptyIsNone(_Exact):
+class EmptyIsNone(_Exact[Value | None]):
     """Wraps a field whose value may also be null or empty → None."""
 
-    def __init__(self, inner: fields.Field, **kwargs):
-        super().__init__(allow_none=True, load_default=None, **kwargs)
+    def __init__(self, inner: _Exact[Value], data_key: str | None = None) -> None:
+        super().__init__(allow_none=True, load_default=None, data_key=data_key)
         self.inner = inner
 
-    def _deserialize(self, value, attr, data, **kwargs):
-        return None if value == "" else self.inner.deserialize(value, attr, data)
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> Value | None:
+        return None if value == "" else self.inner._deserialize(value, attr, data)
 
 
 class Time(_Exact[Instant]):
     """ISO 8601 with an offset, up to 9 fraction digits → Instant."""
 
-    def _deserialize(self, value, attr, data, **kwargs):
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> Instant:
         try:
-            return Instant.parse(value)
-        except (TypeError, ValueError):
-            raise ValidationError("must be an ISO 8601 time with an offset") from None
+            if isinstance(value, str):
+                return Instant.parse(value)
+        except ValueError:
+            pass
+        raise ValidationError("must be an ISO 8601 time with an offset")
 
 
 class NumericDate(_Exact[float]):
     """Seconds since 1970-01-01T00:00:00Z as a finite JSON number (RFC 7519 section 2)."""
 
-    def _deserialize(self, value, attr, data, **kwargs):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or (isinstance(value, float) and not math.isfinite(value)):
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValidationError("must be a number of seconds")
+        if isinstance(value, float) and not math.isfinite(value):
             raise ValidationError("must be a number of seconds")
         return value
 
@@ -71,11 +75,11 @@ class NumericDate(_Exact[float]):
 class Text(_Exact[str]):
     """A text that every store can keep: well-formed Unicode without U+0000, of ``least`` to ``most`` characters."""
 
-    def __init__(self, least: int = 0, most: int | None = None, **kwargs):
+    def __init__(self, least: int = 0, most: int | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - the base's
         super().__init__(**kwargs)
         self.least, self.most = least, most
 
-    def _deserialize(self, value, attr, data, **kwargs):
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> str:
         if not isinstance(value, str):
             raise ValidationError("must be a string")
         if len(value) < self.least or (self.most is not None and len(value) > self.most):
@@ -98,16 +102,16 @@ def _is_well_formed(value: str) -> bool:
 class Boolean(_Exact[bool]):
     """true or false, and nothing that resembles them."""
 
-    def _deserialize(self, value, attr, data, **kwargs):
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> bool:
         if not isinstance(value, bool):
             raise ValidationError("must be true or false")
         return value
 
 
-class Audience(_Exact[list]):
+class Audience(_Exact[list[str]]):
     """One text, or a list of texts → list (RFC 7519 section 4.1.3)."""
 
-    def _deserialize(self, value, attr, data, **kwargs):
+    def _deserialize(self, value: object, attr: str | None, data: Data, **kwargs: object) -> list[str]:
         audience = [value] if isinstance(value, str) else value
         if not isinstance(audience, list) or not all(isinstance(one, str) for one in audience):
             raise ValidationError("must be a string or a list of strings")
@@ -115,7 +119,7 @@ class Audience(_Exact[list]):
 
 
 class _Contract(Schema):
-    """New members that the platform adds must not break customers: they are ignored."""
+    """Ignores unknown members: new ones that the platform adds must not break customers."""
 
     class Meta:
         unknown = EXCLUDE
@@ -169,17 +173,32 @@ _save_item = SaveItem()
 _deleted_id = UniqueId()
 
 
-def tokens_of(items: list) -> list[str]:
+def load_request_claims(claims: object) -> dict[str, Any]:
+    """Return the ``claims`` of a request's signature by the names of RequestClaims; raises ValidationError."""
+    return _load(request_claims, claims)
+
+
+def load_state_claims(claims: object) -> dict[str, Any]:
+    """Return the ``claims`` of a state's token by the names of StateClaims; raises ValidationError."""
+    return _load(state_claims, claims)
+
+
+def tokens_of(items: Sequence[object]) -> list[str]:
     """Return the tokens in the ``items`` of a POST's body; raises ValidationError at the first bad one."""
-    return [item["token"] for item in _each(items, _save_item.load)]
+    return [item["token"] for item in _each(items, lambda item: _load(_save_item, item))]
 
 
-def ids_of(items: list) -> list[str]:
+def ids_of(items: Sequence[object]) -> list[str]:
     """Return the ids (UUIDs in lower case) in the ``items`` of a DELETE's body; raises ValidationError likewise."""
     return list(_each(items, _deleted_id.deserialize))
 
 
-def _each(items: list, load: Callable) -> Iterator:
+def _load(schema: Schema, value: object) -> dict[str, Any]:
+    # marshmallow itself refuses what is no object; its types ask for one.
+    return cast("dict[str, Any]", schema.load(cast("Mapping[str, Any]", value)))
+
+
+def _each(items: Sequence[object], load: Callable[[object], Value]) -> Iterator[Value]:
     # marshmallow's own lists collect an error for every item: gigabytes for a body of bad ones.
     for index, item in enumerate(items):
         try:
@@ -190,7 +209,8 @@ def _each(items: list, load: Callable) -> Iterator:
 
 def fault_of(error: ValidationError) -> str:
     """Return one line about the first fault in ``error``: the item's index, the field, and what is valid."""
-    where, messages = [], error.messages
+    where: list[str] = []
+    messages: Any = error.messages
     while isinstance(messages, dict):
         name = min(messages, key=lambda key: (isinstance(key, str), key))
         if name != "_schema":

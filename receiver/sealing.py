@@ -1,8 +1,8 @@
 """Content at rest: sealed with XChaCha20-Poly1305 before a store gets it, opened when it comes back.
 
-A sealing key is a JWK of 32 random bytes (RFC 7518 section 6.4) whose kid is made of them, so that a wrong key cannot
-pass for the right one. What a content belongs to (tenant, id, updatedAt) is authenticated with it: in the place of
-another one, or under newer times, it does not open.
+A sealing key is a JWK of 32 random bytes (RFC 7518 section 6.4). Its kid is derived from them, so a wrong key cannot
+pass for the right one. The tenant, id and updatedAt of a state are authenticated with its content: moved to another
+state, or to another time, it does not open.
 """
 
 import base64
@@ -18,25 +18,25 @@ from nacl.exceptions import CryptoError
 from nacl.secret import Aead
 from nacl.utils import random
 
+from receiver.encoding import EncodingFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.jose import key_texts
-from receiver.jose.compact import TokenFault, as_ascii, canonical_uuid, decode_base64url
 from receiver.problems import StoreDamaged
 from receiver.states import Content, State
 
 _FORMAT = "receiver-sealed-1"
-_PERSON = b"sealing key id"  # BLAKE2b's personalisation: this hash of a key is none for another purpose
+_PERSON = b"sealing key id"  # BLAKE2b's personalisation: this hash of a key serves no other purpose
 _LEVEL = 1
 _STORED, _DEFLATED = b"\0", b"\1"
-_RAW_DEFLATE = -15  # zlib's window bits: no header, no checksum; the tag is one
+_RAW_DEFLATE = -15  # zlib's window bits: without header and checksum, since the tag is one
 
 
 class SealingFault(ValueError):
-    """A sealing key cannot be used. The text says what would be valid and holds nothing of the key."""
+    """A sealing key cannot be used. The message says what would be valid and repeats nothing of the key."""
 
 
 @dataclass(frozen=True)
 class SealingKey:
-    """A key of contents. It was made when ``issued`` says and seals from ``since`` on, seconds since the epoch."""
+    """A key for contents, made at ``issued``; it seals from ``since`` on. Both are seconds since the epoch."""
 
     kid: str
     issued: int
@@ -46,9 +46,9 @@ class SealingKey:
 
 
 class SealingKeys:
-    """The sealing keys of a receiver: all of them open, the newest one whose time has come seals.
+    """The sealing keys of a receiver: every one opens; the newest whose time has come seals.
 
-    So a new key can be brought to every receiver, and into every worker, before the first content needs it.
+    So every receiver and every worker can have a new key before the first content needs it.
     """
 
     def __init__(self, keys: Iterable[SealingKey] = ()) -> None:
@@ -66,21 +66,21 @@ class SealingKeys:
 
     @property
     def last(self) -> SealingKey | None:
-        """The key that seals last of all, perhaps not yet; None if there is none."""
+        """The key with the latest start, which may lie in the future; None if there is none."""
         return self._in_order[-1] if self._in_order else None
 
     @property
     def first(self) -> SealingKey | None:
-        """The key that seals first of all, perhaps not yet; None if there is none."""
+        """The key with the earliest start, which may lie in the future; None if there is none."""
         return self._in_order[0] if self._in_order else None
 
     def at(self, now: float) -> SealingKey | None:
-        """Return the key that seals at ``now``, seconds since the epoch; None before the time of all of them."""
+        """Return the key that seals at ``now`` (seconds since the epoch); None while none has started."""
         ready = [key for key in self._in_order if key.since <= now]
         return ready[-1] if ready else None
 
     def seal(self, state: State, kid: str) -> State:
-        """Return ``state``, whose content is clear, with its content sealed by the key ``kid``, one of these."""
+        """Return ``state``, whose content is clear, with that content sealed by the key ``kid``, one of these."""
         key = self._keys[kid]
         clear = state.content.text.encode("utf-8")
         packed = isal_zlib.compress(clear, _LEVEL, _RAW_DEFLATE)
@@ -93,7 +93,7 @@ class SealingKeys:
     def open(self, state: State) -> State:
         """Return ``state`` with its content in the clear; its key must be one of these.
 
-        Raises StoreDamaged when it is not what was sealed for this tenant, id and updatedAt.
+        Raises StoreDamaged when the content is not what was sealed for this tenant, id and updatedAt.
         """
         key = self._keys[state.content.sealing_key or ""]
         try:
@@ -110,19 +110,19 @@ class SealingKeys:
 
 
 def _belonging(state: State, kid: str) -> bytes:
-    """Return the associated data of ``state``'s content; every part has a spelling of its own and no bar in it."""
+    """Return the associated data of ``state``'s content; every part has one spelling, without a bar."""
     return f"{_FORMAT}|{kid}|{state.tenant}|{state.id}|{state.updated_at.nanoseconds}".encode("ascii")
 
 
 def kid_of(secret: bytes) -> str:
-    """Return the kid of the key that is ``secret`` (32 bytes): a UUID of its hash, which tells nothing of it."""
+    """Return the kid of the key ``secret`` (32 bytes): a UUID of its hash, which reveals nothing of it."""
     return str(uuid.UUID(bytes=hashlib.blake2b(secret, digest_size=16, person=_PERSON).digest()))
 
 
 def generate(now: float, since: float | None = None) -> dict[str, object]:
-    """Return a new sealing key as the members of a JWK, made at ``now``, which seals ``since`` then, or another time.
+    """Return a new sealing key as the members of a JWK, made at ``now``; it seals from ``since`` or ``now`` on.
 
-    Both are seconds since the epoch; members "iat" and "nbf" mean what they mean in RFC 7519.
+    Both are seconds since the epoch; "iat" and "nbf" mean what they mean in RFC 7519.
     """
     secret = random(Aead.KEY_SIZE)
     k = base64.urlsafe_b64encode(secret).rstrip(b"=").decode("ascii")
@@ -131,9 +131,9 @@ def generate(now: float, since: float | None = None) -> dict[str, object]:
 
 
 def parse_keys(text: str, source: str) -> list[SealingKey]:
-    """Return the keys in ``text``: a JWK as ``generate`` makes it, or a JWK set of such (RFC 7517 section 5).
+    """Return the keys in ``text``: a JWK as ``generate`` makes it, or a JWK set of them (RFC 7517 section 5).
 
-    ``source`` is the variable or file that it is from. Raises SealingFault.
+    ``source`` is the variable or file that holds the text. Raises SealingFault.
     """
     try:
         return [_parse(one, source) for one in key_texts.jwks_in(text)]
@@ -147,7 +147,7 @@ def _parse(members: dict[str, object], source: str) -> SealingKey:
         raise SealingFault('must be a JWK with "kty": "oct"; `receiver keys sealing` makes one')
     try:
         secret = bytes(decode_base64url(as_ascii(members.get("k")), size=Aead.KEY_SIZE))
-    except TokenFault:
+    except EncodingFault:
         raise SealingFault(f'must have "k": {Aead.KEY_SIZE} bytes in base64url') from None
     issued = _seconds(members, "iat", 0)
     since = _seconds(members, "nbf", issued)

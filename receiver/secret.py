@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A passphrase, a password, a key: only ``text`` gives it out; str(), repr() and format() do not."""
+    """A passphrase, a password or a key. Only ``text`` holds it; str(), repr() and format() mask it."""
 
     text: str = ""
 

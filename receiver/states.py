@@ -16,13 +16,13 @@ _ISO_8601 = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A point in time: the ISO 8601 ``text`` that the platform sent, and what it means.
+    """A point in time: the ISO 8601 ``text`` that the platform sent, and its value.
 
     ``nanoseconds`` is an int, UTC, since 1970-01-01T00:00:00Z. Instants are compared by that number. It
     has no bounds: years 1 to 9999 do not fit into 64 bits of nanoseconds.
 
-    ``rounded`` marks a time that the Java service's database rounded: the platform's may have been up to so many
-    nanoseconds earlier. Newer wins by ``earliest``, so that the platform's own time, sent again, counts as equal.
+    ``rounded`` marks a time that the Java service's database rounded: the platform's own may be that many nanoseconds
+    earlier. "Newer wins" compares ``earliest``, so the platform's own time, sent again, counts as equal.
     """
 
     text: str
@@ -31,19 +31,19 @@ class Instant:
 
     @property
     def earliest(self) -> int:
-        """The earliest time that this one may stand for, in nanoseconds as above."""
+        """The earliest time that this one may stand for, in nanoseconds since 1970, UTC."""
         return self.nanoseconds - self.rounded
 
     def has_expired(self, now: int) -> bool:
-        """Tell whether this expiry is earlier than ``now``, nanoseconds as above; one in year 1 means never."""
+        """Return whether this expiry is before ``now`` (nanoseconds since 1970, UTC); one in year 1 means never."""
         return EXPIRY_FROM * NANOSECONDS <= self.nanoseconds < now
 
     @classmethod
     def parse(cls, text: str) -> "Instant":
         """Return the instant of ``text``, extended ISO 8601 with an offset and up to 9 fraction digits.
 
-        Raises ValueError for any other spelling and for a date or time that does not exist; a leap second
-        does not, since the platform's clock has none.
+        Raises ValueError for any other spelling, and for a date or time that does not exist. Leap seconds count as
+        such: the platform's clock has none.
         """
         match = _ISO_8601.fullmatch(text)
         if match is None:
@@ -63,9 +63,9 @@ class Instant:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Content:
-    """What a state holds: ``text``, as the platform sent it, or sealed by the key with the kid ``sealing_key``.
+    """The content of a state: ``text`` as the platform sent it, or sealed by the key with the kid ``sealing_key``.
 
-    It refuses to be printed: str(), repr() and format() tell only how long it is.
+    str(), repr() and format() show only its length, so that no log can hold a content.
     """
 
     text: str
@@ -73,7 +73,7 @@ class Content:
 
     @property
     def size(self) -> int:
-        """Bytes of ``text`` in UTF-8."""
+        """The size of ``text`` in UTF-8, in bytes."""
         return len(self.text) if self.text.isascii() else len(self.text.encode("utf-8"))
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class State:
 
 
 def metadata_of(state: State) -> dict[str, object]:
-    """Return all of ``state`` but its content, by the names of the wire contract and in its order."""
+    """Return every field of ``state`` but its content, by the names of the wire contract and in its order."""
     return {
         "id": state.id,
         "tenant": state.tenant,
@@ -117,10 +117,10 @@ def metadata_of(state: State) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is known of a stored state without its content.
+    """A stored state without its content.
 
-    ``size`` is that of the content as it is stored, bytes of UTF-8; ``sealing_key`` is the kid of the key that sealed
-    it, None for one in the clear.
+    ``size`` is that of the content as it is stored, in bytes of UTF-8. ``sealing_key`` is the kid of the key that
+    sealed it, or None for one in the clear.
     """
 
     tenant: str
@@ -132,5 +132,5 @@ class Summary:
 
 
 def key_of(one: State | Summary) -> tuple[str, str]:
-    """Return what every store's map is keyed by, and walked in the order of: (tenant, id)."""
+    """Return (tenant, id): the key of every store, and the order in which it is walked."""
     return one.tenant, one.id

@@ -1,10 +1,12 @@
-"""The threads of a worker: as many compute at once as it has processors, the others only wait.
+"""The threads of a worker: only as many compute at once as it has processors, and the others block.
 
-Threads of Python that compute at once take the interpreter from one another at each system call: with eight of them a
-request costs sixty switches. Here they are for waiting: for the rest of a body, for a commit, for a database server,
-for a client that reads slowly. A thread that computes has a *turn*. It goes from request to request with it, gives it
-up while it waits, and another thread is woken only then. Who waits for a client gives up its place as well: another
-thread may be started for it, so that slow clients hold nobody up.
+Python threads that compute at once take the interpreter from one another at each system call: with eight of them, a
+request costs sixty switches. So the threads here are for blocking calls: for the rest of a body, a commit, a database
+server, a client that reads slowly.
+
+A thread needs a *permit* to compute. It keeps the permit from job to job, returns it before a blocking call (see
+``blocking``), and only then another thread wakes up. A thread also occupies one of the pool's *slots*. Before it waits
+for a client, it can release the slot: then the pool may start another thread, so that slow clients delay nobody else.
 """
 
 import logging
@@ -12,126 +14,126 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 Job = TypeVar("Job")
 _USEFUL = 3
-_MOST = 256  # threads, those that wait for clients included
-_mine = threading.local()  # pool: the one in which this thread has a turn
+_MOST = 256  # threads, with those that have released their slots
+_mine = threading.local()  # pool: the one for which this thread holds a permit
 
 
-def share_of(workers: int) -> int:
+def processors_for(workers: int) -> int:
     """Return how many of the processors that this process may use are for each of so many ``workers``.
 
-    At least one; and no more than _USEFUL, since Python itself is one processor's work, a third of each request.
+    At least one, and at most _USEFUL: Python itself runs on one processor, and takes a third of each request.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(_USEFUL, max(1, processors // workers))
 
 
-def lendable_of(threads: int, most: int = _MOST) -> int:
-    """Return how many of a pool of so many ``threads`` may wait for clients without counting."""
+def releasable_slots(threads: int, most: int = _MOST) -> int:
+    """Return how many slots the threads of a pool with so many ``threads`` may release at once."""
     return max(0, most - threads)
 
 
 class _Seat(Generic[Job]):
-    """Where a thread without a turn waits: the lock is released when it gets one, with a job if it had none."""
+    """Where a thread without a permit waits: the lock is released when it gets one, with a job if it had none."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.woken = threading.Lock()
         self.woken.acquire()
         self.job: Job | None = None
 
 
 class Pool(Generic[Job]):
-    """At most so many ``threads`` that ``serve`` jobs, so many ``turns`` of them at once. Jobs start in their order.
+    """At most so many ``threads`` that ``serve`` jobs, of which ``computing`` compute at once. Jobs start in order.
 
-    Those that wait for a client do not count, as long as all together are not more than ``most``.
+    Threads that have released their slots do not count, as long as all threads together are no more than ``most``.
     """
 
-    def __init__(self, threads: int, turns: int, serve: Callable[[Job], None], most: int = _MOST):
+    def __init__(self, threads: int, computing: int, serve: Callable[[Job], None], most: int = _MOST) -> None:
         self._serve = serve
         self._guard = threading.RLock()  # never taken by a signal handler
-        self._startable = threads  # below 0: so many are there that others were started for
-        self._lendable = lendable_of(threads, most)  # places
-        self._free = turns
+        self._slots = threads  # free ones; below 0: so many threads have to end
+        self._releasable = releasable_slots(threads, most)
+        self._permits = computing  # free ones
         self._jobs: deque[Job] = deque()
-        self._returning: deque[_Seat[Job]] = deque()  # threads whose wait is over
+        self._returning: deque[_Seat[Job]] = deque()  # threads that want to compute again
         self._idle: list[_Seat[Job]] = []  # the last to come is the first to go: its memory is warm
         self._closed = False
-        self._taken = threading.Lock()  # released for who awaits that the last job is taken
-        self._taken.acquire()
+        self._drained = threading.Lock()  # released for the thread in wait_until_drained
+        self._drained.acquire()
         self._is_awaited = False
 
     def submit(self, job: Job) -> None:
-        """Have ``job`` served by and by."""
+        """Queue ``job``."""
         with self._guard:
             self._jobs.append(job)
             self._distribute()
 
     def shutdown(self, wait: bool = False) -> None:
-        """End the threads, each once it is idle; does not ``wait``."""
+        """End each thread once it is idle; does not ``wait`` for that."""
         with self._guard:
             self._closed = True
             idle, self._idle = self._idle, []
             for seat in idle:  # each once, even if this is entered again meanwhile
                 seat.woken.release()
 
-    def await_appetite(self, timeout: float) -> None:
-        """Return when no job waits for a turn, at the latest after ``timeout`` seconds.
+    def wait_until_drained(self, timeout: float) -> None:
+        """Return when the queue is empty, at the latest after ``timeout`` seconds.
 
-        Whoever brings jobs does so in good time when the last one was taken. To look for more before that would only
-        take the interpreter from the one that computes.
+        Wakes the producer when a thread takes the last job: polling for new ones earlier would only contend for the
+        interpreter.
         """
         with self._guard:
             if not self._jobs:
                 return
             self._is_awaited = True
-        if self._taken.acquire(timeout=timeout):
+        if self._drained.acquire(timeout=timeout):
             return
         with self._guard:
             if self._is_awaited:
                 self._is_awaited = False
                 return
-        self._taken.acquire()  # it was released just now
+        self._drained.acquire()  # it was released just now
 
     def _take(self) -> Job:
         """Return the next job; under the guard."""
         job = self._jobs.popleft()
         if self._is_awaited and not self._jobs:
             self._is_awaited = False
-            self._taken.release()
+            self._drained.release()
         return job
 
-    def give_up(self, lend: bool) -> bool:
-        """Take the turn of this thread back, and its place if it will ``lend`` that; return whether it was taken."""
+    def block(self, release_slot: bool) -> bool:
+        """Take back the permit of this thread, and its slot with ``release_slot``; return whether it released that."""
         with self._guard:
-            lent = lend and self._lendable > 0
-            self._lendable -= lent
-            self._startable += lent
-            self._free += 1
+            released = release_slot and self._releasable > 0
+            self._releasable -= released
+            self._slots += released
+            self._permits += 1
             self._distribute()
-        return lent
+        return released
 
-    def come_back(self, lent: bool) -> None:
-        """Return when this thread has a turn again, and its place if that was ``lent``.
+    def unblock(self, released: bool) -> None:
+        """Return when this thread has a permit again; ``released`` says whether it takes a slot again, too.
 
-        Those who come back go before new jobs.
+        Threads that come back go before new jobs.
         """
         with self._guard:
-            self._lendable += lent
-            self._startable -= lent
-            if self._free:
-                self._free -= 1
+            self._releasable += released
+            self._slots -= released
+            if self._permits:
+                self._permits -= 1
                 return
             seat: _Seat[Job] = _Seat()
             self._returning.append(seat)
         seat.woken.acquire()
 
     def _distribute(self) -> None:
-        """Give what turns are free to those who can use one; under the guard."""
-        while self._free and (self._returning or (self._jobs and self._has_thread() and not self._closed)):
-            self._free -= 1
+        """Give the free permits to threads that can use them; under the guard."""
+        while self._permits and (self._returning or (self._jobs and self._has_thread() and not self._closed)):
+            self._permits -= 1
             if self._returning:
                 self._returning.popleft().woken.release()
             elif self._idle:
@@ -139,21 +141,21 @@ class Pool(Generic[Job]):
                 seat.job = self._take()
                 seat.woken.release()
             else:
-                self._startable -= 1
+                self._slots -= 1
                 job = self._take()
                 try:
                     threading.Thread(target=self._run, args=(job,)).start()
-                except RuntimeError:  # the system has none left: one of ours comes by
+                except RuntimeError:  # the system has no thread left: one of ours takes the job later
                     self._jobs.appendleft(job)
-                    self._startable += 1
-                    self._free += 1
+                    self._slots += 1
+                    self._permits += 1
                     return
 
     def _has_thread(self) -> bool:
-        return bool(self._idle) or self._startable > 0
+        return bool(self._idle) or self._slots > 0
 
     def _run(self, job: Job | None) -> None:
-        """Serve ``job``, then one after the other as long as there are any, then whatever this thread is woken for."""
+        """Serve ``job``, then the queue as long as there are jobs, then each job that wakes this thread."""
         seat: _Seat[Job] = _Seat()
         while job is not None:
             _mine.pool = self
@@ -165,16 +167,16 @@ class Pool(Generic[Job]):
             job = self._next(seat)
 
     def _next(self, seat: _Seat[Job]) -> Job | None:
-        """Return the next job for the thread of ``seat``, which has a turn; None when it shall end."""
+        """Return the next job for the thread of ``seat``, which holds a permit; None if the thread has to end."""
         with self._guard:
-            if self._startable < 0:  # another one was started for this thread while it waited
-                self._startable += 1
-                self._free += 1
+            if self._slots < 0:  # another thread was started for this one's slot
+                self._slots += 1
+                self._permits += 1
                 self._distribute()
                 return None
             if self._jobs and not self._returning and not self._closed:
                 return self._take()
-            self._free += 1
+            self._permits += 1
             if not self._closed:
                 self._idle.append(seat)
             self._distribute()
@@ -185,22 +187,23 @@ class Pool(Generic[Job]):
         return job
 
 
-class waiting:
-    """A context in which this thread has given up its turn, if it has one: it may take its time.
+class blocking:
+    """A context for blocking calls: this thread returns its permit to compute meanwhile, if it holds one.
 
-    ``for_client``: not for us, so that it does not count as one of the threads meanwhile.
+    With ``release_slot`` it also releases its slot: for a wait for a client, which may take long.
     """
 
-    def __init__(self, for_client: bool = False):
-        self.for_client = for_client
+    def __init__(self, release_slot: bool = False) -> None:
+        self.release_slot = release_slot
 
     def __enter__(self) -> Self:
-        self.pool, _mine.pool = getattr(_mine, "pool", None), None
+        self.pool: Pool[Any] | None = getattr(_mine, "pool", None)
+        _mine.pool = None
         if self.pool is not None:
-            self.lent = self.pool.give_up(self.for_client)
+            self.released = self.pool.block(self.release_slot)
         return self
 
     def __exit__(self, *_exception: object) -> None:
         if self.pool is not None:
-            self.pool.come_back(self.lent)
+            self.pool.unblock(self.released)
             _mine.pool = self.pool

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 
 import pytest
 
-from receiver.threadpool import Pool, share_of, waiting
+from receiver.threadpool import Pool, blocking, processors_for
 from tests.support.waiting import pass_time, until
 
 PATIENCE = 10  # seconds
 
 
 @contextmanager
-def pool_of(threads, turns, serve, **more):
+def pool_of(threads, computing, serve, **more):
     """A pool that is shut down at the end, and its threads with it."""
     before = set(threading.enumerate())
-    pool = Pool(threads, turns, serve, **more)
+    pool = Pool(threads, computing, serve, **more)
     try:
         yield pool
     finally:
@@ -36,8 +36,8 @@ def test_jobs_are_served_in_their_order_by_one_thread_that_keeps_its_turn():
     assert len({thread for _, thread in served}) == 1
 
 
-@pytest.mark.parametrize("turns", [1, 2])
-def test_no_more_compute_at_once_than_there_are_turns(turns):
+@pytest.mark.parametrize("computing", [1, 2])
+def test_no_more_compute_at_once_than_may(computing):
     guard, most, now, done = threading.Lock(), [0], [0], []
 
     def serve(job):
@@ -48,16 +48,16 @@ def test_no_more_compute_at_once_than_there_are_turns(turns):
             pass_time(0.0005, "a job computes")
             with guard:
                 now[0] -= 1
-            with waiting():
+            with blocking():
                 pass_time(0.001, "a job waits")
         done.append(job)
 
-    with pool_of(8, turns, serve) as pool:
+    with pool_of(8, computing, serve) as pool:
         for job in range(60):
             pool.submit(job)
         until(lambda: len(done) == 60)
     assert sorted(done) == list(range(60))
-    assert most == [turns]
+    assert most == [computing]
 
 
 def test_who_waits_lets_others_compute_and_goes_on_before_new_jobs():
@@ -65,7 +65,7 @@ def test_who_waits_lets_others_compute_and_goes_on_before_new_jobs():
 
     def serve(job):
         if job == "waits":
-            with waiting():
+            with blocking():
                 assert gate.wait(PATIENCE)
         elif job == "opens":
             gate.set()
@@ -84,7 +84,7 @@ def test_as_many_wait_as_there_are_threads_and_the_rest_is_served_after_them():
 
     def serve(job):
         begun.append(job)
-        with waiting():
+        with blocking():
             assert gate.wait(PATIENCE)
         done.append(job)
 
@@ -104,7 +104,7 @@ def test_who_waits_for_a_client_does_not_count_and_threads_above_the_number_end(
     def serve(job):
         if job < 10:
             begun.append(job)
-            with waiting(for_client=True):
+            with blocking(release_slot=True):
                 assert gate.wait(PATIENCE)
         done.append(job)
 
@@ -132,7 +132,7 @@ def test_as_many_as_there_are_threads_go_on_at_once_when_their_clients_do():
     guard = threading.Lock()
 
     def serve(job):
-        with waiting(for_client=True):
+        with blocking(release_slot=True):
             assert gate.wait(PATIENCE)
         with guard:
             inside.append(job)
@@ -148,7 +148,7 @@ def test_as_many_as_there_are_threads_go_on_at_once_when_their_clients_do():
         pass_time(0.05, "all that may begin have begun")
         gate.set()
         until(lambda: len(done) == 20)
-    assert max(most) <= 2  # turns
+    assert max(most) <= 2  # that may compute
 
 
 def test_a_job_that_fails_costs_no_thread_and_no_turn(caplog):
@@ -157,7 +157,7 @@ def test_a_job_that_fails_costs_no_thread_and_no_turn(caplog):
     def serve(job):
         if job % 2:
             raise ValueError("a defect")
-        with waiting():
+        with blocking():
             served.append(job)
 
     with pool_of(2, 1, serve) as pool:
@@ -172,7 +172,7 @@ def test_a_wait_that_ends_with_an_error_ends_with_a_turn():
 
     def serve(job):
         try:
-            with waiting():
+            with blocking():
                 raise TimeoutError
         except TimeoutError:
             served.append(job)
@@ -184,10 +184,10 @@ def test_a_wait_that_ends_with_an_error_ends_with_a_turn():
 
 
 def test_outside_a_pool_waiting_is_nothing():
-    with waiting() as outer, waiting() as inner:
+    with blocking() as outer, blocking() as inner:
         assert outer.pool is inner.pool is None
-    assert share_of(1) >= share_of(2) >= 1
-    assert share_of(10_000) == 1
+    assert processors_for(1) >= processors_for(2) >= 1
+    assert processors_for(10_000) == 1
 
 
 def test_who_brings_jobs_is_woken_when_the_last_one_was_taken():
@@ -198,15 +198,15 @@ def test_who_brings_jobs_is_woken_when_the_last_one_was_taken():
         assert gate.wait(PATIENCE)
 
     with pool_of(1, 1, serve) as pool:
-        pool.await_appetite(PATIENCE)  # there is none to wait for
+        pool.wait_until_drained(PATIENCE)  # there is none to wait for
         pool.submit("first")
         pool.submit("second")
         until(lambda: taken == ["first"])
         began = time.monotonic()
-        pool.await_appetite(0.05)  # the second is not taken
+        pool.wait_until_drained(0.05)  # the second is not taken
         assert 0.05 <= time.monotonic() - began < PATIENCE / 2
         threading.Timer(0.05, gate.set).start()
-        pool.await_appetite(PATIENCE)
+        pool.wait_until_drained(PATIENCE)
         assert taken == ["first", "second"]
 
 
@@ -215,10 +215,10 @@ def test_nobody_is_forgotten_when_all_meet():
 
     def serve(job):
         if job % 3 == 0:
-            with waiting():
+            with blocking():
                 pass
         if job % 7 == 0:
-            with waiting():
+            with blocking():
                 pass_time(0.0002, "a job waits")
         with guard:
             done[0] += 1
@@ -231,7 +231,7 @@ def test_nobody_is_forgotten_when_all_meet():
         for thread in bringing:
             thread.start()
         for _ in range(200):
-            pool.await_appetite(0.001)
+            pool.wait_until_drained(0.001)
         until(lambda: done[0] == count)
         for thread in bringing:
             thread.join()

@@ -1,5 +1,5 @@
-"""The admin listener: a process of its own that tells whether the receiver is well, and what it counts.
+"""The admin listener: a process of its own that answers probes and serves metrics.
 
-``listener.py`` answers, ``figures.py`` adds to what workers count what can be looked up when it is asked for,
-``tallies.py`` counts what stores hold.
+``listener.py`` answers, ``readiness.py`` checks, ``metrics.py`` adds metrics that are looked up at each scrape,
+``counts.py`` counts what the stores hold, and ``client.py`` asks the admin listener of a running receiver.
 """

@@ -1,4 +1,4 @@
-"""What the stores hold of each tenant, counted now and then by a thread: to count takes long where much is kept."""
+"""Counts what the stores hold of each tenant, in a thread and now and then: counting a large store takes long."""
 
 import threading
 import time
@@ -9,16 +9,18 @@ from receiver.stores.contract import Store
 from receiver.stores.tally import Tally, tallies
 from receiver.telemetry.logs import log
 
-_SHARE = 20  # times as long as a count took is what is waited at least until the next one
+_SHARE = 20  # the pause is at least so many times as long as the last count took
 
 
 class Tallies:
-    """The last count of ``stores``, taken every so many seconds (``every``) once ``begin`` was called.
+    """The last count of ``stores``, repeated ``every`` so many seconds once ``begin`` was called.
 
-    ``stores`` are by tenant, that of the rest under None.
+    ``stores`` are by tenant; None is the key of the store for all other tenants.
     """
 
-    def __init__(self, stores: Mapping[str | None, Store], every: float, clock: Callable[[], float] = time.time):
+    def __init__(
+        self, stores: Mapping[str | None, Store], every: float, clock: Callable[[], float] = time.time
+    ) -> None:
         self._stores = stores
         self._every = every
         self._clock = clock
@@ -26,12 +28,12 @@ class Tallies:
         self.taken: float | None = None  # seconds since the epoch
 
     def begin(self) -> None:
-        """Count, and go on counting, in a thread; not at all when that is never wanted."""
+        """Count in a thread from now on; do nothing when ``every`` is 0."""
         if self._every:
             threading.Thread(target=self._run, name="tallies", daemon=True).start()
 
     def take(self) -> None:
-        """Count now; of a store that does not answer, what was known before stays."""
+        """Count now. A store that does not answer keeps its last count."""
         found: list[Tally] = []
         for store in dict.fromkeys(self._stores.values()):
             try:
@@ -40,7 +42,7 @@ class Tallies:
             except Problem as cause:
                 log.warning("the states of some tenants cannot be counted at the moment: %s", cause)
                 counted = self.found
-            except Exception:
+            except Exception:  # noqa: BLE001 - a defect of one store must not end the counting of the others
                 log.exception("a defect")
                 counted = self.found
             found += [one for one in counted if self._stores.get(one.tenant, self._stores[None]) is store]

@@ -1,4 +1,4 @@
-"""What is told beside what workers count: looked up at each scrape."""
+"""The metrics that no worker counts: they are looked up at each scrape."""
 
 import os
 import platform
@@ -10,11 +10,11 @@ from importlib.metadata import version
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlite_utils.utils import sqlite3
+from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]  # its choice of the two modules
 
 from receiver import __version__
 from receiver.admin.counts import Tallies
-from receiver.admin.readiness import PATIENCE, Asker, Prober, disks
+from receiver.admin.readiness import PATIENCE, Prober, Question, disks
 from receiver.keys.keyring import Keyring
 from receiver.network import tls
 from receiver.problems import Problem
@@ -25,16 +25,16 @@ from receiver.stores.contract import Store
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def _gauge(name: str, help: str, values: Iterable[tuple[dict[str, str], float]]) -> Metric:
+def _gauge(name: str, text: str, values: Iterable[tuple[dict[str, str], float]]) -> Metric:
     values = list(values)
-    family = GaugeMetricFamily(f"receiver_{name}", help, labels=list(values[0][0]) if values else ())
+    family = GaugeMetricFamily(f"receiver_{name}", text, labels=list(values[0][0]) if values else ())
     for labels, value in values:
         family.add_metric(list(labels.values()), value)
     return family
 
 
 class ProcessMetrics(Collector):
-    """The figures of the receiver whose master is the parent of this process, ``started`` at seconds of the epoch."""
+    """The metrics of the receiver whose master is this process's parent; ``started`` in seconds since the epoch."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class ProcessMetrics(Collector):
         tallies: Tallies,
         terms: Callable[[], tls.Terms | None],
         started: float,
-    ):
+    ) -> None:
         self.settings, self.ring, self.life = settings, ring, life
         self.prober, self.tallies, self.terms, self.started = prober, tallies, terms, started
-        self.uses = [Asker("key uses", store.key_uses) for store in dict.fromkeys(stores.values())]
-        self.disks = Asker("disks", lambda: disks(settings.store_urls))
+        self.uses = [Question("key uses", store.key_uses) for store in dict.fromkeys(stores.values())]
+        self.disks = Question("disks", lambda: disks(settings.store_urls))
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all families; what cannot be looked up is left out."""
+        """Yield all families; one that cannot be looked up is left out."""
         deadline = time.monotonic() + PATIENCE
         for uses in self.uses:
             uses.begin()
@@ -110,15 +110,18 @@ class ProcessMetrics(Collector):
             used = [({"role": role, "kid": kid}, time) for (role, kid), time in uses.items() if (role, kid) in known]
             yield _gauge("key_last_used_timestamp_seconds", "When each key served last, by any receiver.", used)
         if terms := self.terms():
-            expires = [({}, terms.expires.timestamp())]
-            yield _gauge("certificate_expires_timestamp_seconds", "When the certificate for TLS expires.", expires)
+            expires = terms.expires.timestamp()
+            yield _gauge(
+                "certificate_expires_timestamp_seconds", "When the certificate for TLS expires.", [({}, expires)]
+            )
 
     def _uses(self, deadline: float) -> dict[tuple[str, str], int] | None:
-        """Return when each key was used last, as far as stores answer; None when none does."""
-        answered, found = False, {}
-        for asker in self.uses:
+        """Return when each key was last used, from the stores that answer; None when none does."""
+        answered = False
+        found: dict[tuple[str, str], int] = {}
+        for question in self.uses:
             with suppress(Problem, TimeoutError):
-                for key, used in asker.answer(deadline).items():
+                for key, used in question.answer(deadline).items():
                     found[key] = max(used, found.get(key, 0))
                 answered = True
         return found if answered else None
@@ -131,7 +134,7 @@ class ProcessMetrics(Collector):
             yield _gauge("disk_size_bytes", "All of that disk.", [({"store": disk.store}, disk.size) for disk in found])
 
     def _processes(self) -> Iterator[Metric]:
-        """Yield figures of the master and all its children, those that have ended included where they add up."""
+        """Yield the metrics of the master and its children; processor time includes the children that have ended."""
         master = os.getppid()
         with suppress(OSError, ValueError):
             with open(f"/proc/{master}/task/{master}/children") as file:
@@ -152,7 +155,7 @@ def _resident(pids: list[int]) -> int:
 
 
 def _seconds_of(pid: int, ended: bool) -> float:
-    """Return the processor time of ``pid``, with that of its children that have ended if ``ended`` (proc(5), stat)."""
+    """Return the processor time of ``pid``; ``ended``: with that of its ended children (proc(5), stat)."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return sum(map(int, fields[11 : 15 if ended else 13])) / _TICKS

@@ -1,40 +1,39 @@
-"""Is the receiver well? Checks with a verdict each, for the readiness of the admin listener and for the doctor."""
+"""Checks whether the receiver is well, each with a verdict, for ``/readyz``."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from functools import partial
-from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 from receiver.keys.keyring import ROLES, Keyring
 from receiver.problems import Problem
+from receiver.process.disk import disk_space
 from receiver.process.lifecycle import Lifecycle
 from receiver.settings import Settings
 from receiver.stores.contract import Store
 from receiver.stores.urls.store_url import StoreURL
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 NAMES = ("store", "keys", "migrations", "disk", "workers", "log")
 Answer = TypeVar("Answer")
-PATIENCE = 3.0  # seconds for each check: a probe has to be answered before its own time is over
-_STORE_PATIENCE = 2.5  # of which for each store
-_FRESH = 1.0  # seconds that an answer counts for others who ask, so that many probes are no load
-_LONGEST = 300  # characters of what is told
+PATIENCE = 3.0  # seconds for each check: a probe needs its answer before its own time-out
+_STORE_PATIENCE = 2.5  # seconds of these for each store
+_FRESH = 1.0  # seconds for which an answer serves further probes, so that many probes cause no load
+_LONGEST = 300  # characters of a message
 
 
 class Check(NamedTuple):
-    """A ``verdict``, "ok", "warn" or "fail", and what is ``told`` of it in a sentence."""
+    """A ``verdict``, "ok", "warn" or "fail", and a sentence about it, ``told``."""
 
     verdict: str
     told: str
 
 
 class Disk(NamedTuple):
-    """The disk that a store lies on: which ``store``, the ``free`` and all the bytes (``size``) of it."""
+    """The disk that ``store`` lies on: its ``free`` and all its bytes (``size``)."""
 
     store: str
     free: int
@@ -49,9 +48,9 @@ def ping(store: Store) -> str:
 
 
 def check_keys(ring: Keyring, refusal: str = "") -> Check:
-    """Return whether ``ring`` holds keys of both roles, and files with private keys that not everybody may read.
+    """Check that ``ring`` holds keys of both roles, and that no other user can read their files.
 
-    ``refusal`` says why a reload was refused, if the last one was.
+    ``refusal`` says why the last reload was refused, if it was.
     """
     counts = {role: sum(key.role == role for key in ring) for role in ROLES}
     if not all(counts.values()):
@@ -64,21 +63,18 @@ def check_keys(ring: Keyring, refusal: str = "") -> Check:
     return Check("ok", ", ".join(f"{count} {role}" for role, count in [*counts.items(), ("sealing", sealing)]))
 
 
-def disks(store_urls: Iterable[StoreURL]) -> list[Disk]:
-    """Return the disk of each of ``store_urls`` that is a file or a folder; raises OSError."""
+def disks(places: Iterable[StoreURL]) -> list[Disk]:
+    """Return the disk of each store of ``places`` that is a file or a folder; raises OSError."""
     found = []
-    for store_url in store_urls:
-        if store_url.path:
-            path = Path(store_url.path)
-            while not path.exists() and path != path.parent:
-                path = path.parent
-            status = os.statvfs(path)
-            found.append(Disk(str(store_url), status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize))
+    for place in places:
+        if place.path:
+            space = disk_space(place.path)
+            found.append(Disk(str(place), space.free, space.size))
     return found
 
 
 def check_disk(settings: Settings) -> Check:
-    """Return whether each disk of ``settings`` has the room of STORAGE_MIN_FREE."""
+    """Check that each disk of ``settings`` has STORAGE_MIN_FREE bytes of free space."""
     found = disks(settings.store_urls)
     if not found:
         return Check("ok", "no store lies on a disk of this machine")
@@ -90,7 +86,7 @@ def check_disk(settings: Settings) -> Check:
 
 
 def check_workers(settings: Settings, life: Lifecycle) -> Check:
-    """Return whether the processes that answer requests are there."""
+    """Check that the processes that answer requests run."""
     told = f"{life.workers} of {settings.workers} run"
     if not life.is_well:
         return Check("fail", "the master has not been heard of for a minute")
@@ -100,7 +96,7 @@ def check_workers(settings: Settings, life: Lifecycle) -> Check:
 
 
 def check_log(life: Lifecycle) -> Check:
-    """Return whether standard error takes the lines of all processes; if not, requests are answered all the same."""
+    """Check that standard error takes the log of all processes; requests are answered even if it does not."""
     trouble = life.losses.trouble()
     return Check("warn", trouble) if trouble else Check("ok", f"{life.losses.dropped:,} lines were dropped")
 
@@ -108,8 +104,8 @@ def check_log(life: Lifecycle) -> Check:
 def checks(
     settings: Settings, ring: Keyring, stores: Mapping[str | None, Store], life: Lifecycle | None = None
 ) -> dict[str, Callable[[], Check]]:
-    """Return the checks by the name of NAMES; those of workers and log only where ``life`` tells of them."""
-    found = {
+    """Return the checks by their name in NAMES; those of workers and log only with ``life``."""
+    found: dict[str, Callable[[], Check]] = {
         "store": StoresCheck("store", ping, stores),
         "keys": lambda: check_keys(ring, life.refusal if life else ""),
         "migrations": StoresCheck("schema", lambda store: f"schema {store.schema_version()}", stores),
@@ -121,10 +117,13 @@ def checks(
     return found
 
 
-class Asker(Generic[Answer]):
-    """Asks ``ask`` in a thread of its own, once at a time: what hangs there holds nobody up for longer than he says."""
+class Question(Generic[Answer]):
+    """Calls ``ask`` in a thread of its own, one call at a time: a call that hangs delays no caller beyond its deadline.
 
-    def __init__(self, name: str, ask: Callable[[], Answer]):
+    An answer serves every caller for a second.
+    """
+
+    def __init__(self, name: str, ask: Callable[[], Answer]) -> None:
         self._ask = ask
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._guard = threading.Lock()
@@ -132,15 +131,15 @@ class Asker(Generic[Answer]):
         self._done = 0.0
 
     def begin(self) -> Future[Answer]:
-        """Return the answer that is under way, that came just now, or a new one."""
+        """Return the pending answer, a fresh one, or that of a new call."""
         with self._guard:
             if self._last is None or (self._last.done() and time.monotonic() - self._done > _FRESH):
                 self._last = self._pool.submit(self._run)
             return self._last
 
     def answer(self, deadline: float) -> Answer:
-        """Return the answer, none older than a second; raises what ``ask`` does, TookTooLong at ``deadline``."""
-        with waiting(for_client=True):
+        """Return the answer, a second old at most; raises what ``ask`` raises, and TookTooLong at ``deadline``."""
+        with blocking(release_slot=True):
             return self.begin().result(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> Answer:
@@ -151,18 +150,18 @@ class Asker(Generic[Answer]):
 
 
 class StoresCheck:
-    """Asks each of ``stores`` by ``ask``, all at once; what that of the rest answers, under None, is told.
+    """Checks all ``stores`` at once by ``ask``; None is the key of the store whose answer becomes the message.
 
-    A store of a tenant's own that does not answer is that tenant's outage alone, and only warned about.
+    If a tenant's own store does not answer, only that tenant has an outage: the check warns, and does not fail.
     """
 
-    def __init__(self, name: str, ask: Callable[[Store], str], stores: Mapping[str | None, Store]):
-        self._askers = {tenant: Asker(name, partial(ask, store)) for tenant, store in stores.items()}
+    def __init__(self, name: str, ask: Callable[[Store], str], stores: Mapping[str | None, Store]) -> None:
+        self._questions = {tenant: Question(name, partial(ask, store)) for tenant, store in stores.items()}
 
     def __call__(self) -> Check:
-        """Return the Check; raises the Problem of the store of the rest."""
+        """Return the Check; raises the Problem of the store under None."""
         deadline = time.monotonic() + _STORE_PATIENCE
-        asked = {tenant: asker.begin() for tenant, asker in self._askers.items()}
+        asked = {tenant: question.begin() for tenant, question in self._questions.items()}
         told = asked.pop(None).result(PATIENCE)
         for tenant, future in asked.items():
             found = _outcome(future, deadline)
@@ -172,27 +171,27 @@ class StoresCheck:
 
 
 class Prober:
-    """Asks ``checks``, all at once, and waits ``patience`` seconds at most for their verdicts."""
+    """Runs all ``checks`` at once, and waits ``patience`` seconds at most for their verdicts."""
 
-    def __init__(self, checks: Mapping[str, Callable[[], Check]], patience: float = PATIENCE):
-        self._askers = {name: Asker(f"check {name}", check) for name, check in checks.items()}
+    def __init__(self, checks: Mapping[str, Callable[[], Check]], patience: float = PATIENCE) -> None:
+        self._questions = {name: Question(f"check {name}", check) for name, check in checks.items()}
         self._patience = patience
 
     def ask(self) -> dict[str, Check]:
-        """Return the Check of each name, none of them older than a second."""
+        """Return the Check of each name, a second old at most."""
         deadline = time.monotonic() + self._patience
-        asked = {name: asker.begin() for name, asker in self._askers.items()}
-        with waiting(for_client=True):  # whoever asks meanwhile gets a thread, too
+        asked = {name: question.begin() for name, question in self._questions.items()}
+        with blocking(release_slot=True):  # so that another request gets a thread meanwhile
             return {name: _outcome(future, deadline) for name, future in asked.items()}
 
 
 def _outcome(future: Future[Answer], deadline: float) -> Answer | Check:
-    """Return the answer that is there by ``deadline``, else a Check that fails and tells why."""
+    """Return the answer if it comes by ``deadline``, else a failed Check with the reason."""
     try:
         return future.result(max(0.0, deadline - time.monotonic()))
     except TookTooLong:
         return Check("fail", "there was no answer in time")
     except Problem as problem:
         return Check("fail", problem.cause[:_LONGEST])
-    except Exception as cause:  # the verdict is what counts; a text could quote anything
+    except Exception as cause:  # noqa: BLE001 - any defect is a verdict; only its type is safe to publish
         return Check("fail", type(cause).__name__)

@@ -14,7 +14,7 @@ from receiver import bootstrap, files, settings
 from receiver.commands.keys_sealing import sealing
 from receiver.commands.tables import fitted
 from receiver.conformance.printable import visible
-from receiver.jose.compact import canonical_uuid
+from receiver.encoding import canonical_uuid
 from receiver.keys import keyring, passphrase
 from receiver.keys.keyring import KeyFault, Keyring
 from receiver.keys.usage import Uses

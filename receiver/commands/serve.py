@@ -15,7 +15,7 @@ from receiver.commands.tables import columns
 from receiver.keys.keyring import Keyring
 from receiver.network.listeners import AddressTaken
 from receiver.server.application import Server
-from receiver.server.preparing import prepare_stores
+from receiver.server.startup import prepare_stores
 from receiver.settings import Settings, TenantStore
 from receiver.telemetry import logs, standard_error
 

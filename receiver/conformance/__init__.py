@@ -1,5 +1,5 @@
-"""Black-box checks of any receiver, by its URL and its keys. Imports nothing of the rest but the mock platform.
+"""Black-box checks of any receiver, given its URL and its keys. Imports only itself and the simulated platform.
 
-`registry.py` is what a check is, `checks/` holds them by group, `trial.py` is what they work with, `run.py` runs
-them, and the other modules write reports. The table of all checks is CHECKS.md.
+``registry.py`` defines what a check is, ``checks/`` holds the checks by subject, ``trial.py`` is what a check works
+with, ``run.py`` runs the checks, and the other modules write the reports. CHECKS.md is the table of all checks.
 """

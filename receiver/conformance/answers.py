@@ -1,4 +1,4 @@
-"""What came back: in words for a person, and as the facts that a known deviation is recognised by."""
+"""Describes an answer: in words for people, and as facts by which a known deviation is recognised."""
 
 import json
 import re
@@ -12,10 +12,10 @@ _MOST_MESSAGE, _MOST_TEXT, _MOST_SHOWN = 200, 80, 40  # characters of a message,
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a check saw when it failed: ``status`` of the answer (0 for none) and its ``body``, ``what`` it probed with.
+class Observation:
+    """What a failing check observed: the answer's ``status`` (0 for none) and ``body``, and ``what`` it probed with.
 
-    Where contents were compared, ``wanted`` and ``found`` are the two (``found`` is None for 404).
+    If the check compared contents, ``wanted`` and ``found`` are the two (``found`` is None for a 404).
     """
 
     status: int = 0
@@ -25,13 +25,13 @@ class Seen:
     found: str | None = None
 
 
-def seen(answer: Answer, what: str = "") -> Seen:
-    """Return ``answer`` as a Seen."""
-    return Seen(answer.status, answer.body[:2000], what)
+def observed(answer: Answer, what: str = "") -> Observation:
+    """Return ``answer`` as an Observation."""
+    return Observation(answer.status, answer.body[:2000], what)
 
 
-def told(answer: Answer) -> str:
-    """Return "<status> came" with the message of a problem body; any other body is described and not quoted."""
+def described(answer: Answer) -> str:
+    """Return "<status> came" and the message of a problem body; describe any other body without quoting it."""
     came = f"{answer.status} came"
     if not answer.body:
         return came if answer.status == 204 else f"{came}, without a body"
@@ -42,7 +42,7 @@ def told(answer: Answer) -> str:
     message = value.get("message") if isinstance(value, dict) else None
     if isinstance(message, str):
         return f"{came}: {_one_line(message)[:_MOST_MESSAGE]}"
-    return f"{came} with {_described(value)}"
+    return f"{came} with {_json_kind(value)}"
 
 
 def _kind(answer: Answer) -> str:
@@ -57,7 +57,7 @@ def _one_line(text: str) -> str:
     return " ".join(masked(text).split())
 
 
-def _described(value: object) -> str:
+def _json_kind(value: object) -> str:
     if isinstance(value, dict):
         names = ", ".join(_one_line(name)[:_MOST_SHOWN] for name in list(value)[:8])
         return f"a JSON object of {names}" if names else "an empty JSON object"
@@ -66,10 +66,10 @@ def _described(value: object) -> str:
 
 
 def same_meaning(one: str, other: str) -> bool:
-    """Tell whether two contents are the same JSON value.
+    """Return whether two contents are the same JSON value.
 
-    The order of members, spaces, duplicate members and the spelling of numbers make no difference, as they make none
-    to a column of type jsonb. What is not JSON is compared as text.
+    The order of members, spaces, duplicate members and the spelling of numbers do not count, as they do not in a
+    database column of type jsonb. Contents that are not JSON are compared as text.
     """
     if one == other:
         return True
@@ -80,7 +80,7 @@ def same_meaning(one: str, other: str) -> bool:
 
 
 def _canonical(text: str) -> str:
-    # Written out again, since in Python the value 1.0 equals True; + 0.0, since -0 is a spelling of 0.
+    # Serialized again, because 1.0 == True in Python; + 0.0 in _number, because -0 is a spelling of 0.
     value = json.loads(text, parse_int=_number, parse_float=_number)
     return json.dumps(value, sort_keys=True)
 
@@ -90,7 +90,7 @@ def _number(text: str) -> float:
 
 
 def shown(content: str | None) -> str:
-    """Return what a report says of a content: a short one as it is, the size of a longer one; "404" for None."""
+    """Return how a report shows a content: a short one as it is, a longer one by its size, None as "404"."""
     if content is None:
         return "404"
     if len(content) <= _MOST_SHOWN:
@@ -99,7 +99,7 @@ def shown(content: str | None) -> str:
 
 
 def difference(expected: str, found: str | None) -> str:
-    """Return where two contents begin to differ, in words; nothing for short ones, which are shown whole."""
+    """Return in words where two contents begin to differ; "" for short ones, which reports show whole."""
     if not found or len(expected) <= _MOST_SHOWN:
         return ""
     place = next((n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)

@@ -1,4 +1,4 @@
-"""Small inline SVG charts of a run's timings. They take their colours from the page's style."""
+"""Small inline SVG charts of a run's timings. Their colours come from the page's style sheet."""
 
 import math
 
@@ -11,27 +11,27 @@ _CLASSES = dict(zip(VERDICTS, ("pass", "fail", "undecided"), strict=True))
 
 
 def verdict_class(verdict: str) -> str:
-    """Return the name that the page's style has for ``verdict``."""
+    """Return the CSS class of ``verdict``."""
     return _CLASSES[verdict]
 
 
 def share(report: Report, group: str | None = None) -> Markup:
-    """Return a bar of the verdicts of ``report``, or of a ``group``."""
+    """Return a bar that shows the share of each verdict in ``report``, or in one ``group`` of it."""
     counts = [(verdict, report.count(verdict, group)) for verdict in VERDICTS]
     total, at, parts = sum(count for _, count in counts) or 1, 0.0, []
     for verdict, count in counts:
         width = 100 * count / total
         parts.append(f'<rect class="{_CLASSES[verdict]}" x="{at:.3f}" width="{width:.3f}" height="8"/>')
         at += width
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    label = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
     return Markup(  # noqa: S704 - numbers and fixed words
-        f'<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{told}">'
+        f'<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>"
     )
 
 
 def bar(seconds: float, longest: float) -> Markup:
-    """Return a bar as long as ``seconds`` is of ``longest``, on a scale of square roots, so that short ones show."""
+    """Return a bar for ``seconds`` relative to ``longest``. The scale is a square root, so that short times show."""
     width = max(1.0, 60 * math.sqrt(max(0.0, seconds) / longest))
     return Markup(  # noqa: S704
         f'<svg class="bar" viewBox="0 0 60 8" width="60" height="8" aria-hidden="true"><rect width="{width:.1f}"'
@@ -40,17 +40,14 @@ def bar(seconds: float, longest: float) -> Markup:
 
 
 def calls(report: Report) -> Markup:
-    """Return a chart of how long the calls took: for each method the median, and the slowest tenth's beginning."""
+    """Return a chart of the calls' times: for each method the median and the 90th percentile."""
     times: dict[str, list[float]] = {}
     for result in report.results:
         for method, seconds in result.record.times:
             if seconds and method in ("GET", "POST", "DELETE"):
                 times.setdefault(method, []).append(1000 * seconds)
-    rows = [
-        (method, len(some), *(sorted(some)[min(len(some) - 1, int(part * len(some)))] for part in (0.5, 0.9)))
-        for method, some in times.items()
-    ]
-    scale = max((row[3] for row in rows), default=1) or 1
+    rows = [(method, len(some), _quantile(some, 0.5), _quantile(some, 0.9)) for method, some in times.items()]
+    scale = max((most for *_, most in rows), default=1) or 1
     drawn = []
     for number, (method, count, half, most) in enumerate(rows):
         y, long = number * _ROW, 300 / scale
@@ -60,7 +57,11 @@ def calls(report: Report) -> Markup:
             f'<rect class="narrow" x="110" y="{y + 8}" width="{max(1, half * long):.1f}" height="8" rx="2"/>'
             f'<text x="{118 + most * long:.1f}" y="{y + 16}">{half:.1f} ms, {most:.1f} ms</text>'
         )
-    return _chart(drawn, len(rows) * _ROW, "Time of a call: median, and what nine of ten stay below")
+    return _chart(drawn, len(rows) * _ROW, "Time of a call: median and 90th percentile")
+
+
+def _quantile(values: list[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
 def groups(report: Report) -> Markup:
@@ -78,12 +79,12 @@ def groups(report: Report) -> Markup:
 
 
 def _chart(drawn: list[str], height: int, title: str) -> Markup:
-    return Markup(  # noqa: S704 - numbers, methods, names of groups: nothing that came over the network
+    return Markup(  # noqa: S704 - numbers, methods and group names: nothing from the network
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {max(height, 1)}" role="img" aria-label="{title}">'
         f"<title>{title}</title>{''.join(drawn)}</svg>"
     )
 
 
 def slowest(report: Report, count: int = 8) -> list[Result]:
-    """Return the ``count`` results that took longest."""
+    """Return the ``count`` slowest results."""
     return sorted(report.results, key=lambda result: -result.seconds)[:count]

@@ -1,4 +1,4 @@
-"""Removes what a run left at a receiver, in requests as large as it takes, and finds out what stayed."""
+"""Removes the states of a run from the receiver, in the largest requests it accepts, and finds out what stayed."""
 
 import contextlib
 import http.client
@@ -8,26 +8,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from receiver.conformance.target import RecordingClient, Target
+from receiver.mock_platform.json_values import JSON
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_LARGEST = 200  # ids in one DELETE, until the receiver refuses that many
-_SECONDS = 30.0  # for all of it, so that an interrupted run ends
-_LOOKING = 10.0  # of which the second look may take this much
-_SILENCE = 10.0  # that one request may wait for
-_ATTEMPTS = 3  # for a receiver that does not answer, or answers 503
+_LARGEST = 200  # ids in one DELETE; fewer once the receiver refuses that many
+_SECONDS = 30.0  # for all of the cleaning, so that an interrupted run ends
+_LOOKING = 10.0  # of these, for the second look
+_SILENCE = 10.0  # seconds that one request may wait
+_ATTEMPTS = 3  # if the receiver does not answer, or answers 503
 _PAUSE = 0.3
 _NOT_SERVED = (400, 401, 403, 404)
 
 
 @dataclass
 class Left:
-    """The states, (tenant, id), that may still be in the store, and ``why`` for each reason met, in words."""
+    """The states, (tenant, id), that may still be in the store, and ``why``: each reason once, in words."""
 
     states: list[tuple[str, str]] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
 
-    def told(self, most: int = 20) -> str:
-        """Return a sentence about what is left, naming up to ``most`` of the states; "" when nothing is."""
+    def message(self, most: int = 20) -> str:
+        """Return a sentence that names up to ``most`` of the states left; "" if there are none."""
         if not self.states:
             return ""
         count = len(self.states)
@@ -37,7 +38,7 @@ class Left:
         return f"{states}, tenant/id: {', '.join(named)}"
 
     def add(self, tenant: str, ids: Sequence[str], why: str) -> None:
-        """Note that ``ids`` of ``tenant``, if any, may be left."""
+        """Record that ``ids`` of ``tenant``, if any, may be left."""
         if not ids:
             return
         self.states += [(tenant, id) for id in ids]
@@ -45,40 +46,45 @@ class Left:
             self.why.append(why)
 
 
-def clean(target: Target, made: Iterable[tuple[str, str]], seconds: float = _SECONDS) -> Left:
-    """Delete the states ``made``, (tenant, id), that may be there; return those that may be left.
+def clean(
+    target: Target, made: Iterable[tuple[JSON, JSON]], seconds: float = _SECONDS, all_refused: bool = False
+) -> Left:
+    """Delete the states ``made``, (tenant, id), and return those that may still be in the store.
 
-    Takes ``seconds`` at most, and one request more. A second interrupt ends it, and what was to come is left.
+    ``all_refused`` means that the receiver refused every save: if it refuses the DELETE too, nothing is left.
+    Takes at most ``seconds`` and one more request. After a second interrupt the remaining states count as left.
     """
     left, deadline = Left(), time.monotonic() + seconds
     own = target.tenant.lower()
     waiting = _by_tenant(made)
     serves = True
     try:
-        for tenant in sorted(waiting, key=lambda tenant: tenant != own):  # its own first: the other may not be served
+        for tenant in sorted(
+            waiting, key=lambda tenant: tenant != own
+        ):  # own tenant first: the receiver may not serve the other
             with contextlib.closing(_Cleaner(target, tenant, deadline, left, waiting[tenant])) as cleaner:
-                # Where its own tenant was served and the other one is refused, nothing was stored for that one.
-                serves = cleaner.remove(may_refuse=tenant != own and serves)
+                # A receiver that serves its own tenant and refuses the other one stored nothing for the other.
+                serves = cleaner.remove(may_refuse=all_refused or (tenant != own and serves))
     except KeyboardInterrupt:
         for tenant, ids in waiting.items():
             left.add(tenant, ids, "the run was interrupted again")
     return left
 
 
-def _by_tenant(made: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the ids by tenant, in lower case and once each; what is no UUID was never stored."""
+def _by_tenant(made: Iterable[tuple[JSON, JSON]]) -> dict[str, list[str]]:
+    """Return the ids by tenant, each once and in lower case. What is not a UUID was never stored."""
     found: dict[str, dict[str, None]] = {}
     for pair in made:
-        if all(isinstance(text, str) and _UUID.fullmatch(text.lower()) for text in pair):
-            tenant, id = (text.lower() for text in pair)
+        tenant, id = (text.lower() if isinstance(text, str) else "" for text in pair)
+        if _UUID.fullmatch(tenant) and _UUID.fullmatch(id):
             found.setdefault(tenant, {})[id] = None
     return {tenant: list(ids) for tenant, ids in found.items()}
 
 
 class _Cleaner:
-    """Deletes states of one ``tenant``; ``waiting`` holds the ids that are not dealt with yet."""
+    """Deletes states of one ``tenant``; ``waiting`` holds the ids still to delete."""
 
-    def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]):
+    def __init__(self, target: Target, tenant: str, deadline: float, left: Left, waiting: list[str]) -> None:
         self.client: RecordingClient = target.connect(tenant, lambda *_: None)
         self.client.connection.timeout = min(target.timeout, _SILENCE)
         self.tenant, self.deadline, self.left = tenant, deadline, left
@@ -90,7 +96,10 @@ class _Cleaner:
         self.client.close()
 
     def remove(self, may_refuse: bool) -> bool:
-        """Delete what is waiting and look whether it is gone; return whether the receiver serves the tenant."""
+        """Delete the waiting states and check that they are gone; return whether the receiver serves the tenant.
+
+        With ``may_refuse``, a refusal of the first DELETE means that the store has none of them.
+        """
         ids, serves = list(self.waiting), False
         while self.waiting and not self._is_late():
             some = self.waiting[: self.size]
@@ -114,7 +123,7 @@ class _Cleaner:
         self.size = min(2 * self.size, self.most)
 
     def _refused(self, some: list[str], status: int) -> None:
-        """Try again with half as many: 413 means that no more will be taken, others may be about one of them."""
+        """Halve the next request: 413 limits every later request, and another status may concern a single state."""
         self.size = max(1, len(some) // 2)
         if status == 413:
             self.most = self.size
@@ -127,7 +136,7 @@ class _Cleaner:
         self.waiting.clear()
 
     def _delete(self, ids: list[str]) -> int:
-        """Return the status of a DELETE of ``ids``, 0 when no answer came, after a few attempts."""
+        """Return the status of a DELETE of ``ids`` after a few attempts; 0 if no answer came."""
         status = 0
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -141,16 +150,16 @@ class _Cleaner:
         return status
 
     def _look_again(self, ids: list[str]) -> None:
-        """Delete once more what a GET still answers: a save that was under way may have come after the first DELETE."""
-        told = {id for tenant, id in self.left.states if tenant == self.tenant}
+        """Delete again what a GET still finds: a save in flight may have arrived after the first DELETE."""
+        reported = {id for tenant, id in self.left.states if tenant == self.tenant}
         until = min(self.deadline, time.monotonic() + _LOOKING)
         for id in ids:
             if time.monotonic() > until:
                 return
-            if id not in told and self._is_there(id):
+            if id not in reported and self._is_there(id):
                 self._delete([id])
                 if self._is_there(id):
-                    self.left.add(self.tenant, [id], "a DELETE was answered as done, and the state is still there")
+                    self.left.add(self.tenant, [id], "a DELETE was answered 204, but the state is still there")
 
     def _is_there(self, id: str) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):

@@ -1,10 +1,11 @@
-"""What was asked and what came back, as a report may show it: no whole token, no signature, no private key."""
+"""Requests and answers as a report may show them: without whole tokens, signatures or private keys."""
 
 import re
 from dataclasses import dataclass, field
 
 from receiver.conformance.printable import visible_lines
 from receiver.mock_platform.client import Answer
+from receiver.mock_platform.json_values import JSONObject
 
 _MOST_TEXT = 500  # characters of a body in a report
 _FIRST, _LAST = 2, 6  # exchanges of one check that are kept
@@ -12,9 +13,9 @@ _TOKEN = re.compile(r"[A-Za-z0-9_+=-]{48,}(?:\.[A-Za-z0-9_+=-]*)*")  # longer th
 
 
 def masked(text: str) -> str:
-    """Return ``text`` with everything that may be a token or a key cut to its first characters, and shortened.
+    """Return ``text`` shortened, with anything that may be a token or a key cut to its first characters.
 
-    What is not printable is written as an escape.
+    Unprintable characters become escapes.
     """
     text = _TOKEN.sub(lambda match: f"{match[0][:10]}…({len(match[0])} characters)", text[: 1 << 20])
     return visible_lines(text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}… ({len(text)} characters)")
@@ -22,7 +23,7 @@ def masked(text: str) -> str:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and its answer, masked; ``status`` is 0 where none came, ``answer`` then tells why."""
+    """One request and its answer, masked. Without an answer, ``status`` is 0 and ``answer`` says why."""
 
     request: str
     answer: str
@@ -30,8 +31,10 @@ class Exchange:
     seconds: float
 
 
-def exchange_of(method: str, path: str, headers: dict, body: bytes | None, answer: Answer | Exception) -> Exchange:
-    """Return the Exchange of a request and the Answer to it, or the error that came instead."""
+def exchange_of(
+    method: str, path: str, headers: JSONObject, body: bytes | None, answer: Answer | Exception
+) -> Exchange:
+    """Return the Exchange of a request and its Answer, or the error that came instead."""
     lines = [f"{method} {masked(path)}", *(f"{masked(name)}: {masked(str(value))}" for name, value in headers.items())]
     if body is not None:
         lines += [
@@ -49,7 +52,7 @@ def exchange_of(method: str, path: str, headers: dict, body: bytes | None, answe
 
 @dataclass
 class Record:
-    """The exchanges of one check: the first and the last ones, and how many there were (lists grow atomically)."""
+    """The first and the last exchanges of one check, and how many there were (appending to a list is atomic)."""
 
     first: list[Exchange] = field(default_factory=list)
     last: list[Exchange] = field(default_factory=list)
@@ -57,7 +60,7 @@ class Record:
     times: list[tuple[str, float]] = field(default_factory=list)
 
     def add(self, method: str, exchange: Exchange) -> None:
-        """Remember ``exchange``; one in the middle makes room for later ones."""
+        """Keep ``exchange``, dropping one from the middle if there are too many."""
         self.count += 1
         self.times.append((method, exchange.seconds))
         if len(self.first) < _FIRST:
@@ -67,5 +70,5 @@ class Record:
 
     @property
     def kept(self) -> list[Exchange]:
-        """What a report shows."""
+        """The exchanges that a report shows."""
         return self.first + self.last

@@ -1,4 +1,4 @@
-"""The reports as files: JSON, JUnit XML, and one HTML page that needs nothing else."""
+"""Writes the reports: JSON, JUnit XML, and one self-contained HTML page."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import jinja2
 
 from receiver.conformance import charts, peer
 from receiver.conformance.run import FAIL, PASS, UNDECIDED, VERDICTS, Report, Result
+from receiver.mock_platform.json_values import JSONObject
 
 _NOT_XML = re.compile(r"[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 section 2.2
 
@@ -34,7 +35,7 @@ def as_json(report: Report) -> str:
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
-def _check(result: Result) -> dict:
+def _check(result: Result) -> JSONObject:
     check = result.check
     return {
         "id": check.id,
@@ -52,12 +53,12 @@ def _check(result: Result) -> dict:
 
 
 def as_junit(report: Report) -> str:
-    """Return ``report`` as JUnit XML: a failure is a failure, what is not decided is an error."""
+    """Return ``report`` as JUnit XML: a failed check is a failure, an undecided one an error."""
     suites = ElementTree.Element("testsuites", name="receiver conformance", tests=str(len(report.results)))
     suites.set("failures", str(report.count(FAIL)))
     suites.set("errors", str(report.count(UNDECIDED)))
     suites.set("time", f"{report.seconds:.3f}")
-    notes = [note for note in (report.warning, report.left.told()) if note]
+    notes = [note for note in (report.warning, report.left.message()) if note]
     for group, results in report.groups().items():
         suite = ElementTree.SubElement(suites, "testsuite", name=group, tests=str(len(results)))
         suite.set("failures", str(report.count(FAIL, group)))
@@ -109,7 +110,7 @@ def as_html(report: Report) -> str:
 
 
 def write(report: Report, **paths: Path | None) -> None:
-    """Write ``report`` to the ``paths`` given for json, junit and html; raises OSError."""
+    """Write ``report`` to those of the ``paths`` json, junit and html that are given; raises OSError."""
     forms = {"json": as_json, "junit": as_junit, "html": as_html}
     for name, path in paths.items():
         if path:

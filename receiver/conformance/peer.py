@@ -1,41 +1,41 @@
-"""What the Java service is known to do otherwise: a table, with how a failure is recognised as just that.
+"""The known deviations of the Java service: a table that also says how a failure is recognised as one of them.
 
 Sources: protocol, section 9, and what that page marks **Own**; `deploy/SWITCHING.md`.
-No check of level must stands here: the Java service passes all of those.
+The table has no check of level must, because the Java service passes all of those.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from receiver.conformance.answers import Seen, same_meaning
+from receiver.conformance.answers import Observation, same_meaning
 
-Fits = Callable[[Seen], bool]
+Fits = Callable[[Observation], bool]
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """What the Java service ``does``, the ``checks`` that fail for it there, and whether a failure ``fits``."""
+    """What the Java service ``does``, the ``checks`` that fail because of it, and whether a failure ``fits``."""
 
     does: str
     checks: tuple[str, ...]
     fits: Fits
 
 
-def does_too(check: str, seen: Seen) -> str:
-    """Return what the Java service is known to do, if the failure ``seen`` by the check is just that; else ""."""
+def known_deviation(check: str, observation: Observation) -> str:
+    """Return what the Java service does, if ``check`` failed with ``observation`` because of just that; else ""."""
     for deviation in DEVIATIONS:
-        if check in deviation.checks and deviation.fits(seen):
+        if check in deviation.checks and deviation.fits(observation):
             return deviation.does
     return ""
 
 
 def remark(does: str) -> str:
-    """Return how a report says what ``does_too`` found."""
+    """Return the remark that a report makes about a known deviation."""
     return f"the Java service does this too: it {does}"
 
 
 def markdown_table() -> str:
-    """Return the known deviations as a table."""
+    """Return the known deviations as a Markdown table."""
     checks: dict[str, list[str]] = {}
     for one in DEVIATIONS:
         checks.setdefault(one.does, []).extend(f"`{id}`" for id in one.checks)
@@ -45,30 +45,38 @@ def markdown_table() -> str:
 
 
 def _answered(*statuses: int, probe: str = "") -> Fits:
-    return lambda seen: seen.status in statuses and probe in seen.what
+    return lambda observation: observation.status in statuses and probe in observation.what
 
 
-def _same_value(seen: Seen) -> bool:
-    return seen.wanted is not None and seen.found is not None and same_meaning(seen.wanted, seen.found)
+def _same_value(observation: Observation) -> bool:
+    return (
+        observation.wanted is not None
+        and observation.found is not None
+        and same_meaning(observation.wanted, observation.found)
+    )
 
 
-def _another_value(seen: Seen) -> bool:
-    """Tell whether the content of another save than the expected one came."""
-    return seen.wanted is not None and seen.found is not None and not same_meaning(seen.wanted, seen.found)
+def _another_value(observation: Observation) -> bool:
+    """Return whether the answer had the content of another save than the expected one."""
+    return (
+        observation.wanted is not None
+        and observation.found is not None
+        and not same_meaning(observation.wanted, observation.found)
+    )
 
 
-def _gone(seen: Seen) -> bool:
-    return seen.wanted is not None and seen.found is None
+def _gone(observation: Observation) -> bool:
+    return observation.wanted is not None and observation.found is None
 
 
-def _unsigned_without_a_body(seen: Seen) -> bool:
-    return seen.status == 401 and not seen.body
+def _unsigned_without_a_body(observation: Observation) -> bool:
+    return observation.status == 401 and not observation.body
 
 
 _DONE = _answered(200, 204)
 _BROKE = _answered(500)
 
-_BREAKS = "answers 500 to a token that cannot be opened and to a claim that is missing or malformed"
+_BREAKS = "answers 500 to a token that it cannot open and to a claim that is missing or malformed"
 
 DEVIATIONS = (
     Deviation(
@@ -77,7 +85,7 @@ DEVIATIONS = (
         _answered(200, 204, probe="padd"),
     ),
     Deviation("accepts a signed state that is not encrypted", ("tokens.not-encrypted",), _DONE),
-    Deviation('answers 500 to "" where a UUID or a time stands', ("save.empties",), _BROKE),
+    Deviation('answers 500 to "" in place of a UUID or a time', ("save.empties",), _BROKE),
     Deviation("answers 500 to []", ("batch.empty", "delete.empty"), _BROKE),
     Deviation("answers 500 to a null expiresAt on MySQL", ("save.never-expires",), _BROKE),
     Deviation("answers 500 to a key id that is not configured", ("signature.key-ids-unknown",), _BROKE),
@@ -94,37 +102,37 @@ DEVIATIONS = (
         _BROKE,
     ),
     Deviation(_BREAKS, ("http.error-shape",), _answered(500, probe="for a token")),
-    Deviation("grants no clock skew", ("claims.exp-skew",), _answered(401)),
+    Deviation("allows no clock skew", ("claims.exp-skew",), _answered(401)),
     Deviation(
-        "does not look at jti: a signature may be used again, for another request too",
+        "ignores jti: a signature can be used again, even for another request",
         (
             *("claims.jti-missing", "claims.jti-odd", "replay.no-second-effect", "replay.other-body"),
             *("replay.other-method", "replay.new-signature", "concurrency.retries", "concurrency.one-jti"),
         ),
         _DONE,
     ),
-    Deviation("does not look at jti: a late copy of a DELETE deletes again", ("replay.no-second-delete",), _gone),
-    Deviation("does not compare sub with the id of the state", ("tokens.sub",), _answered(204, probe="another")),
-    Deviation("does not compare the claim tenant with the path", ("tenants.claim",), _DONE),
-    Deviation("saves by the id alone, over another tenant's state", ("tenants.save",), _another_value),
-    Deviation("saves by the id alone, so that two tenants cannot hold the same id", ("tenants.same-id",), _gone),
+    Deviation("ignores jti: a late copy of a DELETE deletes again", ("replay.no-second-delete",), _gone),
+    Deviation("does not compare sub with the state's id", ("tokens.sub",), _answered(204, probe="another")),
+    Deviation("does not compare the tenant claim with the path", ("tenants.claim",), _DONE),
+    Deviation("saves by id alone, over another tenant's state", ("tenants.save",), _another_value),
+    Deviation("saves by id alone, so that two tenants cannot use the same id", ("tenants.same-id",), _gone),
     Deviation(
-        "keeps contents as JSON of the database: the same value comes back in another spelling",
+        "stores contents in a JSON column: the same value comes back in another spelling",
         ("content.spelling", "content.duplicates", "content.numbers", "content.trailing", "content.bytes"),
         _same_value,
     ),
     Deviation(
-        "answers 500 to a content that its database does not take for JSON",
+        "answers 500 to a content that its database does not accept as JSON",
         ("content.separators", "content.controls", "content.not-json", "content.empty", "content.escapes"),
         _BROKE,
     ),
     Deviation(
-        "keeps six fraction digits of a time, and none on MySQL: what is closer together is not kept apart",
+        "keeps six fraction digits of a time, and none on MySQL: it cannot tell closer times apart",
         ("times.ticks", "times.nanoseconds", "times.microseconds"),
         _another_value,
     ),
     Deviation(
-        "rounds times, and ignores a tie that rounding made an older one",
+        "rounds times, and ignores a tie that looks older after rounding",
         ("times.ticks-tie", "times.offsets-odd"),
         _another_value,
     ),

@@ -1,10 +1,10 @@
-"""Text that came from outside, made fit to be shown: a terminal obeys what it is sent (ECMA-48)."""
+"""Makes text from outside safe to show: a terminal executes control characters (ECMA-48)."""
 
 
 def visible(text: str) -> str:
-    """Return ``text`` with what is not printable written as an escape: control characters, directions of writing.
+    """Return ``text`` with unprintable characters, such as control characters and text directions, as escapes.
 
-    Letters of any language stay; ``logs.escape``, for lines of the log, writes those as escapes too.
+    Letters of any language stay; ``logs.escape``, which is for log lines, escapes those too.
     """
     if text.isprintable():
         return text
@@ -12,5 +12,5 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Return ``text`` as ``visible`` does, its lines kept apart."""
+    """Return ``text`` as ``visible`` does, but keep its line breaks."""
     return "\n".join(map(visible, text.split("\n")))

@@ -1,4 +1,4 @@
-"""Runs checks against a receiver, one after the other, and cleans up what they leave behind."""
+"""Runs checks against a receiver one by one, and cleans up what they leave behind."""
 
 import http.client
 import json
@@ -15,16 +15,16 @@ from receiver.conformance.exchanges import Record, masked
 from receiver.conformance.printable import visible
 from receiver.conformance.registry import Check
 from receiver.conformance.target import Target
-from receiver.conformance.trial import Failed, Trial, Undecided
+from receiver.conformance.trial import Failed, Traces, Trial, Undecided
 
 PASS, FAIL, UNDECIDED = VERDICTS = ("pass", "fail", "not decided")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a ``check``: ``expected`` and ``came`` for a failure, the reason in ``came`` if not decided.
+    """The result of a ``check``: ``expected`` and ``came`` for a failure, the reason in ``came`` if undecided.
 
-    ``peer`` is what the Java service is known to do, where the check failed in just that way.
+    ``peer`` is the known deviation of the Java service, if the check failed in exactly that way.
     """
 
     check: Check
@@ -35,14 +35,14 @@ class Result:
     record: Record = field(default_factory=Record)
     peer: str = ""
 
-    def __post_init__(self):
-        for name in ("expected", "came"):  # what a foreign server sent may be in it, and is printed on terminals
+    def __post_init__(self) -> None:
+        for name in ("expected", "came"):  # may quote a foreign server, and goes to terminals
             object.__setattr__(self, name, visible(getattr(self, name)))
 
 
 @dataclass
 class Report:
-    """A whole run; what it ``left`` at the receiver, and the receiver's ``clock``."""
+    """A whole run, with what it ``left`` at the receiver and the receiver's ``clock``."""
 
     url: str
     tenant: str
@@ -55,15 +55,15 @@ class Report:
 
     @property
     def conforms(self) -> bool:
-        """Whether every check passed; one that is not decided did not."""
+        """Whether every check passed; an undecided check did not pass."""
         return bool(self.results) and all(result.verdict == PASS for result in self.results)
 
     def count(self, verdict: str, group: str | None = None) -> int:
-        """Return how many results have this ``verdict``, in all or in ``group``."""
+        """Return how many results have this ``verdict``, in total or in ``group``."""
         return sum(one.verdict == verdict and group in (None, one.check.group) for one in self.results)
 
     def groups(self) -> dict[str, list[Result]]:
-        """Return the results by group, failures first in each, in the order of the checks otherwise."""
+        """Return the results by group; each group has its failures first, then keeps the order of the checks."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
             found.setdefault(result.check.group, []).append(result)
@@ -72,11 +72,11 @@ class Report:
 
     @property
     def warning(self) -> str:
-        """What a reader has to know before the results: that the clocks differ; empty otherwise."""
+        """A warning to read before the results if the clocks differ; "" otherwise."""
         return self.clock.warning(fails=not self.conforms)
 
     def like_the_peer(self) -> int:
-        """Return how many checks failed as they do with the Java service."""
+        """Return how many checks failed in the same way as with the Java service."""
         return sum(bool(result.peer) for result in self.results)
 
     def requests(self) -> int:
@@ -88,32 +88,32 @@ def run(
     target: Target,
     checks: Sequence[Check],
     level: str,
-    tell: Callable[[Check, Result | None], None],
+    progress: Callable[[Check, Result | None], None],
     warn: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Return the Report of ``checks`` against ``target``; ``tell`` hears of each check before and after it ran.
+    """Run ``checks`` against ``target`` and return the Report.
 
-    ``warn`` hears, before the first check, of a clock that is off.
-
-    Raises Unreachable when nothing answers at all. Interrupted from the keyboard, it cleans up too, and the checks that
-    had not run are not decided.
+    Calls ``progress`` before and after each check, and ``warn`` before the first one if the receiver's clock is off.
+    After an interrupt from the keyboard it cleans up too, and the remaining checks are undecided.
+    Raises Unreachable if nothing answers at all.
     """
     report = Report(target.url, target.tenant, level, datetime.now(UTC), clock=clock.read(target.reach()))
     if report.clock.is_off:
         warn(report.clock.warning(fails=False))
-    began, other, made = time.perf_counter(), str(uuid.uuid4()), set()
+    began, other = time.perf_counter(), str(uuid.uuid4())
+    traces = Traces()
     waiting = list(checks)
     try:
         while waiting:
-            tell(waiting[0], None)
-            result = _run_one(waiting[0], Trial(target, other, made))
+            progress(waiting[0], None)
+            result = _run_one(waiting[0], Trial(target, other, traces))
             waiting.pop(0)
             report.results.append(result)
-            tell(result.check, result)
+            progress(result.check, result)
     except KeyboardInterrupt:
         report.results += [Result(check, UNDECIDED, came="the run was interrupted") for check in waiting]
     finally:
-        report.left = clean(target, made)
+        report.left = clean(target, traces.made, all_refused=traces.all_refused)
     report.seconds = time.perf_counter() - began
     return report
 
@@ -125,15 +125,15 @@ def _run_one(check: Check, trial: Trial) -> Result:
         check.run(trial)
     except Failed as failure:
         verdict, expected, came = FAIL, failure.expected, failure.came
-        known = peer.does_too(check.id, failure.seen)
+        known = peer.known_deviation(check.id, failure.observation)
     except Undecided as reason:
         verdict, came = UNDECIDED, str(reason)
     except (OSError, http.client.HTTPException) as fault:
         verdict, came = UNDECIDED, f"no answer came: {type(fault).__name__}: {masked(str(fault))}"
     except json.JSONDecodeError:
-        verdict, expected, came = FAIL, "a body of JSON", "a body that is none came"
-    except Exception as fault:  # an answer that is so far from the contract that the check stumbled over it
-        verdict, expected = FAIL, "an answer of the contract's shape"
+        verdict, expected, came = FAIL, "a JSON body", "a body that is not JSON came"
+    except Exception as fault:  # noqa: BLE001 - an answer so far from the contract that the check tripped over it
+        verdict, expected = FAIL, "an answer in the contract's form"
         came = f"it could not be read: {type(fault).__name__}: {masked(str(fault))}"
     finally:
         trial.close()

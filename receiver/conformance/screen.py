@@ -1,4 +1,4 @@
-"""What a person sees while the checks run: a table that is drawn anew on a terminal, plain lines elsewhere."""
+"""Shows progress while the checks run: a table that is redrawn on a terminal, plain lines elsewhere."""
 
 from collections.abc import Sequence
 
@@ -13,26 +13,26 @@ _WIDTH = 24
 
 
 class Lines:
-    """A line for each check, for logs and pipes."""
+    """One line for each check, for logs and pipes."""
 
-    def __init__(self, checks: Sequence[Check]):
+    def __init__(self, checks: Sequence[Check]) -> None:
         self.width = max(len(check.id) for check in checks)
 
     def __call__(self, check: Check, result: Result | None) -> None:
-        """Say what became of ``check``, once it has run."""
+        """Print the result of ``check`` once it has run."""
         if result:
             why = f"  {result.came}" if result.verdict != PASS else ""
             why += f" ({peer.remark(result.peer)})" if result.peer else ""
             click.echo(f"{result.verdict:11}  {check.id:{self.width}}  {1000 * result.seconds:6.0f} ms{why}")
 
     def close(self) -> None:
-        """There is nothing to tidy up."""
+        """Do nothing: there is nothing to finish."""
 
 
 class Table:
-    """A table of the groups, redrawn in place."""
+    """A table of the groups that is redrawn in place."""
 
-    def __init__(self, checks: Sequence[Check]):
+    def __init__(self, checks: Sequence[Check]) -> None:
         self.of: dict[str, int] = {}
         for check in checks:
             self.of[check.group] = self.of.get(check.group, 0) + 1
@@ -41,7 +41,7 @@ class Table:
         self.now = ""
 
     def __call__(self, check: Check, result: Result | None) -> None:
-        """Take in what became of ``check``, or that it begins now, and draw."""
+        """Take in the result of ``check``, or None when it begins, and redraw."""
         self.now = "" if result else check.id
         if result:
             self.seen[check.group].append(result)
@@ -75,7 +75,7 @@ class Table:
         return f"{group:14}{bar}{numbers}{self.of[group]:>6}{seconds:>7.1f} s"
 
     def close(self) -> None:
-        """Draw for the last time."""
+        """Draw the final table."""
         self.now = ""
         self._draw()
 
@@ -97,7 +97,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return what is said at the end: the failures with what was expected and what came, then the verdict."""
+    """Return the final summary: each failure with what was expected and what came, then the verdict."""
     lines = ["", *_warning(report)]
     for result in report.results:
         if result.verdict != PASS:
@@ -110,12 +110,12 @@ def summary(report: Report) -> str:
     checks, requests = _counted(len(report.results), "check"), _counted(report.requests(), "request")
     lines.append(f"{checks} in {report.seconds:.1f} s with {requests}: {counts}.")
     if known := report.like_the_peer():
-        lines.append(f"{known} of the {report.count(FAIL)} that fail do so as with the Java service.")
-    if left := report.left.told():
+        lines.append(f"{known} of the {report.count(FAIL)} failures also occur with the Java service.")
+    if left := report.left.message():
         lines.append(left)
     verdict = "conforms" if report.conforms else "does not conform"
     level = "both levels" if report.level == "all" else f"level {report.level}"
     lines.append(click.style(f"{report.url} {verdict} ({level}).", fg="green" if report.conforms else "red", bold=True))
     if report.count(UNDECIDED):
-        lines.append("What is not decided is not passed.")
+        lines.append("A check that is not decided has not passed.")
     return "\n".join(lines)

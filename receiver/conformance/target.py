@@ -1,4 +1,4 @@
-"""The receiver under test: where it is, which keys it has, how its requests are signed and sent."""
+"""The receiver under test: its address and keys, and how requests to it are signed and sent."""
 
 import contextlib
 import http.client
@@ -9,23 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
-from receiver.conformance.exchanges import exchange_of
+from receiver.conformance.exchanges import Exchange, exchange_of
 from receiver.mock_platform.client import BASE, Answer, Client
+from receiver.mock_platform.json_values import JSON
 from receiver.mock_platform.keys import StoreKeys
 
 _STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, http.client.CannotSendRequest)
 
+Recorder = Callable[[str, Exchange], None]
+
 
 class Unreachable(Exception):
-    """Nothing answers at the URL; the text says what was tried."""
+    """Nothing answers at the URL. The text says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A receiver at ``url``, to whose path the calls are appended.
+    """A receiver at ``url``; the calls' paths are appended to the URL's own.
 
-    ``signed_as`` is "sent" when the signature names the path as it is sent, prefix included, and "plain" when a
-    proxy removes the prefix before the receiver sees it. ``tls`` is the context of an https URL.
+    ``signed_as`` is "sent" if the signature names the path as sent, including the prefix, and "plain" if a proxy
+    removes the prefix before the receiver sees it. ``tls`` is the context for an https URL.
     """
 
     url: str
@@ -36,34 +39,34 @@ class Target:
     timeout: float = 20
     parts: SplitResult = field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "parts", urlsplit(self.url))
 
     @property
     def prefix(self) -> str:
-        """What stands before /api in a request's path."""
+        """The part of a request's path before /api."""
         return self.parts.path.rstrip("/").removesuffix(BASE)
 
     def signed_path(self, path: str) -> str:
-        """Return the path claim of a request to ``path``, which begins with /api."""
+        """Return the path claim for a request to ``path``, which starts with /api."""
         return (self.prefix if self.signed_as == "sent" else "") + path
 
-    def connect(self, tenant: str, record: Callable) -> "RecordingClient":
-        """Return a client for ``tenant`` that tells ``record`` of each exchange."""
+    def connect(self, tenant: str, record: Recorder) -> "RecordingClient":
+        """Return a client for ``tenant`` that calls ``record`` with each exchange."""
         return RecordingClient(self, tenant, record)
 
     def reach(self) -> Answer:
-        """Return the answer to a first health call; raises Unreachable when there is none."""
+        """Return the answer to a first health call; raises Unreachable if none comes."""
         client = self.connect(self.tenant, lambda *_: None)
         try:
             return client.health()
         except (OSError, http.client.HTTPException) as cause:
-            raise Unreachable(f"{self.url} cannot be reached: {cause or type(cause).__name__}") from None
+            raise Unreachable(f"{self.url} cannot be reached: {str(cause) or type(cause).__name__}") from None
         finally:
             client.close()
 
     def open_socket(self, wait: float) -> socket.socket:
-        """Return a new connection as a socket, with TLS where the URL says so; reads give up after ``wait`` seconds."""
+        """Return a new connection, with TLS for an https URL; a read times out after ``wait`` seconds."""
         secure = self.parts.scheme == "https"
         plain = socket.create_connection(
             (self.parts.hostname, self.parts.port or (443 if secure else 80)), self.timeout
@@ -75,20 +78,20 @@ class Target:
 
 
 class RecordingClient(Client):
-    """The platform's client, at any prefix, through TLS, that records each exchange."""
+    """The platform's client, with any prefix and TLS context, that records each exchange."""
 
-    def __init__(self, target: Target, tenant: str, record: Callable):
+    def __init__(self, target: Target, tenant: str, record: Recorder) -> None:
         super().__init__(target.url, tenant, target.keys, target.timeout, target.tls)
         self.target, self.record, self.stopped = target, record, False
 
     def stop(self) -> None:
-        """Let no further request begin, and end the one that is under way; for another thread than the client's."""
+        """Prevent further requests and abort the current one. Called from another thread than the client's."""
         self.stopped = True
         if (connection := self.connection.sock) is not None:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def headers(self, path: str, /, **claims: object) -> dict[str, str]:
+    def headers(self, path: str, /, **claims: JSON) -> dict[str, str]:
         return super().headers(self.target.signed_path(path), **claims)
 
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
@@ -105,7 +108,7 @@ class RecordingClient(Client):
             except _STALE:
                 if not kept or self.stopped:
                     raise
-                # The other side had closed a kept connection; the same request again is allowed by the contract.
+                # The receiver had closed the kept-alive connection. The contract allows the same request again.
                 answer = super().call(method, sent, body, headers)
         except (OSError, http.client.HTTPException) as cause:
             self.record(method, exchange_of(method, sent, headers, body, cause))
@@ -115,5 +118,5 @@ class RecordingClient(Client):
 
 
 def statuses(received: bytes) -> list[int]:
-    """Return the status of each answer in the bytes that came over a socket."""
+    """Return the status of each answer in the bytes that a socket received."""
     return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3})", received)]

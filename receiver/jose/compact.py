@@ -1,63 +1,44 @@
-"""Compact tokens, read strictly: what may stand in one, before any cryptography sees it.
+"""Compact tokens, read strictly: what may stand in one, before any cryptography sees it (protocol, section 4).
 
-RFC 7515 (JWS), RFC 7516 (JWE) and RFC 7518 (algorithms) leave room for what this contract never needs:
-other algorithms, keys inside tokens, critical extensions, several spellings of one token. All of it is
-refused here by exact lists. Header members that nobody knows are ignored, as the RFCs want, and never used.
-``jws.py`` and ``jwe.py`` do what is left.
+RFC 7515 (JWS), RFC 7516 (JWE) and RFC 7518 (algorithms) leave room for what this contract never needs: other
+algorithms, keys inside tokens, critical extensions, several spellings of one token. Exact lists refuse all of that
+here. Unknown header members are ignored, as the RFCs want, and never used. ``jws.py`` and ``jwe.py`` do the rest.
 """
 
-import re
 from collections.abc import Callable, Mapping
 
-import pybase64
-
 from receiver import strictjson
+from receiver.encoding import EncodingFault, as_ascii, canonical_uuid, decode_base64url
 
-MAX_HEADER = 2048  # characters of base64url; the platform's own are under 600
+MAX_HEADER = 2048  # characters of base64url; the platform's own headers have fewer than 600
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_URL_SAFE = b"-_"
 _LABEL = 255  # characters of typ and cty
-# Extensions that must be understood (RFC 7515 section 4.1.11, RFC 7797), and what carries or points to a key.
+# Extensions that a reader must understand (RFC 7515 section 4.1.11, RFC 7797), and members with a key or its address.
 _FORBIDDEN = frozenset({"crit", "b64", "jwk", "jku", "x5u", "x5c"})
 
 Rule = Callable[[object], bool]
 
 
 class TokenFault(ValueError):
-    """A token is not what this contract allows. The text names the fault for the log, and no value."""
+    """A token is not what this contract allows. The message names the fault for the log and repeats no value."""
 
 
-def told(cause: Exception) -> str:
-    """Return what the log says of ``cause``, an error in a room where every error is the one refusal.
+def cause_of(error: Exception) -> str:
+    """Return what the log says of ``error``, where callers get the same refusal for every error.
 
-    Of a library's only the kind is told: its text might hold what it was given. MemoryError is no fault of a token,
-    and raised again.
+    Of a library's error that is only its class: its text may quote what it was given. Raises MemoryError again, which
+    is no fault of a token.
     """
-    if isinstance(cause, MemoryError):
-        raise cause
-    return str(cause) if isinstance(cause, TokenFault | strictjson.NotJson) else type(cause).__name__
-
-
-def canonical_uuid(value: object) -> str | None:
-    """Return ``value`` in lower case if it is a UUID spelled 8-4-4-4-12, else None."""
-    if isinstance(value, str) and len(value) == 36 and value.isascii():
-        lower = value.lower()
-        return lower if _UUID.fullmatch(lower) else None
-    return None
-
-
-def as_ascii(token: object) -> bytes:
-    """Return ``token``, a text of ASCII, as bytes; raises TokenFault for anything else."""
-    if not isinstance(token, str) or not token.isascii():
-        raise TokenFault("not a compact token")
-    return token.encode("ascii")
+    if isinstance(error, MemoryError):
+        raise error
+    is_ours = isinstance(error, TokenFault | EncodingFault | strictjson.NotJson)
+    return str(error) if is_ours else type(error).__name__
 
 
 def parts_of(token: bytes, count: int) -> list[tuple[int, int]]:
-    """Return where each of the ``count`` parts of ``token``, a compact token, begins and ends: none is copied.
+    """Return where each of the ``count`` parts of ``token``, a compact token, begins and ends; copies none of them.
 
-    Raises TokenFault when it has more or fewer, or a header of over MAX_HEADER: then the rest is not even looked at.
+    Raises TokenFault if there are more or fewer. Refuses a header of over MAX_HEADER without looking at the rest.
     """
     if token.find(b".", 0, MAX_HEADER + 1) < 0:
         raise TokenFault("not a compact token, or the header is too large")
@@ -71,43 +52,12 @@ def parts_of(token: bytes, count: int) -> list[tuple[int, int]]:
     return [*found, (start, len(token))]
 
 
-def decode_base64url(text: bytes, start: int = 0, end: int | None = None, size: int | None = None) -> bytearray:
-    """Return the bytes of ``text[start:end]``, base64url without padding and in its one canonical spelling.
-
-    With ``size``, exactly that many bytes are expected. Raises TokenFault (RFC 4648 section 3.5: several
-    spellings of the same bytes would make several tokens of one).
-    """
-    end = len(text) if end is None else end
-    if text.find(b"+", start, end) >= 0 or text.find(b"/", start, end) >= 0 or text.find(b"=", start, end) >= 0:
-        raise TokenFault("not base64url")
-    whole = end - (end - start) % 4
-    try:
-        with memoryview(text) as view:  # a slice of it is no copy
-            data = pybase64.b64decode_as_bytearray(view[start:whole], _URL_SAFE, validate=True)
-        if tail := bytes(text[whole:end]):
-            last = pybase64.b64decode(tail + b"=" * (-len(tail) % 4), _URL_SAFE, validate=True)
-            if encode_base64url(last) != tail:
-                raise TokenFault("base64url is not canonical")
-            data += last
-    except TokenFault:
-        raise
-    except ValueError:
-        raise TokenFault("not base64url") from None
-    if size is not None and len(data) != size:
-        raise TokenFault("a part has another size")
-    return data
-
-
-def encode_base64url(data: bytes) -> bytes:
-    """Return ``data`` as base64url without padding (RFC 7515 appendix C)."""
-    return pybase64.urlsafe_b64encode(data).rstrip(b"=")
-
-
 def decode_number(text: object, size: int) -> bytes:
     """Return the number of ``size`` bytes in ``text``, base64url, as elliptic-curve keys hold it.
 
-    RFC 7518 section 6.2.1.2 wants exactly ``size`` bytes. Some encoders write an integer: without leading zeros, which
-    are put back, or with a zero for its sign in front, which is taken off. Raises TokenFault for any other length.
+    RFC 7518 section 6.2.1.2 wants exactly ``size`` bytes. Some encoders write an integer instead: without leading
+    zeros, which are put back, or with a zero in front for its sign, which is taken off (protocol, section 4.3). Raises
+    TokenFault for any other length, EncodingFault for what is no base64url.
     """
     data = bytes(decode_base64url(as_ascii(text)))
     if len(data) == size:
@@ -125,7 +75,7 @@ def one_of(*allowed: str) -> Rule:
 
 
 def is_kid(value: object) -> bool:
-    """Tell whether ``value`` is a key id: protocol, section 1.1, a UUID."""
+    """Tell whether ``value`` is a key id, a UUID (protocol, section 1.1)."""
     return canonical_uuid(value) is not None
 
 
@@ -134,20 +84,13 @@ def is_label(value: object) -> bool:
     return isinstance(value, str) and len(value) <= _LABEL and value.isascii() and value.isprintable()
 
 
-def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...]) -> dict:
-    """Return the members of the JOSE header in ``part`` that ``rules`` know, each of which satisfies its rule.
+def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...]) -> dict[str, object]:
+    """Return the members of the JOSE header in ``part`` that ``rules`` know; each of them satisfies its rule.
 
-    Other members are ignored and left out (RFC 7515 section 4, RFC 7516 section 4). Raises TokenFault when it is not an
-    object, lacks one of ``required``, or holds what is forbidden: an extension that must be understood, or a key.
+    Leaves out other members (RFC 7515 section 4, RFC 7516 section 4). Raises TokenFault if the header is no object,
+    lacks one of ``required``, or holds what is forbidden: a critical extension, or a key.
     """
-    try:
-        header = strictjson.loads(decode_base64url(part))
-    except strictjson.MemberTwice:
-        raise TokenFault("the header holds a member twice") from None
-    except strictjson.NotJson:
-        raise TokenFault("the header is not JSON") from None
-    if not isinstance(header, dict):
-        raise TokenFault("the header is not an object")
+    header = _object_in(part)
     for name in required:
         if name not in header:
             raise TokenFault(f"the header lacks {name}")
@@ -162,3 +105,15 @@ def read_header(part: bytes, rules: Mapping[str, Rule], required: tuple[str, ...
             raise TokenFault(f"the header's {name} is not allowed")
         known[name] = value
     return known
+
+
+def _object_in(part: bytes) -> dict[str, object]:
+    try:
+        header = strictjson.loads(decode_base64url(part))
+    except strictjson.MemberTwice:
+        raise TokenFault("the header holds a member twice") from None
+    except strictjson.NotJson:
+        raise TokenFault("the header is not JSON") from None
+    if not isinstance(header, dict):
+        raise TokenFault("the header is not an object")
+    return header

@@ -1,6 +1,6 @@
-"""What people put where a JWK belongs: a JWK, a JWK set, or something else, which is named with its remedy.
+"""What people put where a JWK belongs: a JWK, a JWK set, or something else, which the message names with its remedy.
 
-Nothing of a text is ever repeated: it may be a private key.
+No message repeats anything of a text: it may be a private key.
 """
 
 import base64
@@ -25,7 +25,7 @@ def quoted(text: str) -> bool:
     return len(text) > 1 and _QUOTES.get(text[0]) == text[-1]
 
 
-# The first that holds names what a text is that is neither JSON nor PEM nor base64 of them.
+# For a text that is neither JSON nor PEM nor base64 of them: the first test that holds gives the message.
 _OTHER_THAN_JSON: tuple[tuple[Callable[[str], object], str], ...] = (
     (lambda text: text.startswith(("ssh-", "ecdsa-sha2-")), "is an OpenSSH key; a JWK is needed"),
     (_TOKEN.fullmatch, "is a token (JWT), not a key; a JWK is needed"),
@@ -47,11 +47,11 @@ _OTHER_THAN_JSON: tuple[tuple[Callable[[str], object], str], ...] = (
 
 
 class NotJwk(ValueError):
-    """A text holds no JWK. The message says what it is instead and what to do."""
+    """A text holds no JWK. The message says what it is instead, and what to do."""
 
 
 def oddity(value: str) -> str:
-    """Return a word on what is odd around ``value``, a setting, to be put behind a message; "" if nothing is."""
+    """Return what is odd around ``value``, a setting, to append to a message; "" if nothing is."""
     if value.endswith(("\n", "\r")):
         return " (it ends in a line end, which counts as part of it)"
     if quoted(value):
@@ -61,10 +61,10 @@ def oddity(value: str) -> str:
     return " (it has spaces around it, which count as part of it)" if value != value.strip() else ""
 
 
-def jwks_in(text: str) -> list[dict]:
-    """Return the keys in ``text``, a JWK or a JWK set (RFC 7517 section 5), as dicts whose members nobody has checked.
+def jwks_in(text: str) -> list[dict[str, object]]:
+    """Return the keys in ``text``, a JWK or a JWK set (RFC 7517 section 5), as dicts; checks no member of them.
 
-    A byte order mark, spaces and line ends around it are skipped. Raises NotJwk.
+    Skips a byte order mark, spaces and line ends around it. Raises NotJwk.
     """
     text = text.strip().removeprefix(BYTE_ORDER_MARK).strip()
     try:
@@ -85,7 +85,7 @@ def jwks_in(text: str) -> list[dict]:
 
 
 def _what_is(text: str) -> str:
-    """Return what ``text`` is, which is not JSON, as far as that shows."""
+    """Return what ``text``, which is not JSON, is instead, as far as that shows."""
     known = (message for looks_so, message in _OTHER_THAN_JSON if looks_so(text))
     if not text or _PEM in text:
         return "is a PEM file; a JWK is needed" if text else "must be one JWK as a JSON object; it is empty"
@@ -94,7 +94,7 @@ def _what_is(text: str) -> str:
 
 
 def _what_is_encoded(text: str) -> str | None:
-    """Return what ``text`` is if that is a key in base64, else None."""
+    """Return what ``text`` is if it is a key in base64, else None."""
     compact = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         data = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)

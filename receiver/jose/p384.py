@@ -1,7 +1,7 @@
-"""P-384: the elliptic-curve primitives of ES384 and ECDH-ES, and the one place that names who provides them.
+"""P-384: the elliptic-curve primitives of ES384 and ECDH-ES, and the one place that names their provider.
 
-What a request costs is mostly what stands here, so that another provider (OpenSSL's successors compute the same in half
-the time) can take this one's place by a module with the same seven names. RFC 7518 sections 3.4, 4.6 and 6.2.
+Most of a request's time is spent here. Another provider (OpenSSL's successors compute the same in half the time) can
+take this one's place with a module of the same names. RFC 7518 sections 3.4, 4.6 and 6.2.
 """
 
 from cryptography.exceptions import InvalidSignature
@@ -24,12 +24,12 @@ _UNCOMPRESSED = b"\x04"
 
 
 def public_key(x: bytes, y: bytes) -> PublicKey:
-    """Return the key at the point ``x``, ``y`` (48 bytes each); raises ValueError when that is not on the curve."""
+    """Return the key at the point ``x``, ``y`` (48 bytes each); raises ValueError if it is not on the curve."""
     return PublicKey.from_encoded_point(_CURVE, b"".join((_UNCOMPRESSED, x, y)))
 
 
 def private_key(d: bytes) -> PrivateKey:
-    """Return the private key of the number ``d`` (48 bytes); raises ValueError when it is none of the curve's."""
+    """Return the private key with the number ``d`` (48 bytes); raises ValueError if the curve has no such key."""
     return ec.derive_private_key(int.from_bytes(d), _CURVE)
 
 
@@ -45,8 +45,8 @@ def sign(key: PrivateKey, digest: bytes) -> bytes:
     return r.to_bytes(COORDINATE_BYTES) + s.to_bytes(COORDINATE_BYTES)
 
 
-def verify(key: PublicKey, signature: bytes, digest: bytes) -> bool:
-    """Tell whether ``signature`` (96 bytes) is that of ``digest`` (SHA-384) by the private half of ``key``."""
+def verify(key: PublicKey, signature: bytes | bytearray, digest: bytes) -> bool:
+    """Tell whether the private half of ``key`` made ``signature`` (96 bytes) of ``digest`` (SHA-384)."""
     r, s = int.from_bytes(signature[:COORDINATE_BYTES]), int.from_bytes(signature[COORDINATE_BYTES:])
     try:
         key.verify(encode_dss_signature(r, s), digest, _ES384)

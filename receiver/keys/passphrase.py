@@ -1,7 +1,7 @@
 """Key files that a passphrase protects: Argon2id makes a key of it, XChaCha20-Poly1305 seals the JWK (PyNaCl).
 
-The file is JSON: its format's name, the kid, which is readable and cannot be changed unseen, what Argon2id is to do,
-a random salt, and what was sealed. Its name and place are those of the key in it.
+The file is JSON. It holds the name of its format, the kid (readable, and authenticated), the cost of Argon2id, a
+random salt, and the sealed JWK. Its name and place are those of the key in it.
 """
 
 import json
@@ -12,8 +12,8 @@ from nacl.pwhash import argon2id
 from nacl.secret import Aead
 
 from receiver import strictjson
+from receiver.encoding import as_ascii, canonical_uuid, decode_base64url, encode_base64url
 from receiver.jose import key_texts
-from receiver.jose.compact import TokenFault, as_ascii, canonical_uuid, decode_base64url, encode_base64url
 from receiver.settings.key_sources import KeyFault
 
 FORMAT = "receiver-key-argon2id-xchacha20poly1305"
@@ -28,7 +28,7 @@ def is_protected(text: str) -> bool:
 
 
 def protect(text: str, passphrase: str) -> str:
-    """Return ``text``, a private JWK whose kid is a UUID, such that only ``passphrase`` opens it. Raises KeyFault."""
+    """Return ``text``, a private JWK whose kid is a UUID, sealed with ``passphrase``; raises KeyFault."""
     try:
         members, *others = key_texts.jwks_in(text)
     except key_texts.NotJwk as fault:
@@ -53,30 +53,31 @@ def protect(text: str, passphrase: str) -> str:
 
 
 def open_text(text: str, passphrase: str) -> str:
-    """Return what ``protect`` was given to make ``text``; a text that is not protected as it is.
+    """Return the text from which ``protect`` made ``text``; a text that is not protected comes back as it is.
 
-    Takes 64 MiB for a moment. Raises KeyFault where ``passphrase`` is missing or another one, or the file was changed.
+    Takes 64 MiB for a moment. Raises KeyFault if ``passphrase`` is missing or wrong, or the file was changed.
     """
     members = _members_of(text)
     if members is None or members.get("format") != FORMAT:
         return text
     if not passphrase:
         raise KeyFault("is protected by a passphrase: set STORAGE_KEY_PASSPHRASE, or STORAGE_KEY_PASSPHRASE_FILE")
-    passes, memory = members.get("passes"), members.get("memory")
-    if not _within(passes, 1, _MOST_PASSES) or not _within(memory, argon2id.MEMLIMIT_MIN, _MOST_MEMORY):
+    passes = _within(members.get("passes"), 1, _MOST_PASSES)
+    memory = _within(members.get("memory"), argon2id.MEMLIMIT_MIN, _MOST_MEMORY)
+    if passes is None or memory is None:
         raise KeyFault(f"must take 1 to {_MOST_PASSES} passes over at most {_MOST_MEMORY >> 20} MiB to be opened")
     try:
         salt = bytes(decode_base64url(as_ascii(members.get("salt")), size=argon2id.SALTBYTES))
         sealed = bytes(decode_base64url(as_ascii(members.get("sealed"))))
         opened = _box(passphrase, salt, passes, memory).decrypt(sealed, _bound(members.get("kid")))
         return opened.decode("utf-8")
-    except (TokenFault, CryptoError, ValueError):
+    except (CryptoError, ValueError):
         oddity = key_texts.oddity(passphrase)
         reason = f"STORAGE_KEY_PASSPHRASE is not its passphrase{oddity}, or the file was changed"
         raise KeyFault(f"cannot be opened: {reason}") from None
 
 
-def _members_of(text: str) -> dict | None:
+def _members_of(text: str) -> dict[str, object] | None:
     try:
         members = strictjson.loads(text.removeprefix(key_texts.BYTE_ORDER_MARK).encode("utf-8", "replace"))
     except strictjson.NotJson:
@@ -84,8 +85,9 @@ def _members_of(text: str) -> dict | None:
     return members if isinstance(members, dict) else None
 
 
-def _within(value: object, least: int, most: int) -> bool:
-    return type(value) is int and least <= value <= most
+def _within(value: object, least: int, most: int) -> int | None:
+    """Return ``value`` if it is an int from ``least`` to ``most``, else None."""
+    return value if type(value) is int and least <= value <= most else None
 
 
 def _bound(kid: object) -> bytes:

@@ -1,4 +1,4 @@
-"""When each key was used last: noted by requests at the cost of a dict's entry, handed to the store by a thread."""
+"""When each key was last used. Noting it costs a request one dict entry; a thread hands the notes to the store."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -12,44 +12,44 @@ Uses = Mapping[tuple[str, str], int]  # (role, kid in lower case) → seconds si
 
 
 class KeyUses:
-    """The last use of each key in this process. A worker's own: its thread begins with the first note after the fork.
+    """The last use of each key in this process. Each worker has its own; the first note after the fork starts a thread.
 
-    What is noted within ``every`` seconds before the end of the process is lost: no end of a process waits for a store.
+    Notes of the last ``every`` seconds before the process ends are lost: the end of a process waits for no store.
     """
 
-    def __init__(self, every: float = EVERY):
+    def __init__(self, every: float = EVERY) -> None:
         self._every = every
         self._newest: dict[tuple[str, str], int] = {}
-        self._told: dict[tuple[str, str], int] = {}
-        self._tell: Callable[[Uses], None] | None = None
+        self._handed_on: dict[tuple[str, str], int] = {}
+        self._sink: Callable[[Uses], None] | None = None
         self._starting = threading.Lock()
 
-    def set_sink(self, tell: Callable[[Uses], None]) -> None:
-        """Let ``tell`` (a store's ``note_key_uses``) have what is new, soon and then every minute at most."""
-        self._tell = tell
+    def set_sink(self, sink: Callable[[Uses], None]) -> None:
+        """Hand new notes to ``sink`` (a store's ``note_key_uses``), soon and then once a minute at most."""
+        self._sink = sink
 
     def note(self, role: str, kid: str, now: float) -> None:
         """Note that the key of ``role`` with ``kid`` served a proven request at ``now``, seconds since the epoch."""
         self._newest[role, kid.lower()] = int(now)
-        if self._tell is not None and self._starting.acquire(blocking=False):  # never released: one thread
+        if self._sink is not None and self._starting.acquire(blocking=False):  # never released: one thread
             threading.Thread(target=self._run, name="key uses", daemon=True).start()
 
     def flush(self) -> None:
-        """Hand on what was noted since the last time that this went well; raises what the store does."""
-        newest = dict(self._newest)  # in one step: requests note meanwhile
-        news = {key: used for key, used in newest.items() if self._told.get(key) != used}
-        if news and self._tell is not None:
-            self._tell(news)
-            self._told = newest
+        """Hand on what was noted since the last success; raises what the sink raises."""
+        newest = dict(self._newest)  # copied in one step, because requests go on noting
+        news = {key: used for key, used in newest.items() if self._handed_on.get(key) != used}
+        if news and self._sink is not None:
+            self._sink(news)
+            self._handed_on = newest
 
     def _run(self) -> None:
         pause = threading.Event()
-        pause.wait(min(FIRST, self._every))  # a request has several keys
+        pause.wait(min(FIRST, self._every))  # a request uses several keys
         while True:
             try:
                 self.flush()
-            except Problem as cause:  # the next time will tell it as well
+            except Problem as cause:  # the next round hands it on
                 log.info("when keys were used is noted later: %s", cause)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the one thread that notes uses must go on
                 log.exception("a defect")
             pause.wait(self._every)

@@ -1,5 +1,5 @@
-"""The platform's side of the contract, simulated. Imports nothing from the rest of receiver.
+"""A simulation of the platform's side of the contract. Imports nothing from the rest of the package.
 
-It is written from the protocol page alone and uses jwcrypto as its documentation shows, so that the two sides check
-each other.
+It is written from the protocol page alone and uses jwcrypto as that library's documentation shows. So the simulated
+platform and the receiver check each other.
 """

@@ -1,9 +1,10 @@
-"""What may stand in the bodies of the simulator's calls. Anybody may send anything: it is checked here only."""
+"""Schemas for the bodies of the simulator's calls. Callers may send anything; only this module checks it."""
 
 import json
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.model import Refusal
 from receiver.mock_platform.regions import COUNTRIES, REGIONS
 from receiver.mock_platform.runtime import ACTIONS
@@ -14,7 +15,7 @@ _COUNTRY = validate.OneOf(COUNTRIES, error="must be a country's two capital lett
 
 
 class Body(Schema):
-    """An object of nothing but the declared fields; of none here."""
+    """An object with the declared fields only; this base class declares none."""
 
     class Meta:  # noqa: D106 - marshmallow's own
         unknown = RAISE
@@ -36,13 +37,13 @@ class StorageBody(Body):
 
 
 class FlowBody(Body):
-    """What a tenant says of one of its flows."""
+    """A tenant's settings for one of its flows."""
 
     restrictions = fields.Nested(RestrictionBody, required=True)
 
 
 class TenantBody(Body):
-    """What is given is changed, the rest stays."""
+    """Changes to a tenant. Fields that are missing stay as they are."""
 
     developerName = fields.String(validate=_NAME)
     externalStorageSettings = fields.Nested(StorageBody)
@@ -51,7 +52,7 @@ class TenantBody(Body):
 
 
 class StoreBody(Body):
-    """A store to register; with keys only where they exist already."""
+    """A store to register, with keys only if they already exist."""
 
     name = fields.String(required=True, validate=_NAME)
     endpoint = fields.String(required=True, validate=validate.Length(max=300))
@@ -61,20 +62,20 @@ class StoreBody(Body):
 
 
 class KeysBody(Body):
-    """New keys: answered, or written where the receiver reads them."""
+    """New keys: returned in the answer, or exported to the folder that the receiver reads."""
 
     export = fields.Boolean(load_default=False)
 
 
 class MigrationBody(Body):
-    """How many states go at once, and how many times."""
+    """The size of a batch and the number of batches."""
 
     batchSize = fields.Integer(strict=True, load_default=50, validate=validate.Range(1, 1000))
     batches = fields.Integer(strict=True, load_default=None, validate=validate.Range(1, 1_000_000))
 
 
 class StartBody(Body):
-    """A run, or several, to start."""
+    """One or several runs to start."""
 
     flow = fields.String(required=True)
     country = fields.String(required=True, validate=_COUNTRY)
@@ -85,7 +86,7 @@ class StartBody(Body):
 
 
 class ActionBody(Body):
-    """What happens in a run."""
+    """What a user does in a run."""
 
     action = fields.String(required=True, validate=validate.OneOf(ACTIONS, error="must be one of {choices}"))
     country = fields.String(required=True, validate=_COUNTRY)
@@ -94,24 +95,25 @@ class ActionBody(Body):
 
 
 class CrowdBody(Body):
-    """Users at once, for a while."""
+    """How many users act at once, and for how long."""
 
     users = fields.Integer(strict=True, load_default=4, validate=validate.Range(1, 32))
     seconds = fields.Integer(strict=True, load_default=10, validate=validate.Range(1, 600))
 
 
-def parse(data: bytes, schema: type[Schema]) -> dict:
-    """Return what ``data``, JSON, holds as ``schema`` says; raises a Refusal that names each wrong field."""
+def parse(data: bytes, schema: type[Schema]) -> JSONObject:
+    """Return the JSON in ``data``, validated by ``schema``; raises a Refusal that names each wrong field."""
     try:
-        return schema().load(json.loads(data))
+        parsed: JSONObject = schema().load(json.loads(data))
     except ValidationError as cause:
         raise Refusal(400, "; ".join(_lines(cause.messages, ""))) from None
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not JSON") from None
+    return parsed
 
 
 def _lines(messages: object, where: str) -> list[str]:
-    """Return a line for each mistake in marshmallow's tree of ``messages``; names of fields are what a caller sent."""
+    """Return a line for each error in marshmallow's tree of ``messages``; the field names come from the caller."""
     if isinstance(messages, dict):
         found = [line for name, inner in messages.items() for line in _lines(inner, f"{where}.{str(name)[:60]}")]
         return found[:20]

@@ -1,6 +1,6 @@
-"""What each call of the simulator does: an Asked comes in, a value to answer goes out. Nothing here knows HTTP's rest.
+"""What each call of the simulator does: it takes a Request and returns a Reply. HTTP itself is in web.py.
 
-The addresses are those of the product's guide; the fields beyond externalStorageSettings are ours.
+The addresses are those of the product's guide; the fields beyond externalStorageSettings are our own.
 """
 
 import uuid
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from receiver.mock_platform import bodies, keyfiles
 from receiver.mock_platform.crowd import Crowd
+from receiver.mock_platform.json_values import JSONObject
 from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys
 from receiver.mock_platform.migration import migrate
 from receiver.mock_platform.model import Refusal, StorageSettings, Tenant
@@ -20,9 +21,9 @@ from receiver.mock_platform.runtime import Runtime, Visitor
 
 
 class Simulator:
-    """What the calls share: the platform, its runtime, the crowd, and where a receiver reads its keys."""
+    """State shared by the calls: the platform, its runtime, the crowd, and the folder of a receiver's keys."""
 
-    def __init__(self, platform: Platform, keys_folder: Path | None = None):
+    def __init__(self, platform: Platform, keys_folder: Path | None = None) -> None:
         self.platform, self.keys_folder = platform, keys_folder
         self.runtime = Runtime(platform)
         self.crowd: Crowd | None = None
@@ -30,12 +31,12 @@ class Simulator:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A call: the ``simulator``, the tenant that the header ``named``, the checked ``body``, calls ``after`` which."""
+class Request:
+    """A call: the ``simulator``, the tenant ``named`` by the header, the valid ``body``, and ``after`` of the query."""
 
     simulator: Simulator
     named: str | None
-    body: dict
+    body: JSONObject
     after: int = 0
 
     @property
@@ -45,13 +46,13 @@ class Asked:
 
     @property
     def tenant(self) -> Tenant:
-        """The tenant that is named, the first one if none is; raises Refusal."""
+        """The named tenant, or the first one if none is named; raises Refusal."""
         return self.platform.tenant(_uuid(self.named)) if self.named else next(iter(self.platform.tenants.values()))
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What is answered: a ``value`` as JSON and a ``status``."""
+class Reply:
+    """The answer: a JSON ``value`` and a ``status``."""
 
     value: object
     status: int = 200
@@ -61,17 +62,17 @@ def _uuid(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise Refusal(404, "there is nothing of that id, which is no UUID") from None
+        raise Refusal(404, "there is nothing with that id, because it is not a UUID") from None
 
 
-def list_stores(asked: Asked) -> Answered:
+def list_stores(request: Request) -> Reply:
     """GET /api/admin/1/stores."""
-    return Answered([store.as_json() for store in asked.platform.stores.values()])
+    return Reply([store.as_json() for store in request.platform.stores.values()])
 
 
-def register_store(asked: Asked) -> Answered:
-    """POST /api/admin/1/stores: the answer holds what the operator of the receiver must configure, this once."""
-    body = dict(asked.body)
+def register_store(request: Request) -> Reply:
+    """POST /api/admin/1/stores: only this answer contains the keys that the receiver's operator must configure."""
+    body = dict(request.body)
     given = [body.pop(name, None) for name in ("platformKey", "receiverKey")]
     keys = None
     if any(given):
@@ -80,62 +81,63 @@ def register_store(asked: Asked) -> Answered:
         except KeyFault as fault:
             raise Refusal(400, f"platformKey and receiverKey: each {fault}") from None
         if not keys.platform.jwk.has_private:
-            raise Refusal(400, "platformKey: must be private, the platform signs with it")
-    store = asked.platform.register(**body, keys=keys)
-    return Answered(store.as_json() | ({} if keys else _for_the_receiver(store.in_use)), 201)
+            raise Refusal(400, "platformKey: must be a private key, because the platform signs with it")
+    store = request.platform.register(**body, keys=keys)
+    return Reply(store.as_json() | ({} if keys else _for_the_receiver(store.in_use)), 201)
 
 
-def _for_the_receiver(keys: StoreKeys) -> dict:
+def _for_the_receiver(keys: StoreKeys) -> JSONObject:
     return {"platformKey": keys.platform.public(), "receiverKey": keys.receiver.private()}
 
 
-def show_store(asked: Asked, name: str) -> Answered:
-    """GET /api/admin/1/stores/{store}, by id or name; with whether it is well."""
-    store = asked.platform.store(name)
-    return Answered(store.as_json() | {"isWell": asked.platform.line(store.id, str(uuid.UUID(int=0))).is_well()})
+def show_store(request: Request, name: str) -> Reply:
+    """GET /api/admin/1/stores/{store}, by id or name; the answer says whether the store is healthy."""
+    store = request.platform.store(name)
+    return Reply(store.as_json() | {"isWell": request.platform.channel(store.id, str(uuid.UUID(int=0))).is_well()})
 
 
-def make_keys(asked: Asked, name: str) -> Answered:
-    """POST /api/admin/1/stores/{store}/keys: new pairs, to be given to the receiver before they are used."""
-    store, folder = asked.platform.store(name), asked.simulator.keys_folder
-    if asked.body["export"] and folder is None:
-        raise Refusal(409, "the simulator was not told where the receiver reads its keys")
+def make_keys(request: Request, name: str) -> Reply:
+    """POST /api/admin/1/stores/{store}/keys: make new pairs, which the receiver must have before they are used."""
+    store = request.platform.store(name)
+    folder = request.simulator.keys_folder if request.body["export"] else None
+    if request.body["export"] and folder is None:
+        raise Refusal(409, "the simulator does not know where the receiver reads its keys")
     keys = store.make_keys()
-    if not asked.body["export"]:
-        return Answered(store.as_json() | _for_the_receiver(keys), 201)
+    if folder is None:
+        return Reply(store.as_json() | _for_the_receiver(keys), 201)
     try:
         written = [path.name for path in keyfiles.write(folder, keys)]
     except OSError as cause:
         store.made = None
         raise Refusal(507, f"the key files cannot be written: {cause.strerror}") from None
-    return Answered(store.as_json() | {"files": written}, 201)
+    return Reply(store.as_json() | {"files": written}, 201)
 
 
-def use_keys(asked: Asked, name: str) -> Answered:
-    """POST /api/admin/1/stores/{store}/keys/use: the new pairs are used, replies to the old ones still accepted."""
-    store = asked.platform.store(name)
+def use_keys(request: Request, name: str) -> Reply:
+    """POST /api/admin/1/stores/{store}/keys/use: use the new pairs and still accept replies to the old ones."""
+    store = request.platform.store(name)
     store.use_keys()
-    return Answered(store.as_json())
+    return Reply(store.as_json())
 
 
-def retire_keys(asked: Asked, name: str) -> Answered:
-    """POST /api/admin/1/stores/{store}/keys/retire: the old pairs are gone."""
-    store = asked.platform.store(name)
+def retire_keys(request: Request, name: str) -> Reply:
+    """POST /api/admin/1/stores/{store}/keys/retire: drop the old pairs."""
+    store = request.platform.store(name)
     store.retire_keys()
-    return Answered(store.as_json())
+    return Reply(store.as_json())
 
 
-def show_tenant(asked: Asked) -> Answered:
+def show_tenant(request: Request) -> Reply:
     """GET /api/admin/1/tenant."""
-    return Answered(asked.tenant.as_json())
+    return Reply(request.tenant.as_json())
 
 
-def change_tenant(asked: Asked) -> Answered:
-    """POST /api/admin/1/tenant: changes what is given; a new UUID in ManyWhoTenant makes a tenant."""
-    body, platform = asked.body, asked.platform
+def change_tenant(request: Request) -> Reply:
+    """POST /api/admin/1/tenant: change the given fields; a new UUID in ManyWhoTenant creates a tenant."""
+    body, platform = request.body, request.platform
     storage = _storage(platform, body.get("externalStorageSettings"))
-    named = asked.named
-    tenant = platform.add_tenant(_uuid(named), "A tenant") if named else asked.tenant
+    named = request.named
+    tenant = platform.add_tenant(_uuid(named), "A tenant") if named else request.tenant
     for name in (flows := body.get("flows", {})):
         tenant.flow(name)
     tenant.name = body.get("developerName", tenant.name)
@@ -143,10 +145,10 @@ def change_tenant(asked: Asked) -> Answered:
     if "restrictions" in body:
         tenant.restriction = _restriction(body["restrictions"])
     tenant.flow_restrictions |= {name: _restriction(flow["restrictions"]) for name, flow in flows.items()}
-    return Answered(tenant.as_json())
+    return Reply(tenant.as_json())
 
 
-def _storage(platform: Platform, body: dict | None) -> StorageSettings | None:
+def _storage(platform: Platform, body: JSONObject | None) -> StorageSettings | None:
     if body is None:
         return None
     store = platform.store(body["globalStoreId"]).id if body["globalStoreId"] else None
@@ -155,73 +157,73 @@ def _storage(platform: Platform, body: dict | None) -> StorageSettings | None:
     return settings
 
 
-def _restriction(body: dict) -> Restriction:
+def _restriction(body: JSONObject) -> Restriction:
     return Restriction(frozenset(body["regions"]), frozenset(body["countries"]))
 
 
-def migrate_states(asked: Asked, name: str) -> Answered:
+def migrate_states(request: Request, name: str) -> Reply:
     """POST /api/admin/1/{store}/migrate."""
-    body, platform = asked.body, asked.platform
+    body, platform = request.body, request.platform
     store = platform.store(name)
-    return Answered(migrate(platform, asked.tenant, store, body["batchSize"], body["batches"]).as_json())
+    return Reply(migrate(platform, request.tenant, store, body["batchSize"], body["batches"]).as_json())
 
 
-def start_run(asked: Asked) -> Answered:
+def start_run(request: Request) -> Reply:
     """POST /api/run/1/state."""
-    body, tenant = asked.body, asked.tenant
+    body, tenant = request.body, request.tenant
     visitor = Visitor(body["country"], body["user"] and str(body["user"]))
     for _ in range(body["runs"]):
-        last = asked.simulator.runtime.start(tenant, body["flow"], visitor, body["bytes"], body["drawn"])
-    return Answered(last | ({"started": body["runs"]} if body["runs"] > 1 else {}), 201)
+        last = request.simulator.runtime.start(tenant, body["flow"], visitor, body["bytes"], body["drawn"])
+    return Reply(last | ({"started": body["runs"]} if body["runs"] > 1 else {}), 201)
 
 
-def act_in_run(asked: Asked, id: str) -> Answered:
+def act_in_run(request: Request, id: str) -> Reply:
     """POST /api/run/1/state/{id}."""
-    body, tenant = asked.body, asked.tenant
+    body, tenant = request.body, request.tenant
     visitor = Visitor(body["country"], body["user"] and str(body["user"]))
-    return Answered(asked.simulator.runtime.act(tenant, _uuid(id), body["action"], visitor, body["outcome"]))
+    return Reply(request.simulator.runtime.act(tenant, _uuid(id), body["action"], visitor, body["outcome"]))
 
 
-def show_run(asked: Asked, id: str) -> Answered:
+def show_run(request: Request, id: str) -> Reply:
     """GET /api/run/1/state/{id}."""
-    return Answered(asked.simulator.runtime.look(asked.tenant, _uuid(id)))
+    return Reply(request.simulator.runtime.look(request.tenant, _uuid(id)))
 
 
-def delete_run(asked: Asked, id: str) -> Answered:
+def delete_run(request: Request, id: str) -> Reply:
     """DELETE /api/run/1/state/{id}."""
-    asked.simulator.runtime.delete(asked.tenant, _uuid(id))
-    return Answered(None, 204)
+    request.simulator.runtime.delete(request.tenant, _uuid(id))
+    return Reply(None, 204)
 
 
-def start_crowd(asked: Asked) -> Answered:
+def start_crowd(request: Request) -> Reply:
     """POST /api/simulator/1/crowd."""
-    body, simulator = asked.body, asked.simulator
+    body, simulator = request.body, request.simulator
     if simulator.crowd and simulator.crowd.is_running:
-        raise Refusal(409, "there is a crowd already")
-    simulator.crowd = Crowd(simulator.runtime, asked.tenant, body["users"], body["seconds"])
-    return Answered(simulator.crowd.report(), 202)
+        raise Refusal(409, "a crowd is already running")
+    simulator.crowd = Crowd(simulator.runtime, request.tenant, body["users"], body["seconds"])
+    return Reply(simulator.crowd.report(), 202)
 
 
-def show_crowd(asked: Asked) -> Answered:
+def show_crowd(request: Request) -> Reply:
     """GET /api/simulator/1/crowd."""
-    if asked.simulator.crowd is None:
-        raise Refusal(404, "there was no crowd yet")
-    return Answered(asked.simulator.crowd.report())
+    if request.simulator.crowd is None:
+        raise Refusal(404, "there has been no crowd yet")
+    return Reply(request.simulator.crowd.report())
 
 
-def end_crowd(asked: Asked) -> Answered:
-    """POST /api/simulator/1/crowd/end: the users go, their states are read back, and the report is complete."""
-    if asked.simulator.crowd:
-        asked.simulator.crowd.end()
-    return show_crowd(asked)
+def end_crowd(request: Request) -> Reply:
+    """POST /api/simulator/1/crowd/end: stop the users, read their states back and return the complete report."""
+    if request.simulator.crowd:
+        request.simulator.crowd.end()
+    return show_crowd(request)
 
 
-def show_overview(asked: Asked) -> Answered:
-    """GET /api/simulator/1/overview?after=N: all that the page shows; calls with a number above N only."""
-    simulator, tenant = asked.simulator, asked.tenant
-    after = asked.after
+def show_overview(request: Request) -> Reply:
+    """GET /api/simulator/1/overview?after=N: everything that the page shows, with only the calls numbered above N."""
+    simulator, tenant = request.simulator, request.tenant
+    after = request.after
     counts, admitted = simulator.runtime.regions(tenant), tenant.restriction.regions or REGIONS
-    return Answered(
+    return Reply(
         {
             "regions": [
                 {"code": one.code, "host": one.host, "place": one.place, "runs": counts[one.code]}
@@ -244,11 +246,11 @@ def show_overview(asked: Asked) -> Answered:
 
 @dataclass(frozen=True)
 class Call:
-    """An address, what may stand in the body sent there, and what is done."""
+    """An address, the schema of its request body, and the function that serves it."""
 
     method: str
     rule: str
-    do: Callable[..., Answered]
+    do: Callable[..., Reply]
     body: type[bodies.Body] | None = None
 
 

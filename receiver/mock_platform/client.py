@@ -1,4 +1,4 @@
-"""The four calls as the platform makes them, over one kept-alive HTTP connection."""
+"""The four calls as the platform makes them, over one persistent HTTP connection."""
 
 import http.client
 import json
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from receiver.mock_platform import tokens
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import StoreKeys
 
 BASE = "/api/storage/1"
@@ -16,7 +17,7 @@ BASE = "/api/storage/1"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: ``status``, ``headers`` (lower-case names), ``body`` (bytes); and ``seconds`` it took."""
+    """An HTTP response: ``status``, ``headers`` (lower-case names), ``body``, and the ``seconds`` it took."""
 
     status: int
     headers: dict[str, str]
@@ -24,38 +25,40 @@ class Answer:
     seconds: float
 
     @property
-    def json(self) -> object:
+    def json(self) -> JSON:
         """The body as JSON."""
         return json.loads(self.body)
 
 
 class Client:
-    """The platform's calls to the receiver at ``url`` (scheme, host, port) for ``tenant``; not for several threads."""
+    """Makes the platform's calls to the receiver at ``url`` (scheme, host, port) for ``tenant``. Not thread-safe."""
 
     def __init__(
         self, url: str, tenant: str, keys: StoreKeys, timeout: float = 60, context: ssl.SSLContext | None = None
-    ):
+    ) -> None:
         self.tenant = tenant
         self.keys = keys
         parts = urlsplit(url)
+        host = parts.hostname or ""
+        self.connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            self.connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
+            self.connection = http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=context)
         else:
-            self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+            self.connection = http.client.HTTPConnection(host, parts.port, timeout=timeout)
 
     def health(self) -> Answer:
-        """Ask whether the store is well; unsigned."""
+        """Ask for the store's health, without a signature."""
         return self.call("GET", f"{BASE}/health", headers={})
 
     def load(self, id: str) -> Answer:
-        """Ask for the state ``id``; ``open`` makes content of a 200."""
+        """Ask for the state ``id``; ``open`` reads the content of a 200."""
         return self.call("GET", f"{BASE}/states/{self.tenant}/{id}")
 
     def open(self, id: str, answer: Answer) -> str:
         """Return the content in the ``answer`` to ``load(id)``; raises ReplyRefused."""
         return tokens.open_reply(answer.json["token"], self.tenant, id, self.keys)
 
-    def save(self, *states: dict, **how: object) -> Answer:
+    def save(self, *states: JSONObject, **how: JSON) -> Answer:
         """Save ``states`` (dicts of the claims of protocol, section 5.4); ``how`` as for ``tokens.seal``."""
         return self.post([{"token": tokens.seal_state(state, self.keys, **how)} for state in states])
 
@@ -67,8 +70,8 @@ class Client:
         """Delete the states ``ids``."""
         return self.call("DELETE", f"{BASE}/states/{self.tenant}", json.dumps(list(ids)).encode())
 
-    def headers(self, path: str, /, **claims: object) -> dict[str, str]:
-        """Return the three headers of a request to ``path``; ``claims`` replace those of the signature."""
+    def headers(self, path: str, /, **claims: JSON) -> dict[str, str]:
+        """Return the three headers of a request to ``path``; ``claims`` replace claims of the signature."""
         signature = tokens.sign(tokens.request_claims(self.tenant, path) | claims, self.keys.platform)
         return {
             "X-ManyWho-Platform-Key-ID": self.keys.platform.kid,
@@ -83,7 +86,7 @@ class Client:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """Send a request, signed unless ``headers`` are given, and return its Answer."""
+        """Send a request and return its Answer; sign it unless ``headers`` are given."""
         headers = self.headers(path) if headers is None else dict(headers)
         if body is not None:
             headers.setdefault("Content-Type", "application/json")

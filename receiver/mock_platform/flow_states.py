@@ -1,13 +1,14 @@
-"""Made-up runs of a flow: a state whose content looks like the real thing and grows with every step.
+"""Invented runs of a flow: a state whose content looks real and grows with every step.
 
-Everything follows from the seed, so that a run can be told again. What several users do in one run, at times that
-a clock gives, is in live_runs.py.
+The seed determines everything, so a run can be repeated. For runs with several users and real times, see live_runs.py.
 """
 
 import json
 import random
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
+
+from receiver.mock_platform.json_values import JSONObject
 
 _START = datetime(2026, 1, 5, 8, 30, tzinfo=UTC)
 ELEMENTS = (
@@ -33,9 +34,9 @@ def ticks(moment: datetime, fraction: int, offset_hours: int = 1) -> str:
 
 
 class FlowRun:
-    """One user's run through a flow. ``step`` moves on; ``state`` is what the platform saves then."""
+    """One user's run through a flow. ``step`` advances it; ``state`` returns what the platform then saves."""
 
-    def __init__(self, tenant: str, seed: int = 0):
+    def __init__(self, tenant: str, seed: int = 0) -> None:
         self.random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
         self.tenant = tenant
         self.id, self.flow, self.flow_version, self.user = (self._id() for _ in range(4))
@@ -43,7 +44,7 @@ class FlowRun:
         self._begin()
         self.current = next(iter(self.elements))
         self.created_at = self.updated_at = self._now()
-        self.entries: list[dict] = []
+        self.entries: list[JSONObject] = []
         self.values: dict[str, object] = {}
         for _ in range(6):
             self.step()
@@ -58,7 +59,7 @@ class FlowRun:
         return ticks(self.moment, self.random.randrange(10_000_000))
 
     def step(self) -> None:
-        """Let the user fill in a page and go on to the next."""
+        """Fill in a page and go to the next one."""
         self.moment += timedelta(seconds=self.random.randrange(2, 240))
         self.updated_at = self._now()
         self.current = self.random.choice(list(self.elements))
@@ -68,7 +69,7 @@ class FlowRun:
     def _words(self, least: int, below: int) -> str:
         return " ".join(self.random.choices(_WORDS, k=self.random.randrange(least, below)))
 
-    def _entry(self) -> dict:
+    def _entry(self) -> JSONObject:
         return {
             "guid": self._id(),
             "flowId": {
@@ -84,7 +85,7 @@ class FlowRun:
             "userInteractions": [self._interaction() for _ in range(self.random.randrange(1, 3))],
         }
 
-    def _interaction(self) -> dict:
+    def _interaction(self) -> JSONObject:
         places = dict.fromkeys(("speed", "heading", "accuracy", "altitude", "latitude", "longitude"), 0)
         return places | {
             "timeStamp": self._now(),
@@ -93,11 +94,11 @@ class FlowRun:
         }
 
     def content(self) -> str:
-        """Return the JSON text of the state as it is now."""
+        """Return the current content, as JSON text."""
         return json.dumps(self.document(), ensure_ascii=False)
 
-    def document(self) -> dict:
-        """Return what that text holds."""
+    def document(self) -> JSONObject:
+        """Return the current content, before serialization."""
         return {
             "compositeId": {"guid": self.id, "versionId": str(uuid.UUID(int=0))},
             "isDone": self.is_done,
@@ -122,11 +123,11 @@ class FlowRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has come to its last page."""
+        """Whether the run has reached its last page."""
         return self.elements[self.current] == ELEMENTS[-1]
 
-    def state(self) -> dict:
-        """Return the claims of protocol, section 5.4, for the state as it is now."""
+    def state(self) -> JSONObject:
+        """Return the claims of protocol, section 5.4, for the current state."""
         return {
             "id": self.id,
             "tenant": self.tenant,

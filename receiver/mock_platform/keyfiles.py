@@ -1,7 +1,7 @@
-"""Key pairs as the files that a receiver reads, and back (keys/README.md).
+"""Writes and reads key pairs as the files that a receiver uses (keys/README.md).
 
-``platform-<kid>.json`` (public) and ``receiver-<kid>.json`` (private) are the receiver's; the platform's private
-half goes to ``mock-platform-<kid>.json``, which a receiver passes over.
+``platform-<kid>.json`` (public) and ``receiver-<kid>.json`` (private) are for the receiver. The platform's private
+half goes to ``mock-platform-<kid>.json``, which the receiver ignores.
 """
 
 import json
@@ -13,13 +13,13 @@ from receiver.mock_platform.keys import KeyFault, KeyPair, StoreKeys
 
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o600
-_MOST = 64 << 10  # bytes; a JWK has some 300
+_MOST = 64 << 10  # bytes; a JWK has about 300
 
 
 def write(folder: Path, keys: StoreKeys) -> Iterator[Path]:
-    """Write the three files of ``keys`` into ``folder``, made where it is missing; yields each path once it is written.
+    """Write the three files of ``keys`` into ``folder``, which is made if missing; yield each path once written.
 
-    Never overwrites: raises FileExistsError then, and other OSErrors as they come.
+    Raises FileExistsError rather than overwrite a file, and other OSErrors.
     """
     files = {
         f"platform-{keys.platform.kid}.json": keys.platform.public(),
@@ -35,7 +35,7 @@ def write(folder: Path, keys: StoreKeys) -> Iterator[Path]:
 
 
 def read(folder: Path) -> StoreKeys:
-    """Return the newest pairs in ``folder``; raises KeyFault, which says what is missing or wrong and where."""
+    """Return the newest pairs in ``folder``; raises a KeyFault that says which file is missing or wrong."""
     platform = _newest(folder, "mock-platform-*.json")
     receiver = _newest(folder, "receiver-*.json")
     return StoreKeys(_pair(platform), _pair(receiver))
@@ -44,13 +44,13 @@ def read(folder: Path) -> StoreKeys:
 def _newest(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise KeyFault(f"{folder}/{pattern}: there is no such file; `receiver keys generate` makes keys to try with")
+        raise KeyFault(f"{folder}/{pattern}: there is no such file; `receiver keys generate` makes keys for a trial")
     return found[-1]
 
 
 def _pair(path: Path) -> KeyPair:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # never waits for a pipe
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # does not block on a pipe
             return KeyPair.read(file.read(_MOST).decode("utf-8"))
     except OSError as cause:
         raise KeyFault(f"{path}: {cause.strerror}") from None

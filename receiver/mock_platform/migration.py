@@ -1,15 +1,15 @@
-"""Moving the states that the platform holds into a store, in batches; broken off and run again it goes on.
+"""Moves the states that the platform holds into a store, in batches. An interrupted migration can be resumed.
 
-The progress is kept with each state: what a store acknowledged, and of which updatedAt. So no state is moved twice,
-also when it is broken off at any point, and what changed meanwhile is moved again. In the mode that keeps states
-outside only, the platform's copy goes when the store has acknowledged it.
+Each state records the updatedAt that a store has acknowledged. So no state moves twice, even after an interruption,
+and a state that has changed since moves again. If the tenant keeps its states in the store only, the platform drops its
+copy after the store has acknowledged it.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from receiver.mock_platform.delivery import Line, Undelivered
+from receiver.mock_platform.delivery import StoreChannel, Undelivered
 from receiver.mock_platform.model import Mode, Store, Tenant
 from receiver.mock_platform.platform import Held, Platform
 
@@ -19,7 +19,7 @@ _running = threading.Lock()
 
 @dataclass
 class Report:
-    """What a migration did. ``failed`` maps a state's id to the reason; ``stopped`` tells why it did not go on."""
+    """The result of a migration. ``failed`` maps a state's id to the reason; ``stopped`` says why it ended early."""
 
     store: str
     held: int = 0
@@ -31,24 +31,24 @@ class Report:
     stopped: str | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return the report as the call answers it."""
+        """Return the report as the call's JSON."""
         return {{"already_there": "alreadyThere"}.get(name, name): value for name, value in asdict(self).items()}
 
 
 def migrate(platform: Platform, tenant: Tenant, store: Store, batch_size: int, batches: int | None = None) -> Report:
-    """Move all states that the platform holds of ``tenant`` into ``store`` and return the Report.
+    """Move all states that the platform holds for ``tenant`` into ``store``, in at most ``batches``; return the Report.
 
-    At most ``batches`` of them where that is given. A store that refuses a batch gets its states one by one, so that
-    one bad state keeps no others back; one that gives no answer ends the migration until it is called again.
+    If the store refuses a batch, its states are sent one by one, so that a bad state does not hold the others back. If
+    the store does not answer, the migration ends and can be resumed.
     """
-    with _running:  # two at once would move states twice
+    with _running:  # two migrations at once would move states twice
         return _Migration(platform, tenant, store).run(batch_size, batches)
 
 
 class _Migration:
-    def __init__(self, platform: Platform, tenant: Tenant, store: Store):
+    def __init__(self, platform: Platform, tenant: Tenant, store: Store) -> None:
         self.platform, self.tenant, self.store = platform, tenant, store
-        self.line: Line = platform.line(store.id, tenant.id)
+        self.channel: StoreChannel = platform.channel(store.id, tenant.id)
         self.report = Report(store.name)
 
     def run(self, batch_size: int, batches: int | None) -> Report:
@@ -71,7 +71,7 @@ class _Migration:
         waiting = [held for held in found if held.stored.get(self.store.id) != held.state["updatedAt"]]
         self.report.held, self.report.already_there = len(found), len(found) - len(waiting)
         for held in found:
-            self._release(held)  # acknowledged earlier, in another mode: only the platform's copy goes
+            self._release(held)  # acknowledged earlier, in another mode: only drop the platform's copy
         return waiting
 
     def _held(self, id: str) -> Held | None:
@@ -79,7 +79,7 @@ class _Migration:
 
     def _move(self, batch: Sequence[Held]) -> None:
         try:
-            self.line.save([held.state for held in batch])
+            self.channel.save([held.state for held in batch])
         except Undelivered as cause:
             if cause.status is None or cause.status == 401:
                 raise
@@ -103,8 +103,9 @@ class _Migration:
 
 
 def _batches(waiting: Sequence[Held], size: int) -> Iterator[list[Held]]:
-    """Yield ``waiting`` in batches of ``size``, smaller where their contents are large."""
-    batch, weight = [], 0
+    """Yield ``waiting`` in batches of ``size``, or smaller ones if the contents are large."""
+    batch: list[Held] = []
+    weight = 0
     for held in waiting:
         more = len(held.state["content"].encode("utf-8", "surrogatepass"))
         if batch and (len(batch) == size or weight + more > _MOST_BYTES):

@@ -1,4 +1,4 @@
-"""Tenants and stores as the platform keeps them (protocol, section 1)."""
+"""Tenants and stores, as the platform knows them (protocol, section 1)."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ FLOWS = ("Claim", "Onboarding", "Survey")
 
 
 class Refusal(Exception):
-    """What the platform will not do; ``status`` is that of the answer, the text its reason. Holds no key or content."""
+    """The platform refuses a call: the answer's ``status``, and the reason as text, without keys or content."""
 
-    def __init__(self, status: int, reason: str):
+    def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
 
 
 class Mode(StrEnum):
-    """Who keeps a tenant's states."""
+    """Where a tenant's states are kept."""
 
     PLATFORM = "platform only"
     EXTERNAL = "external only"
@@ -38,20 +38,27 @@ class StorageSettings:
 
     @property
     def mode(self) -> Mode:
-        """Who keeps the states: with replication the platform keeps its copy, and the store gets one."""
+        """Where the states are kept. With replication, the platform keeps its copy and the store gets one."""
         if not self.enable_states:
             return Mode.PLATFORM
         return Mode.BOTH if self.enable_replication else Mode.EXTERNAL
 
+    @property
+    def store_id(self) -> str:
+        """The id of the tenant's store; raises a Refusal if it has none."""
+        if self.global_store_id is None:
+            raise Refusal(404, "the tenant has no store")
+        return self.global_store_id
+
     def check(self) -> None:
-        """Raise a Refusal where the three contradict each other."""
+        """Raise a Refusal if the three settings contradict each other."""
         if self.enable_replication and not self.enable_states:
             raise Refusal(400, "enableReplication needs enableStates")
         if self.enable_states and not self.global_store_id:
-            raise Refusal(400, "enableStates needs globalStoreId, the id of a store")
+            raise Refusal(400, "enableStates needs globalStoreId, a store's id")
 
     def as_json(self) -> dict[str, object]:
-        """Return the three as the administrative calls write them."""
+        """Return the settings as the administrative calls show them."""
         return {
             "enableStates": self.enable_states,
             "enableReplication": self.enable_replication,
@@ -61,7 +68,7 @@ class StorageSettings:
 
 @dataclass
 class Tenant:
-    """A tenant with its flows; restrictions hold for all of them, or for the flow of that name."""
+    """A tenant with its flows. ``restriction`` applies to all flows, ``flow_restrictions`` to the named ones."""
 
     id: str
     name: str
@@ -70,17 +77,17 @@ class Tenant:
     flow_restrictions: dict[str, Restriction] = field(default_factory=dict)
     flows: dict[str, Flow] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.flows = {name: Flow.named(self.id, name) for name in FLOWS}
 
     def flow(self, name: str) -> Flow:
-        """Return the flow called ``name``; raises a Refusal where there is none."""
+        """Return the flow ``name``; raises a Refusal if there is none."""
         if name not in self.flows:
             raise Refusal(404, f"the tenant has no such flow; it has {', '.join(self.flows)}")
         return self.flows[name]
 
-    def admit(self, flow: str, region: Region, country: str) -> None:
-        """Raise a Refusal unless a user in ``country``, served by ``region``, may run the flow called ``flow``."""
+    def check_access(self, flow: str, region: Region, country: str) -> None:
+        """Raise a Refusal unless a user in ``country``, served by ``region``, may run the flow ``flow``."""
         for what, restriction in (
             (f"the tenant {self.name}", self.restriction),
             (f"the flow {flow}", self.flow_restrictions.get(flow, NONE)),
@@ -105,7 +112,7 @@ class Tenant:
 
 @dataclass
 class Store:
-    """A registered store. Of its key pairs one set is in use, one may be made for later, others still accepted."""
+    """A registered store. One set of key pairs is in use, one may be made for later, and others are still accepted."""
 
     name: str
     endpoint: str
@@ -116,28 +123,28 @@ class Store:
     accepted: tuple[StoreKeys, ...] = field(default=(), repr=False)
 
     def make_keys(self) -> StoreKeys:
-        """Return new pairs, which are not used yet: first the receiver must have them. Raises Refusal."""
+        """Make and return new pairs. They are used only after the receiver has them. Raises Refusal."""
         if self.made:
-            raise Refusal(409, "new keys were made already and are not in use yet")
+            raise Refusal(409, "new keys have already been made and are not in use yet")
         self.made = new_store()
         return self.made
 
     def use_keys(self) -> None:
-        """Use the pairs that were made; replies to the former ones are still accepted. Raises Refusal."""
+        """Use the new pairs, and still accept replies to the old ones. Raises Refusal."""
         if not self.made:
             raise Refusal(409, "there are no new keys; make them first")
         self.accepted, self.in_use, self.made = (*self.accepted, self.in_use), self.made, None
 
     def retire_keys(self) -> None:
-        """Accept replies to the pairs in use only."""
+        """Accept only replies to the pairs in use."""
         self.accepted = ()
 
     def accepts(self, keys: StoreKeys) -> bool:
-        """Tell whether a reply to a request that was made with ``keys`` is still accepted."""
+        """Return whether a reply to a request with ``keys`` is still accepted."""
         return keys is self.in_use or any(keys is one for one in self.accepted)
 
     def as_json(self) -> dict[str, object]:
-        """Return the store as the administrative calls show it: kids, no key."""
+        """Return the store as the administrative calls show it: with key ids, but no keys."""
         stages = [("in use", self.in_use), *(("still accepted", keys) for keys in self.accepted)]
         if self.made:
             stages.append(("made, not in use", self.made))

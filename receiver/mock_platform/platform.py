@@ -1,15 +1,17 @@
-"""The platform: its tenants, its stores, the states it holds itself, and a line to each store."""
+"""The platform: its tenants, its stores, the states it holds itself, and a channel to each store."""
 
 import random
 import ssl
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from receiver.mock_platform.delivery import Line, Network
-from receiver.mock_platform.keys import StoreKeys
+from receiver.mock_platform.delivery import Network, StoreChannel
+from receiver.mock_platform.json_values import JSONObject
+from receiver.mock_platform.keys import StoreKeys, new_store
 from receiver.mock_platform.model import Refusal, Store, Tenant
 from receiver.mock_platform.traffic import Traffic
 
@@ -19,38 +21,39 @@ _MOST_CONTENT = 16 << 20  # so that no single state exceeds what a receiver take
 
 @dataclass
 class Held:
-    """A state that the platform holds. ``stored`` maps a store's id to the updatedAt that it acknowledged."""
+    """A state that the platform holds. ``stored`` maps a store's id to the updatedAt that the store acknowledged."""
 
-    state: dict
+    state: JSONObject
     stored: dict[str, str] = field(default_factory=dict)
 
 
 class Holdings:
-    """The states that the platform itself holds, by tenant and id; for many threads."""
+    """The states that the platform itself holds, by tenant and id. Thread-safe."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._states: dict[tuple[str, str], Held] = {}
         self._lock = threading.Lock()
         self._bytes = 0
 
-    def put(self, state: dict) -> None:
-        """Hold ``state`` in place of what was held of it; raises a Refusal when there is no room."""
+    def put(self, state: JSONObject) -> Held:
+        """Hold ``state`` in place of its former version and return it; raises a Refusal beyond the limits."""
         key, size = (state["tenant"], state["id"]), len(state["content"])
         with self._lock:
             former = self._states.get(key)
             grown = self._bytes + size - (len(former.state["content"]) if former else 0)
             if grown > _MOST_HELD_BYTES or size > _MOST_CONTENT:
-                raise Refusal(507, "the platform has no room for more states")
+                raise Refusal(507, "the platform has no space for more states")
             self._bytes = grown
             self._states[key] = Held(state, former.stored if former else {})
+            return self._states[key]
 
     def find(self, tenant: str, id: str) -> Held | None:
-        """Return what is held of the state ``id``, None if nothing."""
+        """Return the held state ``id``, or None."""
         with self._lock:
             return self._states.get((tenant, id))
 
     def drop(self, tenant: str, id: str, unless_newer_than: str | None = None) -> bool:
-        """Hold the state ``id`` no longer, unless what is held changed since; tells whether something was dropped."""
+        """Drop the state ``id`` unless its updatedAt differs from ``unless_newer_than``; return whether it was held."""
         with self._lock:
             held = self._states.get((tenant, id))
             if held is None or (unless_newer_than and held.state["updatedAt"] != unless_newer_than):
@@ -66,7 +69,7 @@ class Holdings:
 
 
 class Platform:
-    """Everything that the simulated platform knows. ``clock`` returns the time now, ``seed`` makes runs repeatable."""
+    """Everything the simulated platform knows. ``clock`` returns the current time; ``seed`` makes runs repeatable."""
 
     def __init__(
         self,
@@ -75,13 +78,13 @@ class Platform:
         context: ssl.SSLContext | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         seed: int | None = None,
-    ):
+    ) -> None:
         self.network, self.patience, self.context, self.clock = network or Network(), patience, context, clock
         self.traffic = Traffic()
         self.held = Holdings()
         self.tenants: dict[str, Tenant] = {}
         self.stores: dict[str, Store] = {}
-        self._lines: dict[tuple[str, str], Line] = {}
+        self._channels: dict[tuple[str, str], StoreChannel] = {}
         self._random = random.Random(seed)  # noqa: S311 - made-up data, not a secret
         self._lock = threading.RLock()
 
@@ -93,66 +96,67 @@ class Platform:
         keys: StoreKeys | None = None,
         id: str | None = None,
     ) -> Store:
-        """Return a new store; its pairs are made now unless ``keys`` are given. Raises Refusal."""
-        given = {"in_use": keys} if keys else {}
-        store = Store(name, checked_endpoint(endpoint), location, **given, **({"id": id} if id else {}))
+        """Register and return a new store, with new key pairs unless ``keys`` are given. Raises Refusal."""
+        store = Store(name, checked_endpoint(endpoint), location, keys or new_store(), id or str(uuid.uuid4()))
         with self._lock:
             if any(name in (one.name, one.id) for one in self.stores.values()):
-                raise Refusal(409, "there is a store of that name already")
+                raise Refusal(409, "a store with that name already exists")
             if len(self.stores) >= _MOST_STORES:
-                raise Refusal(507, f"{_MOST_STORES} stores are the most")
+                raise Refusal(507, f"there may be at most {_MOST_STORES} stores")
             self.stores[store.id] = store
         return store
 
     def store(self, name: str) -> Store:
-        """Return the store with that id or name; raises a Refusal where there is none."""
+        """Return the store with that id or name; raises a Refusal if there is none."""
         for store in list(self.stores.values()):
             if name in (store.id, store.name):
                 return store
         raise Refusal(404, "there is no such store")
 
     def tenant(self, id: str) -> Tenant:
-        """Return the tenant ``id``; raises a Refusal where there is none."""
+        """Return the tenant ``id``; raises a Refusal if there is none."""
         if id not in self.tenants:
             raise Refusal(404, "there is no such tenant")
         return self.tenants[id]
 
     def add_tenant(self, id: str, name: str) -> Tenant:
-        """Return the tenant ``id``, new unless there is one; raises a Refusal where there are too many."""
+        """Return the tenant ``id``, a new one if necessary; raises a Refusal if there are too many."""
         with self._lock:
             if id not in self.tenants and len(self.tenants) >= _MOST_TENANTS:
-                raise Refusal(507, f"{_MOST_TENANTS} tenants are the most")
+                raise Refusal(507, f"there may be at most {_MOST_TENANTS} tenants")
             return self.tenants.setdefault(id, Tenant(id, name))
 
-    def line(self, store_id: str, tenant: str) -> Line:
-        """Return the line to a store for ``tenant``; the same one each time."""
+    def channel(self, store_id: str, tenant: str) -> StoreChannel:
+        """Return the channel to a store for ``tenant``, always the same one."""
         with self._lock:
             key = (store_id, tenant)
-            if key not in self._lines:
+            if key not in self._channels:
                 store = self.store(store_id)
-                self._lines[key] = Line(store, tenant, self.traffic, self.network, self.patience, self.context)
-            return self._lines[key]
+                self._channels[key] = StoreChannel(
+                    store, tenant, self.traffic, self.network, self.patience, self.context
+                )
+            return self._channels[key]
 
-    def lines(self) -> Iterator[Line]:
-        """Yield all lines in use."""
+    def channels(self) -> Iterator[StoreChannel]:
+        """Yield all channels in use."""
         with self._lock:
-            yield from list(self._lines.values())
+            yield from list(self._channels.values())
 
     def seed(self) -> int:
-        """Return a number to make the next run of."""
+        """Return a seed for the next run."""
         with self._lock:
             return self._random.getrandbits(64)
 
     def close(self) -> None:
         """Close all connections."""
-        for line in self.lines():
-            line.close()
+        for channel in self.channels():
+            channel.close()
 
 
 def checked_endpoint(endpoint: str) -> str:
-    """Return ``endpoint`` if it is the http(s) URL of a host and nothing more, without a slash at its end.
+    """Return ``endpoint`` without a trailing slash; raises a Refusal unless it is the http(s) URL of a host only.
 
-    Raises Refusal. The path of every call is signed from /api on, so that an endpoint has none of its own.
+    An endpoint has no path of its own, because signatures name each call's path from /api on.
     """
     try:
         parts = urlsplit(endpoint)

@@ -1,23 +1,23 @@
-"""Whether a receiver listens at all, asked so often and so briefly that a page can show it."""
+"""Finds out whether a receiver listens, quickly enough for a page that refreshes often."""
 
 import socket
 import threading
 import time
 from urllib.parse import urlsplit
 
-_FRESH = 1.0  # seconds that an answer counts
-_PATIENCE = 0.5  # seconds for a connection
+_FRESH = 1.0  # seconds that a result stays valid
+_PATIENCE = 0.5  # seconds to connect
 
 
 class Reach:
-    """Tells which endpoints take connections, for many threads."""
+    """Finds out which endpoints accept connections. Thread-safe."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._found: dict[str, tuple[float, bool]] = {}
         self._guard = threading.Lock()
 
     def answers(self, endpoint: str) -> bool:
-        """Return whether something listens at the URL ``endpoint``, as it was a second ago at most."""
+        """Return whether something listens at the URL ``endpoint``; the result is at most a second old."""
         with self._guard:
             asked, found = self._found.get(endpoint, (0.0, False))
         if asked and time.monotonic() - asked < _FRESH:

@@ -1,4 +1,4 @@
-"""Regions of the platform, which one serves a user, and who may run what where."""
+"""The platform's regions, which region serves a user, and restrictions by region and country."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Region:
-    """A region: its ``code``, public ``host``, a ``place`` for people, and the offset its times are written with."""
+    """A region: its ``code``, public ``host``, the name of its ``place``, and the UTC offset of its times."""
 
     code: str
     host: str
@@ -55,21 +55,21 @@ COUNTRIES = frozenset(_NEAREST)
 
 
 def nearest(country: str) -> Region:
-    """Return the region that serves users in ``country`` (two capital letters); raises KeyError for no country."""
+    """Return the region that serves ``country`` (two capital letters); raises KeyError for an unknown one."""
     return REGIONS[_NEAREST[country]]
 
 
 @dataclass(frozen=True)
 class Restriction:
-    """Who may run: only in these ``regions``, only users from these ``countries``. Empty means no restriction."""
+    """Limits runs to these ``regions`` and to users from these ``countries``. Empty means no limit."""
 
     regions: frozenset[str] = frozenset()
     countries: frozenset[str] = frozenset()
 
     def refusal(self, what: str, region: Region, country: str) -> str | None:
-        """Return why a user in ``country``, served by ``region``, may not run ``what``; None where they may."""
+        """Return why a user in ``country``, served by ``region``, may not run ``what``; None if they may."""
         if self.countries and country not in self.countries:
-            return f"{what} takes users from {_list(self.countries)} only; this one is in {country}"
+            return f"{what} accepts users from {_list(self.countries)} only; this one is in {country}"
         if self.regions and region.code not in self.regions:
             return f"{what} runs in {_list(self.regions)} only; a user in {country} is served by {region.code}"
         return None

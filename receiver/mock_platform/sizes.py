@@ -1,11 +1,11 @@
-"""How large states are: a seeded distribution, and its chart."""
+"""The sizes of states: a distribution to draw from, and its chart."""
 
 import bisect
 import math
 import random
 
-# Share of states up to that many bytes; between two rows the logarithm of the size grows evenly. Made up: most
-# states are a form or two, some hold lists that a service returned, a few hold whole documents.
+# The share of states up to that many bytes; between two rows the logarithm of the size is linear. The figures are
+# invented: most states are a form or two, some contain lists from a service, and a few contain whole documents.
 _QUANTILES = ((0.0, 6 << 10), (0.5, 24 << 10), (0.9, 160 << 10), (0.99, 1 << 20), (1.0, 6 << 20))
 _BAR = 40  # characters of the longest bar
 
@@ -15,11 +15,12 @@ def draw(chance: random.Random) -> int:
     share = chance.random()
     row = bisect.bisect_right(_QUANTILES, share, key=lambda quantile: quantile[0])
     (low, least), (high, most) = _QUANTILES[row - 1 : row + 1]
-    return round(least * (most / least) ** ((share - low) / (high - low)))
+    size: float = least * (most / least) ** ((share - low) / (high - low))
+    return round(size)
 
 
 def chart(seed: int = 1, count: int = 10_000) -> str:
-    """Return a text chart of ``count`` drawn sizes: a row for each doubling, with its share of the states."""
+    """Return a text chart of ``count`` drawn sizes: one row for each doubling, with its share of the states."""
     chance = random.Random(seed)  # noqa: S311 - made-up data, not a secret
     rows: dict[int, int] = {}
     for _ in range(count):

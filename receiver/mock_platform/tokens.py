@@ -1,4 +1,4 @@
-"""What the platform signs and seals, and what it makes of a reply (protocol, sections 3, 4, 5 and 6)."""
+"""Signs requests, seals states and opens replies as the platform does (protocol, sections 3, 4, 5 and 6)."""
 
 import json
 import time
@@ -6,9 +6,10 @@ import uuid
 
 from jwcrypto import jwe, jws
 
+from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import KeyPair, StoreKeys
 
-# jwcrypto inflates no more than 256 KiB of compressed data unless told so; states are larger.
+# By default jwcrypto inflates at most 256 KiB of compressed data, but states can be larger.
 jwe.default_max_compressed_size = 128 << 20
 _MAX_INFLATED = 256 << 20
 
@@ -16,27 +17,28 @@ _REPLY_ALG = ("ECDH-ES+A192KW", "A192CBC-HS384")
 
 
 class ReplyRefused(Exception):
-    """A reply that the platform would not accept; the text says why."""
+    """The platform would not accept a reply; the text says why."""
 
 
-def sign(claims: dict, key: KeyPair) -> str:
-    """Return ``claims`` as a compact JWS by ES384 with the private ``key``."""
+def sign(claims: JSONObject, key: KeyPair) -> str:
+    """Return ``claims`` as a compact JWS, signed with the private ``key`` by ES384."""
     token = jws.JWS(_compact(claims))
     protected = json.dumps({"alg": "ES384", "kid": key.kid, "typ": "JWT"})
     token.add_signature(key.jwk, protected=protected)
-    return token.serialize(compact=True)
+    text: str = token.serialize(compact=True)
+    return text
 
 
-def _compact(claims: dict) -> bytes:
-    """Return ``claims`` without spaces, and in UTF-8 but for what only an escape can spell, as tokens usually are."""
+def _compact(claims: JSONObject) -> bytes:
+    """Return ``claims`` as compact JSON in UTF-8; escapes all non-ASCII text if UTF-8 cannot represent it."""
     try:
         return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         return json.dumps(claims, separators=(",", ":")).encode()
 
 
-def request_claims(tenant: str, path: str, now: float | None = None) -> dict:
-    """Return the claims that sign a request to ``path`` (raw, from /api on); ``now`` in seconds since the epoch."""
+def request_claims(tenant: str, path: str, now: float | None = None) -> JSONObject:
+    """Return the claims that sign a request to ``path`` (raw, from /api on); ``now`` is in Unix seconds."""
     now = int(time.time() if now is None else now)
     return {
         "iss": "manywho",
@@ -49,8 +51,8 @@ def request_claims(tenant: str, path: str, now: float | None = None) -> dict:
     }
 
 
-def state_claims(state: dict, now: float | None = None) -> dict:
-    """Return the claims of a state's token. ``state`` holds the claims of protocol, section 5.4, content included."""
+def state_claims(state: JSONObject, now: float | None = None) -> JSONObject:
+    """Return the claims of a state's token; ``state`` has the claims of protocol, section 5.4, with the content."""
     now = int(time.time() if now is None else now)
     return {
         "iss": "manywho",
@@ -69,23 +71,24 @@ def seal(
     alg: str = "ECDH-ES+A192KW",
     enc: str = "A192CBC-HS384",
     compressed: bool = True,
-    **members: object,
+    **members: JSON,
 ) -> str:
-    """Return ``inner``, a compact JWS, encrypted to the public half of ``key``; ``members`` extend the header."""
+    """Return ``inner``, a compact JWS, encrypted to the public half of ``key``; ``members`` are added to the header."""
     header = {"alg": alg, "enc": enc, "kid": key.kid, "cty": "JWT"} | members
     if compressed:
         header["zip"] = "DEF"
     token = jwe.JWE(inner.encode(), protected=json.dumps(header), recipient=key.jwk)
-    return token.serialize(compact=True)
+    text: str = token.serialize(compact=True)
+    return text
 
 
-def seal_state(state: dict, keys: StoreKeys, **how: object) -> str:
+def seal_state(state: JSONObject, keys: StoreKeys, **how: JSON) -> str:
     """Return the token of ``state`` as a POST carries it; ``how`` as for ``seal``."""
     return seal(sign(state_claims(state), keys.platform), keys.receiver, **how)
 
 
 def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | None = None) -> str:
-    """Return the content in the ``token`` of a GET, after all that the platform verifies; raises ReplyRefused."""
+    """Return the content in the ``token`` of a GET, verified as the platform does it; raises ReplyRefused."""
     now = time.time() if now is None else now
     outer = jwe.JWE(algs=list(_REPLY_ALG))
     outer.deserialize(token)
@@ -99,16 +102,17 @@ def open_reply(token: str, tenant: str, id: str, keys: StoreKeys, now: float | N
     inner.deserialize(outer.plaintext.decode())
     inner.verify(keys.receiver.jwk)
     _expect(inner.jose_header.get("kid") == keys.receiver.kid, "the JWS's kid is not the receiver key's")
-    claims = json.loads(inner.payload)
+    claims: JSONObject = json.loads(inner.payload)
     _expect(claims["iss"] == tenant and claims["aud"] == "manywho", "iss or aud is wrong")
-    _expect(claims["sub"] == id, "sub is not the id that was asked for")
+    _expect(claims["sub"] == id, "sub is not the requested id")
     _expect(
         claims["exp"] - claims["iat"] == 600 and claims["iat"] - claims["nbf"] == 120,
         "the times are wrong",
     )
     _expect(abs(claims["iat"] - now) < 60, "iat is not now")
     _expect(bool(claims["jti"]), "jti is missing")
-    return claims["content"]
+    content: str = claims["content"]
+    return content
 
 
 def _expect(holds: bool, otherwise: str) -> None:

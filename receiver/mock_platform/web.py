@@ -1,7 +1,7 @@
-"""The simulated platform over HTTP: the calls of calls.py, and a page that shows what happens.
+"""Serves the simulated platform over HTTP: the calls of calls.py, and a page that shows what happens.
 
-The tenant is named by the header ManyWhoTenant, and is the first one where that is missing. It is a tool for a laptop:
-it has no accounts, listens on a loopback address, and refuses what a page of another origin could make a browser send.
+The header ManyWhoTenant names the tenant; without it, the first tenant is meant. This is a tool for a laptop: it has no
+accounts, listens on a loopback address, and refuses requests that a page of another origin could make a browser send.
 """
 
 import base64
@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from receiver.mock_platform import bodies
-from receiver.mock_platform.calls import CALLS, Asked, Call, Simulator
+from receiver.mock_platform.calls import CALLS, Call, Request, Simulator
 from receiver.mock_platform.model import Refusal
 
 _MOST_BODY = 1 << 20
@@ -25,7 +25,7 @@ _PAGE = resources.files("receiver.mock_platform").joinpath("page.html").read_tex
 
 
 def _hashes(tag: str) -> str:
-    """Return the sources of a policy that allows just the page's own inline elements called ``tag``."""
+    """Return the policy sources that allow only the page's own inline ``tag`` elements."""
     inline = re.findall(f"<{tag}>(.*?)</{tag}>", _PAGE, re.DOTALL)
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inline)
     return " ".join(f"'sha256-{digest}'" for digest in digests)
@@ -38,7 +38,7 @@ _POLICY = (
 
 
 def create_app(simulator: Simulator) -> Flask:
-    """Return the application for ``simulator``, whose platform has at least one tenant."""
+    """Return the Flask application for ``simulator``, whose platform has at least one tenant."""
     app = Flask("receiver.mock_platform", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = _MOST_BODY
     app.before_request(_refuse_strangers)
@@ -53,15 +53,15 @@ def create_app(simulator: Simulator) -> Flask:
 def _view(simulator: Simulator, call: Call) -> Callable[..., Response]:
     def view(**of_path: str) -> Response:
         body = bodies.parse(request.get_data(cache=False), call.body) if call.body else {}
-        asked = Asked(simulator, request.headers.get("ManyWhoTenant"), body, request.args.get("after", 0, int))
-        answered = call.do(asked, **of_path)
-        return _reply(answered.value, answered.status)
+        asked = Request(simulator, request.headers.get("ManyWhoTenant"), body, request.args.get("after", 0, int))
+        reply = call.do(asked, **of_path)
+        return _reply(reply.value, reply.status)
 
     return view
 
 
 def make(app: Flask, host: str, port: int) -> BaseWSGIServer:
-    """Return a server of ``app`` with a thread for each connection; call its serve_forever."""
+    """Return a server for ``app`` with a thread for each connection; the caller runs its serve_forever."""
     return make_server(host, port, app, threaded=True, request_handler=_Quiet)
 
 
@@ -70,19 +70,19 @@ class _Quiet(WSGIRequestHandler):
     server_version = "platform"
     sys_version = ""
 
-    def log_request(self, code="-", size="-") -> None:
-        """Say nothing: the page shows what matters."""
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log nothing: the page shows what matters."""
 
 
 def _refuse_strangers() -> None:
-    """Refuse what another origin makes a browser send: it cannot name this host, and cannot send JSON unasked."""
+    """Refuse requests from another origin: it cannot use this host name, and cannot send JSON without preflight."""
     host = request.host.rpartition(":")[0] if re.search(r":\d+$", request.host) else request.host
     try:
         known = ipaddress.ip_address(host.strip("[]")) is not None
     except ValueError:
         known = host == "localhost"
     if not known:
-        raise Refusal(421, "call this by an address or as localhost")
+        raise Refusal(421, "use an IP address or localhost as the host name")
     if request.method == "POST" and request.mimetype != "application/json":
         raise Refusal(415, "the body must be application/json; curl has --json")
 

@@ -1,6 +1,6 @@
-"""Clients by their address: STORAGE_ALLOW_FROM lets them in, STORAGE_TRUSTED_PROXIES vouch for those behind them.
+"""Judges clients by address: STORAGE_ALLOW_FROM admits them, STORAGE_TRUSTED_PROXIES vouch for their own clients.
 
-An IPv4 address that a socket for IPv6 writes as ``::ffff:192.0.2.1`` is that IPv4 address.
+An IPv4 address that an IPv6 socket writes as ``::ffff:192.0.2.1`` counts as that IPv4 address.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ _WITH_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](?::\d{1,5})?|(?P<ipv4>[\d.]+):\d{
 
 
 def address_of(text: str) -> Address | None:
-    """Return the address in ``text`` as sockets and proxies write it, perhaps with a zone or a port, or None."""
+    """Return the address in ``text``, which may have a zone and a port as sockets and proxies write them, or None."""
     return _parsed(text) if len(text) <= _LONGEST else None
 
 
@@ -31,16 +31,16 @@ def _parsed(text: str) -> Address | None:
 
 
 def unmapped(address: object) -> object:
-    """Return the socket ``address`` of a client; one of IPv4 where a dual-stack socket wrote ``::ffff:192.0.2.1``."""
+    """Return the socket ``address``; where a dual-stack socket wrote ``::ffff:192.0.2.1``, the IPv4 form of it."""
     if isinstance(address, tuple) and address[0].startswith("::ffff:") and "." in address[0]:
         return address[0].removeprefix("::ffff:"), address[1]
     return address
 
 
 class Networks:
-    """Some addresses and networks; ``in`` tells whether an address (or None) is of them."""
+    """A set of addresses and networks; ``in`` tells whether an address (or None) belongs to one of them."""
 
-    def __init__(self, texts: Iterable[str]):
+    def __init__(self, texts: Iterable[str]) -> None:
         self._networks = [_unmapped(ipaddress.ip_network(text)) for text in texts]
 
     def __bool__(self) -> bool:
@@ -56,41 +56,41 @@ def _unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddre
 
 
 class AccessPolicy:
-    """Tells who a client is, and whether it may come in; ``peer`` is a socket's address, empty for a Unix socket."""
+    """Tells who a client is and whether it may connect; ``peer`` is a socket's address, empty for a Unix socket."""
 
-    def __init__(self, allowed: Iterable[str] = (), trusted: Iterable[str] = ()):
+    def __init__(self, allowed: Iterable[str] = (), trusted: Iterable[str] = ()) -> None:
         self._allowed = Networks(allowed)
         self._trusted = Networks(trusted)
 
     def lets_in(self, peer: str) -> bool:
-        """Tell whether a connection from ``peer`` may be made; a trusted proxy's may, whoever is behind it."""
+        """Tell whether ``peer`` may connect; a trusted proxy may, for any client behind it."""
         if not self._allowed or not peer:
             return True
         address = address_of(peer)
         return address in self._allowed or address in self._trusted
 
     def admits(self, peer: str, forwarded: str, is_probe: bool) -> bool:
-        """Tell whether a request may be answered that came from ``peer`` with ``forwarded``, its X-Forwarded-For.
+        """Tell whether a request from ``peer`` with the X-Forwarded-For ``forwarded`` may be answered.
 
-        ``is_probe``: it asks for health, which a load balancer does on its own behalf; a trusted proxy may.
+        ``is_probe``: it is a health check. A load balancer sends these on its own behalf, so a trusted proxy may.
         """
         if not self._allowed or not peer:
             return True
         return self._client(peer, forwarded) in self._allowed or (is_probe and address_of(peer) in self._trusted)
 
     def trusts(self, peer: str) -> bool:
-        """Tell whether what ``peer`` says of a request, besides the request itself, is believed."""
+        """Tell whether the headers that ``peer`` adds to a request are believed."""
         return bool(self._trusted) and address_of(peer) in self._trusted
 
     def client(self, peer: str | None, forwarded: str) -> str:
-        """Return the client's address for people: ``peer``, or the one that trusted proxies vouch for."""
+        """Return the client's address for the log: ``peer``, or the address that trusted proxies vouch for."""
         found = self._client(peer, forwarded) if peer and forwarded and self._trusted else None
         return str(found or peer or "-")
 
     def _client(self, peer: str, forwarded: str) -> Address | None:
-        """Walk from ``peer`` through ``forwarded``, from its end, as long as the last one to speak is trusted.
+        """Walk from ``peer`` through ``forwarded``, right to left, as long as each address is a trusted proxy's.
 
-        None when a trusted proxy names what is no address. Further to the left is hearsay.
+        Returns None when a trusted proxy names something that is no address. Nothing vouches for the rest.
         """
         here = address_of(peer)
         while forwarded and here in self._trusted:

@@ -1,7 +1,4 @@
-"""The sockets that a receiver listens on, and who holds an address that is taken.
-
-gunicorn's own way tries for five seconds, logs each try, and names nobody.
-"""
+"""Opens the sockets of a receiver, and names the process that holds an address already."""
 
 import contextlib
 import errno
@@ -9,48 +6,41 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
-from typing import Any
-
-from gunicorn import sock, util
-from gunicorn.config import Config
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from receiver.process.running import services
 from receiver.settings import SettingsMistakes
 
-_PATIENCE = 0.5  # seconds for who holds an address to let go of it
+_PATIENCE = 0.5  # seconds for another process to release the address
 _PAUSE = 0.1
 _LISTENS = "0A"  # the state in /proc/net/tcp, see proc(5)
 _LOW_PORTS = "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
 
+SocketAddress = tuple[str, int] | str  # host and port, or the path of a Unix socket
+
 
 class AddressTaken(Exception):
-    """Another process listens where this one wants to. The text names the setting, the address and who it is."""
+    """Another process listens on the address. The text names the setting, the address and the process."""
 
 
-def listen(cfg: Config, log: Any, setting: str, base: str) -> list[sock.BaseSocket]:
-    """Return a listener for each address of ``cfg``, gunicorn's configuration; ``setting`` names it to people.
+Listener = TypeVar("Listener")
 
-    ``base`` is where receivers on this machine keep their folders. Raises AddressTaken after half a second,
-    SettingsMistakes for what waiting does not change.
+
+def opened(
+    address: SocketAddress, open_listener: Callable[[SocketAddress], Listener], setting: str, base: str
+) -> Listener:
+    """Return ``open_listener(address)``; ``setting`` is where the address comes from.
+
+    ``base`` is the directory with the run folders of this machine's receivers. Raises AddressTaken after half a
+    second, and SettingsMistakes for a fault that does not pass by waiting.
     """
-    listeners: list[sock.BaseSocket] = []
-    try:
-        for address in cfg.address:
-            listeners.append(_listener(address, cfg, log, setting, base))
-    except BaseException:
-        sock.close_sockets(listeners)
-        raise
-    return listeners
-
-
-def _listener(address: tuple | str, cfg: Config, log: Any, setting: str, base: str) -> sock.BaseSocket:
     limit = time.monotonic() + _PATIENCE
     while True:
         try:
             if isinstance(address, str) and _answers(address):
                 raise OSError(errno.EADDRINUSE, "another process listens there")
-            return _bound(address, cfg, log, is_dual=setting == "PORT")
+            return open_listener(address)
         except OSError as cause:
             if cause.errno != errno.EADDRINUSE:
                 hint = f" ({_LOW_PORTS})" if cause.errno == errno.EACCES and isinstance(address, tuple) else ""
@@ -59,35 +49,41 @@ def _listener(address: tuple | str, cfg: Config, log: Any, setting: str, base: s
             if time.monotonic() >= limit:
                 off = ", or off" if setting == "STORAGE_ADMIN_BIND" else ""
                 raise AddressTaken(
-                    f"{setting}: {_shown(address)} is taken: {_who_holds(address, base)}. Stop that one, or give this "
-                    f"receiver another address{off}"
+                    f"{setting}: {_shown(address)} is taken: {_holder_shown(address, base)}. Stop that one, or "
+                    f"give this receiver another address{off}"
                 ) from None
         time.sleep(_PAUSE)
 
 
-def _bound(address: tuple | str, cfg: Config, log: Any, is_dual: bool) -> sock.BaseSocket:
-    """Return a listener on ``address``; one of IPv6 that ``is_dual`` takes IPv4 as well, whatever the system says.
+def bound_socket(host: str, port: int, is_dual: bool) -> socket.socket:
+    """Return a TCP socket bound to ``host`` and ``port``; raises OSError, and leaves no socket open then.
 
-    Raises OSError, and leaves no socket open then, as gunicorn would.
+    An IPv6 socket that ``is_dual`` accepts IPv4 as well, whatever the system's default is.
     """
-    if isinstance(address, str):
-        return sock.UnixSocket(address, cfg, log)
-    is_ipv6 = util.is_ipv6(address[0])
-    plain = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    ipv6 = is_ipv6(host)
+    plain = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_STREAM)
     try:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if is_ipv6 and is_dual:
+        if ipv6 and is_dual:
             plain.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        plain.bind(address)
-        kind = sock.TCP6Socket if is_ipv6 else sock.TCPSocket
-        return kind(address, cfg, log, fd=plain.detach())
+        plain.bind((host, port))
     except OSError:
         plain.close()
         raise
+    return plain
+
+
+def is_ipv6(host: str) -> bool:
+    """Tell whether ``host`` is an IPv6 address."""
+    try:
+        socket.inet_pton(socket.AF_INET6, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _answers(path: str) -> bool:
-    """Tell whether a process listens on the Unix socket at ``path``; gunicorn would take the name away from it."""
+    """Tell whether a process listens on the Unix socket at ``path``: opening a listener would replace the file."""
     with contextlib.suppress(OSError):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False
@@ -98,14 +94,14 @@ def _answers(path: str) -> bool:
     return False
 
 
-def _shown(address: tuple | str) -> str:
+def _shown(address: SocketAddress) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
-    return f"[{address[0]}]:{address[1]}" if util.is_ipv6(address[0]) else f"{address[0]}:{address[1]}"
+    return f"[{address[0]}]:{address[1]}" if is_ipv6(address[0]) else f"{address[0]}:{address[1]}"
 
 
-def _who_holds(address: tuple | str, base: str) -> str:
-    """Return for people who listens on ``address``: a receiver, another process, or one that cannot be named."""
+def _holder_shown(address: SocketAddress, base: str) -> str:
+    """Describe the process that listens on ``address``: a receiver, another process, or one that cannot be named."""
     ends = f"unix:{address}" if isinstance(address, str) else f":{address[1]}"
     for service in services(base):
         if any(one and one.endswith(ends) for one in (*service.addresses, service.admin)):
@@ -119,7 +115,7 @@ def _who_holds(address: tuple | str, base: str) -> str:
 
 
 def _holder_of(port: int) -> tuple[int, str] | None:
-    """Return pid and name of a process that listens on the TCP ``port``; None where that is not to be known."""
+    """Return pid and name of a process that listens on the TCP ``port``; None where this user cannot see it."""
     links = {f"socket:[{inode}]" for inode in _inodes(port)}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):

@@ -1,6 +1,6 @@
-"""TLS in the process: STORAGE_TLS_CERT, STORAGE_TLS_KEY and STORAGE_TLS_CLIENT_CA → a context for connections.
+"""Loads STORAGE_TLS_CERT, STORAGE_TLS_KEY and STORAGE_TLS_CLIENT_CA into a TLS context for connections.
 
-TLS 1.2 at least, ephemeral keys and authenticated encryption only (RFC 9325), no compression, no renegotiation.
+TLS 1.2 or later, ephemeral keys and authenticated encryption only (RFC 9325), no compression, no renegotiation.
 """
 
 import codecs
@@ -16,9 +16,9 @@ from receiver.settings import Settings
 
 _NAMES = {"tls_cert": "STORAGE_TLS_CERT", "tls_key": "STORAGE_TLS_KEY", "tls_client_ca": "STORAGE_TLS_CLIENT_CA"}
 _BEGINNING = 512  # bytes
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of 1.3 are of this kind
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of 1.3 are of this kind
 
-_NOT_PEM = {  # what a file begins with: what it is, and what to do
+_NOT_PEM = {  # how a file begins → what it is, and what to do
     codecs.BOM_UTF16_LE: "it is text in UTF-16, as PowerShell writes it: save it in UTF-8",
     codecs.BOM_UTF16_BE: "it is text in UTF-16: save it in UTF-8",
     b"\x30": "it is in DER or PKCS #12: openssl x509, pkey or pkcs12 makes PEM of it",
@@ -28,10 +28,10 @@ _NOT_PEM = {  # what a file begins with: what it is, and what to do
 
 @dataclass(frozen=True)
 class Terms:
-    """How connections are secured: the ``context``, which ``certificate`` is shown, what is odd about it, its end.
+    """TLS for new connections: the ``context``, a description of the ``certificate``, warnings about it, its expiry.
 
-    A certificate that is out of its time does not stop a start: whether to go on is the client's decision, and a
-    restart in the night, or a wrong clock, would make an outage of what is a warning.
+    An expired certificate does not prevent a start. Its client decides whether to go on; a restart at night, or a
+    wrong clock, would turn a warning into an outage.
     """
 
     context: ssl.SSLContext
@@ -41,7 +41,7 @@ class Terms:
 
 
 def load(settings: Settings) -> tuple[Terms | None, list[str]]:
-    """Return the terms for connections, None for plain ones, and all mistakes in what ``settings`` say of them."""
+    """Return the terms for connections, None for plain HTTP, and all mistakes in the TLS ``settings``."""
     said = [name for name in _NAMES if name in settings.sources or getattr(settings, name)]
     if not said:
         return None, []
@@ -49,7 +49,7 @@ def load(settings: Settings) -> tuple[Terms | None, list[str]]:
     if missing:
         return None, [f"{_NAMES[name]}: must be set where {_NAMES[said[0]]} is" for name in missing]
     if not all(getattr(settings, name) for name in said):
-        return None, []  # they name no file, which was said already
+        return None, []  # a name without a file, which was reported before
     try:
         certificate = x509.load_pem_x509_certificates(Path(settings.tls_cert).read_bytes())[0]
     except (OSError, ValueError) as cause:
@@ -82,7 +82,7 @@ def _context() -> ssl.SSLContext:
 
 
 def _load_key(context: ssl.SSLContext, settings: Settings) -> list[str]:
-    """Load certificate and key into ``context``; returns what is wrong with the key."""
+    """Load certificate and key into ``context``; returns the mistakes in the key."""
     asked = []
 
     def passphrase() -> str:  # without one OpenSSL would ask at the terminal
@@ -111,7 +111,7 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> list[str]:
 
 
 def _misfit(path: str, cause: Exception) -> str:
-    """Return what the file at ``path`` holds instead of PEM, if that shows; else why reading it failed."""
+    """Return what the file at ``path`` holds instead of PEM, if it can be recognised; else why reading it failed."""
     try:
         with open(path, "rb") as file:
             data = file.read(_BEGINNING)
@@ -123,5 +123,5 @@ def _misfit(path: str, cause: Exception) -> str:
 
 
 def _reason(cause: Exception) -> str:
-    """Return why it failed, from OpenSSL's or the system's own list of texts; nothing of the file is in it."""
+    """Return why it failed, in OpenSSL's or the system's words; never quotes the file."""
     return getattr(cause, "reason", None) or getattr(cause, "strerror", None) or type(cause).__name__

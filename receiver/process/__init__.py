@@ -1,5 +1,5 @@
-"""A running receiver as its machine sees it: how far it has come, the folder it keeps, and how others find it.
+"""A running receiver as its machine sees it: its stage, its run folder, and how others find it.
 
-``lifecycle.py`` is shared by its processes, ``run_folder.py`` is its folder, ``running.py`` finds those of others, and
-``folders.py`` opens folders so that nobody can swap them.
+``lifecycle.py`` is memory that its processes share, ``run_folder.py`` is its folder, ``running.py`` finds the receivers
+that run here, ``folders.py`` opens folders that nobody can swap, and ``disk.py`` measures free space.
 """

@@ -1,4 +1,4 @@
-"""Folders and files that are held by a descriptor: what somebody else put in the place of a name is not followed."""
+"""Folders and files held by a descriptor, so that nobody can swap the file behind a name."""
 
 import contextlib
 import os
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe nobody writes to would hold for ever
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe without a writer would block for ever
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
-Identity = tuple[int, int]  # device and inode; nothing else has them while a descriptor is open
+Identity = tuple[int, int]  # device and inode; no other file has them while a descriptor is open
 
 
 @contextlib.contextmanager
 def opened(name: str, within: int | None = None) -> Iterator[int]:
-    """Yield a descriptor of the folder ``name``, relative to the folder ``within``; raises OSError for a link."""
+    """Yield a descriptor of the folder ``name`` in the folder ``within``; raises OSError for a link."""
     descriptor = os.open(name, _FOLDER, dir_fd=within)
     try:
         yield descriptor
@@ -25,19 +25,19 @@ def opened(name: str, within: int | None = None) -> Iterator[int]:
 
 
 def identity(status: os.stat_result) -> Identity:
-    """Return what tells the file of ``status`` from every other one."""
+    """Return what distinguishes the file of ``status`` from every other file."""
     return status.st_dev, status.st_ino
 
 
 def is_private(status: os.stat_result, owner: int) -> bool:
-    """Tell whether the file of ``status`` is the user ``owner``'s, and nobody else may use it."""
+    """Tell whether the file of ``status`` belongs to the user ``owner``, and no other user may use it."""
     return status.st_uid == owner and not status.st_mode & _OTHERS
 
 
 def read(name: str, within: int, owner: int, most: int) -> bytes:
-    """Return what the file ``name`` in the folder ``within`` holds: a regular file of ``owner``, of ``most`` bytes.
+    """Return the content of the file ``name`` in the folder ``within``, if it is a regular file of ``owner``.
 
-    Never waits, and reads no more than that. Raises OSError, and ValueError for any other file.
+    Never blocks, and reads ``most`` bytes at most. Raises OSError, and ValueError for a larger or any other file.
     """
     with open(os.open(name, _FILE, dir_fd=within), "rb") as file:
         _check(os.fstat(file.fileno()), owner)
@@ -67,9 +67,9 @@ def _check(status: os.stat_result, owner: int) -> None:
 
 
 def remove(name: str, within: int, descriptor: int) -> None:
-    """Remove the folder open as ``descriptor`` with all that is in it, as far as possible.
+    """Remove the folder open as ``descriptor`` with its content, as far as possible.
 
-    It goes by its descriptor: what lies under its ``name`` in the folder ``within`` now may be somebody else's.
+    The descriptor counts, not the name: another user's folder may have its ``name`` in the folder ``within`` by now.
     """
     with contextlib.suppress(OSError):
         for entry in os.listdir(descriptor):
@@ -82,5 +82,5 @@ def remove(name: str, within: int, descriptor: int) -> None:
 
 
 def path_of(descriptor: int) -> Path:
-    """Return a path that leads to what ``descriptor`` is open on, for code that knows paths only; see proc(5)."""
+    """Return a path to the file open as ``descriptor``, for code that takes only paths; see proc(5)."""
     return Path(f"/proc/self/fd/{descriptor}")

@@ -1,7 +1,7 @@
-"""The folder that a running receiver keeps while it runs: its metrics, who it is, and keys for a trial.
+"""The run folder of a receiver: its metrics, its identity and trial keys. It exists while the receiver runs.
 
-Others may make files beside it, so a name alone proves nothing: what is used is the folder that was made, or one whose
-owner was checked, by a descriptor (receiver.process.folders).
+Other users may create files beside it, so a name proves nothing. The code uses the folder that it created, or one whose
+owner it checked, by a descriptor (receiver.process.folders).
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from receiver.process import folders
 
 PREFIX = "receiver-"
 LOCK, SERVICE, METRICS, TRIAL = "lock", "service.json", "metrics", "trial"
-TRIAL_SECONDS = 120.0  # that keys of a trial are accepted: who left them behind was killed
-_IN_FORCE = struct.Struct("<QQ64s")  # device, inode and name of the folder
+TRIAL_SECONDS = 120.0  # for which trial keys are accepted; older ones were left behind by a process that was killed
+_CURRENT = struct.Struct("<QQ64s")  # device, inode and name of the folder
 
 
 class RunFolder:
-    """The folder of this process, made anew; what receivers left in ``base`` that did not end by themselves goes.
+    """Creates the folder of this process in ``base``, and removes what killed receivers left there. Raises OSError.
 
-    A lock that is held as long as the process or one that it forked lives tells it from a leftover. Which folder is in
-    force stands in shared memory, since the processes that were forked before a new one was made use that one as well.
-    The descriptor of the master keeps its inode from being given to another file. Raises OSError.
+    The process and its forks hold a lock as long as any of them lives; a folder without that lock is a leftover.
+    Shared memory holds the current folder, so that processes forked before a new one was created use it as well. The
+    master's descriptor keeps the inode from being reused for another file.
     """
 
-    def __init__(self, base: str):
+    def __init__(self, base: str) -> None:
         self._base = os.path.abspath(base)
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
         self._held: tuple[int, int] | None = None  # descriptors of the folder and of its lock
@@ -44,25 +44,25 @@ class RunFolder:
 
     @property
     def path(self) -> Path:
-        """Where it is; whether that is still so, ``opened`` looks."""
-        return Path(self._base, self._in_force()[1])
+        """Its path; ``opened`` checks that the folder is still the same."""
+        return Path(self._base, self._current()[1])
 
     @property
     def trial(self) -> Path:
-        """Where keys for a trial are put; read them by ``trial_keys``."""
+        """The folder for trial keys; read them by ``trial_keys``."""
         return self.path / TRIAL
 
-    def _in_force(self) -> tuple[folders.Identity, str]:
-        device, inode, name = _IN_FORCE.unpack_from(self._shared)
+    def _current(self) -> tuple[folders.Identity, str]:
+        device, inode, name = _CURRENT.unpack_from(self._shared)
         return (device, inode), os.fsdecode(name.rstrip(b"\0"))
 
     @contextlib.contextmanager
     def opened(self, name: str = "") -> Iterator[int]:
-        """Yield a descriptor of the folder, or of the one called ``name`` in it.
+        """Yield a descriptor of the folder, or of the folder ``name`` in it.
 
-        Raises OSError when it is gone, or is not the very one that was made, for this user alone.
+        Raises OSError when it is gone, is not the one that was created, or is open to other users.
         """
-        made, own = self._in_force()
+        made, own = self._current()
         with folders.opened(os.path.join(self._base, own)) as folder:
             status = os.fstat(folder)
             if folders.identity(status) != made or not folders.is_private(status, os.geteuid()):
@@ -77,13 +77,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def opened_metrics(self) -> Iterator[Path]:
-        """Yield a path to the folder of metrics, good within this context; raises OSError as ``opened`` does."""
+        """Yield a path to the metrics folder, valid within this context; raises OSError as ``opened`` does."""
         with self.opened(METRICS) as descriptor:
             yield folders.path_of(descriptor)
 
     @contextlib.contextmanager
     def trial_keys(self) -> Iterator[Path | None]:
-        """Yield a path to the keys of a trial, good within this context; None when the folder is not the one made."""
+        """Yield a path to the trial keys, valid within this context; None when the folder is gone or was swapped."""
         with contextlib.ExitStack() as closing:
             try:
                 found = folders.path_of(closing.enter_context(self.opened(TRIAL)))
@@ -92,7 +92,7 @@ class RunFolder:
             yield found
 
     def _make(self) -> None:
-        """Make the folder under a random name, and remove the one that was in force before."""
+        """Create the folder under a random name, and remove the one before."""
         path = tempfile.mkdtemp(prefix=PREFIX, dir=self._base)
         with contextlib.ExitStack() as undoing:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -107,10 +107,10 @@ class RunFolder:
             undoing.pop_all()
         self.remove()
         self._held = descriptor, lock
-        _IN_FORCE.pack_into(self._shared, 0, *folders.identity(status), os.fsencode(os.path.basename(path)))
+        _CURRENT.pack_into(self._shared, 0, *folders.identity(status), os.fsencode(os.path.basename(path)))
 
     def restore(self) -> bool:
-        """Make a new folder if this one was taken away, or is not as it was made; return whether. Raises OSError."""
+        """Create a new folder if this one was removed or changed; return whether it did. Raises OSError."""
         wanted = {LOCK, METRICS, TRIAL} | ({SERVICE} if self._message else set())
         with contextlib.suppress(OSError), self.opened() as folder:
             if wanted <= set(os.listdir(folder)):
@@ -119,7 +119,7 @@ class RunFolder:
         return True
 
     def introduce(self, addresses: list[str], admin: str | None) -> None:
-        """Write down who this is: the process, its ``addresses``, and that of its ``admin`` listener."""
+        """Write this process, its ``addresses`` and the one of its ``admin`` listener into the folder."""
         message = {"pid": os.getpid(), "addresses": addresses, "admin": admin, "started": time.time()}
         self._message = json.dumps(message).encode("ascii")
         with self.opened() as folder:
@@ -130,7 +130,7 @@ class RunFolder:
             files.replace_in(folder, SERVICE, self._message, durable=False)
 
     def end_trials(self) -> bool:
-        """Take away the keys of trials whose time is over; return whether there were any. Raises OSError."""
+        """Remove expired trial keys; return whether there were any. Raises OSError."""
         with self.opened(TRIAL) as trial:
             over = [name for name in os.listdir(trial) if _age(name, trial) > TRIAL_SECONDS]
             for name in over:
@@ -138,7 +138,7 @@ class RunFolder:
             return bool(over) and not set(over) <= set(os.listdir(trial))
 
     def remove(self) -> None:
-        """Take the folder away: the receiver ends. What lies under its name now, and is not it, stays."""
+        """Remove the folder when the receiver ends. Another folder of that name stays."""
         if self._held:
             (folder, lock), self._held = self._held, None
             _remove(str(self.path), folder)
@@ -147,12 +147,12 @@ class RunFolder:
 
 
 def _furnish(folder: int) -> int:
-    """Make what a folder of a receiver holds; return the descriptor of its lock, which is held."""
+    """Create the content of the folder; return the descriptor of its lock, which is held."""
     beside = f".{LOCK}"
     lock = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.rename(beside, LOCK, src_dir_fd=folder, dst_dir_fd=folder)  # nobody ever sees it without a holder
+        os.rename(beside, LOCK, src_dir_fd=folder, dst_dir_fd=folder)  # no other process ever sees it unlocked
         os.mkdir(METRICS, 0o700, dir_fd=folder)
         os.mkdir(TRIAL, 0o700, dir_fd=folder)
     except OSError:
@@ -162,7 +162,7 @@ def _furnish(folder: int) -> int:
 
 
 def _remove(path: str, folder: int) -> None:
-    """Remove the folder that is open as ``folder`` and was made at ``path``."""
+    """Remove the folder that is open as ``folder`` and was created at ``path``."""
     with contextlib.suppress(OSError):
         base = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -178,9 +178,9 @@ def _remove_leftovers(base: str) -> None:
 
 
 def candidates(base: str) -> Iterator[tuple[str, int]]:
-    """Yield path and descriptor of what may be folders of receivers in ``base``: this user's, and to root everybody's.
+    """Yield path and descriptor of each possible run folder in ``base``: this user's, and for root every user's.
 
-    A descriptor is closed when the next one is asked for.
+    Each step closes the descriptor of the step before.
     """
     try:
         names = sorted(name for name in os.listdir(base) if name.startswith(PREFIX))
@@ -203,13 +203,13 @@ def _has_lock(folder: int) -> bool:
 
 
 def is_held(folder: int) -> bool:
-    """Tell whether a receiver lives whose folder is open as ``folder``."""
+    """Tell whether the receiver lives whose folder is open as ``folder``."""
     try:
         with folders.opened_file(LOCK, folder, os.fstat(folder).st_uid) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (OSError, ValueError):  # another start has just taken the folder away, say: nothing to remove
+    except (OSError, ValueError):  # for example, another start has just removed the folder
         return True
     return False
 

@@ -1,8 +1,8 @@
-"""The receivers that run on this machine, found by the folders that they keep (receiver.process.run_folder).
+"""The receivers that run on this machine, found by their run folders (receiver.process.run_folder).
 
-``receiver doctor`` and ``receiver health`` go by them. The folder lies in memory where that is possible, and only the
-receiver's own user may enter it. root looks into everybody's: so whatever is in one proves nothing but what its owner
-wrote, and is read so that it can neither hold nor fill nor mislead the process that reads it.
+``receiver doctor`` and ``receiver health`` use them. A run folder lies in memory where possible, and only its owner may
+enter it. root reads the folders of all users, so this code does not trust their content: no file can block the reader,
+exhaust its memory, or pass for a receiver of another user.
 """
 
 import contextlib
@@ -12,26 +12,26 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, TypeGuard
 
 from receiver import strictjson
 from receiver.process import folders
-from receiver.process.run_folder import SERVICE, TRIAL, TRIAL_SECONDS, RunFolder, candidates, is_held
+from receiver.process.run_folder import SERVICE, TRIAL, candidates, is_held
 from receiver.settings import Settings
 
-__all__ = ["TRIAL_SECONDS", "RunFolder", "Service", "base_of", "services", "shared_memory"]
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - what is made there has a name that nobody can guess, and mode 0700
-_MOST = 64 << 10  # bytes of what a receiver says of itself; it takes some 200
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - folders made there have unpredictable names and mode 0700
+_MOST = 64 << 10  # bytes of a receiver's description of itself; it takes some 200
 _LONGEST = 300  # characters of an address
 _LAST_PID = 1 << 22  # proc(5), pid_max
 
 
 def shared_memory() -> str | None:
-    """Return the folder that lies in memory, None where there is none that can be used."""
+    """Return a folder that lies in memory; None where none is usable."""
     return _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
 def base_of(settings: Settings) -> str:
-    """Return the directory in which receivers with ``settings`` make their folder."""
+    """Return the directory in which receivers with these ``settings`` create their run folder."""
     of_systemd = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if settings.run_dir or of_systemd:
         return settings.run_dir or of_systemd
@@ -40,10 +40,11 @@ def base_of(settings: Settings) -> str:
 
 @dataclass(frozen=True)
 class Service:
-    """A receiver that runs on this machine: its master's ``pid``, where it answers, and its folder ``path``.
+    """A receiver that runs on this machine: its master's ``pid``, its ``addresses``, and its run folder ``path``.
 
-    ``admin`` is the address of its admin listener, None without one; ``started`` in seconds since the epoch. ``owner``
-    is the user of the process and of the folder, whose ``identity`` tells it from another one of that name.
+    ``admin`` is the address of its admin listener, None without one; ``started`` is in seconds since the epoch.
+    ``owner`` is the user of the process and of the folder; ``identity`` distinguishes the folder from another one of
+    the same name.
     """
 
     pid: int
@@ -56,12 +57,12 @@ class Service:
 
     @property
     def trial(self) -> Path:
-        """The folder that it takes keys for a trial from."""
+        """The folder from which it reads trial keys."""
         return self.path / TRIAL
 
     @contextlib.contextmanager
     def opened_trial(self) -> Iterator[int]:
-        """Yield a descriptor of ``trial``; raises OSError when the folder is another one by now."""
+        """Yield a descriptor of ``trial``; raises OSError when the folder was replaced."""
         with folders.opened(str(self.path)) as folder:
             status = os.fstat(folder)
             if folders.identity(status) != self.identity or not folders.is_private(status, self.owner):
@@ -72,7 +73,7 @@ class Service:
                 yield trial
 
     def tried(self) -> list[str]:
-        """Return the names of the files that lie in ``trial`` now."""
+        """Return the names of the files in ``trial``."""
         found: list[str] = []
         with contextlib.suppress(OSError), self.opened_trial() as trial:
             for tenant in os.listdir(trial):
@@ -81,38 +82,47 @@ class Service:
         return found
 
     def signal(self, number: int) -> None:
-        """Send the signal ``number`` to it; raises ProcessLookupError when ``pid`` is another user's process by now."""
+        """Send it the signal ``number``; raises ProcessLookupError when ``pid`` is now another user's process."""
         if not is_run_by(self.pid, self.owner):
             raise ProcessLookupError(f"process {self.pid} has ended")
         os.kill(self.pid, number)
 
 
 def services(base: str) -> list[Service]:
-    """Return the receivers that run now and have their folder in ``base``, those that this user may look at.
+    """Return the running receivers whose run folder is in ``base`` and readable for this user.
 
-    A folder that says anything else than a receiver does, or that another user's process is one, is passed over.
+    Folders whose content is malformed, or names a process of another user, are skipped.
     """
     found = (_service(path, folder) for path, folder in candidates(base))
     return [service for service in found if service]
 
 
 def _service(path: str, folder: int) -> Service | None:
-    """Return the receiver that keeps ``folder``, open here and found at ``path``; None where there is none."""
+    """Return the receiver of the run folder ``path``, open as ``folder``; None where none runs."""
     status = os.fstat(folder)
     owner = status.st_uid
     try:
         message = strictjson.loads(folders.read(SERVICE, folder, owner, _MOST))
     except (OSError, ValueError):
         return None
-    if not folders.is_private(status, owner) or not _is_message(message) or not is_run_by(message["pid"], owner):
+    if not folders.is_private(status, owner) or not _is_description(message) or not is_run_by(message["pid"], owner):
         return None
     if not is_held(folder):
         return None
     return Service(**message, path=Path(path), owner=owner, identity=folders.identity(status))
 
 
-def _is_message(message: object) -> bool:
-    """Tell whether ``message`` is what a receiver says of itself, and nothing besides."""
+class _Description(TypedDict):
+    """What a receiver writes about itself (RunFolder.introduce)."""
+
+    pid: int
+    addresses: list[str]
+    admin: str | None
+    started: float
+
+
+def _is_description(message: object) -> TypeGuard[_Description]:
+    """Tell whether ``message`` is a receiver's description of itself, and nothing else."""
     if not isinstance(message, dict) or message.keys() != {"pid", "addresses", "admin", "started"}:
         return False
     pid, addresses, started = message["pid"], message["addresses"], message["started"]

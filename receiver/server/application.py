@@ -1,16 +1,18 @@
-"""gunicorn, configured: what ``receiver serve`` runs."""
+"""Configures gunicorn, and runs the receiver under it: ``receiver serve``."""
 
 import gc
 import os
 import resource
 import signal
+import ssl
 import time
 from collections.abc import Callable, Sequence
+from wsgiref.types import WSGIApplication
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.config import Config
 from gunicorn.glogging import Logger as GunicornLogger
 
-from receiver.admin.listener import AdminApplication
 from receiver.app import create_app
 from receiver.bootstrap import configure_anew, open_configured
 from receiver.files import ownership
@@ -20,22 +22,24 @@ from receiver.network.addresses import AccessPolicy
 from receiver.network.listeners import AddressTaken
 from receiver.process import running
 from receiver.process.lifecycle import Lifecycle
+from receiver.process.run_folder import RunFolder
 from receiver.server import heads, reload, worker
+from receiver.server.admin_application import AdminApplication
 from receiver.server.arbiter import Master
-from receiver.server.offers import Offer, check_stores, store_urls_taken
+from receiver.server.reload_check import Snapshot, check_stores, urls_after_reload
 from receiver.settings import Settings, SettingsMistakes
 from receiver.stores.logins import Logins, login_of
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import logs
 
-_CONNECTIONS = 10_000  # of each worker; one that is idle takes some KiB, and gunicorn's thousand are soon held
+_CONNECTIONS = 10_000  # per worker; an idle one takes some KiB, and clients soon hold gunicorn's default of 1000
 _FILES = 65_536
-_FOLLOW_EVERY = 2.0  # seconds between two looks whether what is there is what the master took
-_FOLLOW_FOR = 60.0  # seconds of that; then the process ends, and the one in its place has what the master has
+_FOLLOW_EVERY = 2.0  # seconds between attempts to read the same keys as the master
+_FOLLOW_FOR = 60.0  # seconds of these attempts; then the process ends, and its successor gets the keys of the master
 
 
 def _allow_files() -> None:
-    """Let this process and its workers open as many files as the system allows, rather than what a shell gives."""
+    """Raise the limit of open files of this process and its workers, which a shell sets low."""
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -45,18 +49,21 @@ def _allow_files() -> None:
 class Logger(GunicornLogger):
     """gunicorn's messages in the receiver's own form; requests are logged by the application."""
 
-    def setup(self, cfg) -> None:
-        """Let the root logger's handler write what gunicorn says."""
+    def setup(self, cfg: Config) -> None:
+        """Let the root logger's handler write gunicorn's messages."""
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True
 
 
 class Server(BaseApplication):
-    """The receiver under gunicorn. ``on_ready`` is called with its addresses, and that of the admin listener or None.
+    """The receiver under gunicorn, as a WorkerHost. Raises SettingsMistakes for mistakes in the TLS settings.
 
-    ``unprepared`` are the places whose stores workers may create. Raises SettingsMistakes for what TLS needs.
+    Calls ``on_ready`` with its addresses, and the address of the admin listener or None. Workers may create the stores
+    of ``unprepared``. ``run`` sets ``folder``.
     """
+
+    title = "worker"
 
     def __init__(
         self,
@@ -64,15 +71,17 @@ class Server(BaseApplication):
         keyring: Keyring,
         on_ready: Callable[[list[str], str | None], None],
         unprepared: Sequence[StoreURL] = (),
-    ):
+    ) -> None:
         self.unprepared = unprepared
         self.settings = settings
         self.keyring = keyring
         self.on_ready = on_ready
-        self.gate = AccessPolicy(settings.allow_from, settings.trusted_proxies)
+        self.access = AccessPolicy(settings.allow_from, settings.trusted_proxies)
+        self.public_prefix, self.max_body = settings.public_prefix, settings.max_body
+        self.read_timeout = settings.read_timeout
         self.has_folder = settings.keys.is_dir()
         self.life = Lifecycle()
-        self.folder: running.RunFolder | None = None
+        self.folder: RunFolder
         self.admin: AdminApplication | None = None
         self.logins = Logins(settings.store_urls, are_watched=True)
         self.tls: tls.Terms | None = None
@@ -80,16 +89,25 @@ class Server(BaseApplication):
         self._take_tls(self._terms_of(settings))
         super().__init__()
 
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The TLS context for new connections; None for plain HTTP."""
+        return self.tls.context if self.tls else None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the receiver drains or stops."""
+        return self.life.is_ending
+
     def load_config(self) -> None:
-        """Set every gunicorn setting that differs from its default, and why."""
-        worker.READ_TIMEOUT = self.settings.read_timeout
+        """Set every gunicorn setting that differs from its default."""
         options = {
             "bind": self.settings.listen,
             "worker_class": worker.Worker,
             "workers": self.settings.workers,
             "threads": self.settings.threads,
             "graceful_timeout": self.settings.graceful_timeout,
-            "timeout": 60,  # a worker whose main thread is silent for that long is replaced
+            "timeout": 60,  # the master replaces a worker whose main thread is silent for longer
             "keepalive": self.settings.keep_alive,
             "worker_connections": _CONNECTIONS,
             "control_socket_disable": True,
@@ -98,13 +116,13 @@ class Server(BaseApplication):
             "loglevel": logs.gunicorn_level(self.settings.log_level),
             "forwarded_allow_ips": ",".join(self.settings.trusted_proxies),
             "forwarder_headers": "",
-            "header_map": "drop",  # X_ManyWho_Signature is not the signature, and nobody takes it for that
+            "header_map": "drop",  # so that nothing mistakes X_ManyWho_Signature for the signature
             "limit_request_line": 4094,
             "limit_request_fields": heads.MOST_HEADERS,
             "limit_request_field_size": self.settings.max_header,
             "logger_class": "receiver.server.application.Logger",
             "proc_name": "receiver",
-            "worker_tmp_dir": running.shared_memory(),  # on a busy disk they would look silent, and be killed
+            "worker_tmp_dir": running.shared_memory(),  # on a busy disk, workers would look silent and be killed
             "when_ready": self._introduce,
             "pre_fork": lambda master, one: master.prepare_worker(one),
             "post_fork": lambda master, one: master.enter_worker(one),
@@ -114,12 +132,12 @@ class Server(BaseApplication):
             self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Serve until told to stop. Raises SettingsMistakes when there is no place for what is kept meanwhile."""
+        """Serve until a signal ends it. Raises SettingsMistakes when no run folder can be created."""
         _allow_files()
-        self.life.accept(Offer(self.settings, self.keyring, self.tls).digest(self._salt))
+        self.life.accept(Snapshot(self.settings, self.keyring, self.tls).digest(self._salt))
         base = running.base_of(self.settings)
         try:
-            self.folder = running.RunFolder(base)
+            self.folder = RunFolder(base)
         except OSError as cause:
             raise SettingsMistakes(
                 [f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror}){ownership(base)}"]
@@ -127,7 +145,7 @@ class Server(BaseApplication):
         if self.settings.admin_bind != "off":
             ours = self.settings, self.keyring, self.life, self.folder
             self.admin = AdminApplication(*ours, self.refresh, lambda: self.tls, self.logins)
-        gc.collect()  # here and not in each worker: looking through memory would end that they share it
+        gc.collect()  # here, not in each worker: a collection there would copy the memory that the workers share
         try:
             Master(self).run()
         except (AddressTaken, SettingsMistakes):
@@ -135,57 +153,57 @@ class Server(BaseApplication):
             raise
 
     def _introduce(self, master: Master) -> None:
-        """Say who listens where, to people and to the commands that look for this receiver."""
+        """Publish the addresses, to people and to the commands that look for this receiver."""
         addresses = [self._address(one) for one in master.LISTENERS]
         admin = str(master.admin_sockets[0]) if master.admin_sockets else None
         self.folder.introduce(addresses, admin)
         self.on_ready(addresses, admin)
 
     def refresh(self) -> list[str]:
-        """Take the keys, logins and certificates that are there now, all or none; returns what changed.
+        """Take the present keys, logins and certificates, all or none; return what changed. Raises SettingsMistakes.
 
-        The master decides, by the rules of a start, and asks stores where these need it. Any other process takes what
-        the master took, and waits until that is what is there. Raises SettingsMistakes.
+        The master decides by the rules of a start, and asks the stores where these require it. Every other process
+        takes the same as the master, and waits until it can read the same.
         """
-        offer = self._offer()
+        candidate = self._read_again()
         if os.getpid() == self._master:
-            check_stores(Offer(self.settings, self.keyring, self.tls), self.logins, offer)
-            changes = self._take(offer)
-            self.life.accept(offer.digest(self._salt))
+            check_stores(Snapshot(self.settings, self.keyring, self.tls), self.logins, candidate)
+            changes = self._take(candidate)
+            self.life.accept(candidate.digest(self._salt))
             return changes
         until = time.monotonic() + _FOLLOW_FOR
-        while offer.digest(self._salt) != self.life.accepted:
+        while candidate.digest(self._salt) != self.life.accepted:
             if time.monotonic() >= until:
-                logs.log.warning("the files hold something else than was taken; this process is replaced by another")
+                logs.log.warning("the files have changed since the master read them; another process replaces this one")
                 os.kill(os.getpid(), signal.SIGTERM)
-                raise SettingsMistakes(["what the receiver took is not in the files any more"])
+                raise SettingsMistakes(["the files no longer hold what the receiver took"])
             time.sleep(_FOLLOW_EVERY)
-            offer = self._offer()
-        return self._take(offer)
+            candidate = self._read_again()
+        return self._take(candidate)
 
-    def _offer(self) -> Offer:
-        """Return what is there to be taken. Raises SettingsMistakes for what needs no store to be seen."""
+    def _read_again(self) -> Snapshot:
+        """Read settings, keys and certificates again. Raises SettingsMistakes for all mistakes but those of stores."""
         with self.folder.trial_keys() as trial:
             settings, keyring = configure_anew(trial)
         if self.has_folder and not settings.keys.is_dir():
             raise SettingsMistakes([f"{settings.keys}: the directory of keys is gone (is the volume mounted?)"])
         if self.keyring.sealing and not keyring.sealing:
             raise SettingsMistakes(["STORAGE_SEALING_KEY: no sealing key is left; a restart serves without one"])
-        return Offer(settings, keyring, self._terms_of(settings))
+        return Snapshot(settings, keyring, self._terms_of(settings))
 
-    def _take(self, offer: Offer) -> list[str]:
-        changes = reload.changes_of_keys(self.keyring, offer.keyring)
-        changes += reload.changes_of_settings(self.settings, offer.settings)
-        store_urls = store_urls_taken(self.settings, self.logins, offer.settings)
+    def _take(self, candidate: Snapshot) -> list[str]:
+        changes = reload.changes_of_keys(self.keyring, candidate.keyring)
+        changes += reload.changes_of_settings(self.settings, candidate.settings)
+        urls = urls_after_reload(self.settings, self.logins, candidate.settings)
         changes += [
-            f"{store_url}: connections are made with another login, of the user {store_url.username or '(none)'}"
-            for store_url in store_urls
-            if login_of(store_url) != self.logins.of(store_url)
+            f"{url}: new connections use another login, of the user {url.username or '(none)'}"
+            for url in urls
+            if login_of(url) != self.logins.of(url)
         ]
-        changes += self._take_tls(offer.terms)
-        self.logins.replace(store_urls)
-        self.keyring.replace(offer.keyring)
-        logs.warn(offer.keyring.exposed)
+        changes += self._take_tls(candidate.terms)
+        self.logins.replace(urls)
+        self.keyring.replace(candidate.keyring)
+        logs.warn(candidate.keyring.exposed)
         return changes
 
     @staticmethod
@@ -196,7 +214,7 @@ class Server(BaseApplication):
         return terms
 
     def _take_tls(self, terms: tls.Terms | None) -> list[str]:
-        """Take ``terms``, which name a certificate; returns what is new about it, logs what is odd."""
+        """Use ``terms`` for new connections; log their warnings, and return what changed."""
         before, self.tls = self.tls, terms
         if terms is None or (before and before.certificate == terms.certificate):
             return []
@@ -205,15 +223,15 @@ class Server(BaseApplication):
         return [f"{terms.certificate}, is shown to new connections"]
 
     def _address(self, listener: object) -> str:
-        """Return where ``listener`` answers; gunicorn tells it wrongly for IPv6 with TLS."""
+        """Return the URL of ``listener``: gunicorn writes http for IPv6 with TLS."""
         text = str(listener)
         return text.replace("http://", "https://", 1) if self.tls else text
 
-    def load(self):
-        """Return the application; called in each worker, so that nothing of a store is shared over a fork.
+    def load(self) -> WSGIApplication:
+        """Return the application. Each worker calls it after the fork, so that no two processes share a connection.
 
-        Only the master, before, may create the store: a worker that starts later and finds none must not
-        replace it by an empty one. Where the master could not, because a server was down, workers may.
+        Only the master creates stores, before: a worker that finds no store must not replace it with an empty one.
+        Workers may create a store that the master could not, because its server was down.
         """
         may_create = self.unprepared.__contains__
         store = open_configured(self.settings, self.keyring, may_create, self.logins, guarded=True)

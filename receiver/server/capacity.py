@@ -1,6 +1,6 @@
-"""What may wait for slow clients: bounded for a worker, for a tenant and for a signature.
+"""Bounds what waits for slow clients, for a worker, a tenant and a signature.
 
-A bound per address would not do: the platform comes from few addresses, and whoever has captured a signature from many.
+A bound per address would not help: the platform uses few addresses, and an attacker with a captured signature many.
 """
 
 import threading
@@ -8,61 +8,63 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
-SHARES = {"signature": 4, "tenant": 2}  # a signature may hold a fourth of what a worker has, a tenant half
-_NEW = 1.0  # seconds in which nobody is called slow
-_LOOK = 0.25  # seconds until one that waits for a permit looks whether it was dropped
-_REPLIES = 1024  # that wait at once; where there is no room for one it takes a look at all of its tenant's
+SHARES = {"signature": 4, "tenant": 2}  # a signature may hold a fourth of a worker's capacity, a tenant half
+_NEW = 1.0  # seconds in which no client counts as slow
+_LOOK = 0.25  # seconds between checks whether a body that waits for a permit was dropped
+_REPLIES = 1024  # that wait at once; a full ledger looks at all replies of the tenant
+
+_Key = tuple[str | None, ...]  # ("signature", tenant, signature), ("tenant", tenant), or () for the whole worker
 
 
 class Waiter(ABC):
-    """Something that waits for its client: a reply to be taken, or a body to arrive.
+    """A reply or a body that waits for its client.
 
-    ``tenant`` and ``signature`` (the signed text of it) are None and empty where nobody is proven. ``held`` counts the
-    bytes of memory that it takes, ``moved`` those that its client has taken or sent.
+    ``tenant`` is None and ``signature`` (its signed part) is empty where no signature was proven. ``held`` counts the
+    bytes of memory that it takes, ``moved`` the bytes that its client has received or sent.
     """
 
-    def __init__(self, tenant: str | None, signature: str, held: int):
+    def __init__(self, tenant: str | None, signature: str, held: int) -> None:
         self.tenant, self.signature, self.held = tenant, signature, held
         self.moved = 0
-        self.is_whole = False  # a body that waits for the receiver, no longer for its client
+        self.is_whole = False  # a whole body waits for the receiver, no longer for its client
         self.began = time.monotonic()
 
     def speed(self) -> tuple[bool, float]:
-        """Return what the slowest has least of; who has just come is not slow yet."""
+        """Return a key by which the slowest sorts first; a new client is not slow yet."""
         seconds = time.monotonic() - self.began
         return self.is_whole or seconds < _NEW, self.moved / max(seconds, 0.001)
 
     @abstractmethod
     def drop(self) -> None:
-        """End the wait: there is no room for it. Called without a lock, in the thread that needs the room."""
+        """End the wait, to free its memory. The thread that needs the memory calls this, without a lock."""
 
 
 class _Group:
-    def __init__(self, share: int):
-        self.share = share  # it may hold one part in so many
+    def __init__(self, share: int) -> None:
+        self.share = share  # the group may hold one part in so many
         self.held = 0
         self.waiters: set[Waiter] = set()
 
 
 class Ledger:
-    """All that waits in a worker: ``most`` bytes, in so many ``places``. Beyond that the slowest is dropped.
+    """The waiters of a worker: ``most`` bytes and ``places`` waiters in all. Beyond that, the slowest is dropped.
 
-    The slowest of the signature or tenant that has more than its share; of the largest tenant where the worker is full.
-    What is alone in its group may be larger than that.
+    That is the slowest of a signature or tenant above its share; if the worker is full, the slowest of the largest
+    tenant. A waiter that is alone in its group may be larger than the share.
     """
 
-    def __init__(self, most: int, places: int):
+    def __init__(self, most: int, places: int) -> None:
         self._most, self._places = most, places
         self._guard = threading.Lock()
-        self._groups: dict[tuple, _Group] = {}
+        self._groups: dict[_Key, _Group] = {}
 
     def enter(self, waiter: Waiter) -> None:
-        """Count ``waiter``, which may cost others their place."""
+        """Add ``waiter``, which may drop others."""
         with self._guard:
             for key in _keys_of(waiter):
                 group = self._groups.get(key)
                 if group is None:
-                    group = self._groups[key] = _Group(SHARES[key[0]] if key else 1)
+                    group = self._groups[key] = _Group(SHARES[key[0] or ""] if key else 1)
                 group.waiters.add(waiter)
                 group.held += waiter.held
             victims = [*self._make_room(waiter)]
@@ -70,7 +72,7 @@ class Ledger:
             victim.drop()
 
     def resize(self, waiter: Waiter, held: int) -> None:
-        """Note that ``waiter`` takes ``held`` bytes by now, unless it was dropped."""
+        """Record that ``waiter`` now takes ``held`` bytes, unless it was dropped."""
         victims: list[Waiter] = []
         with self._guard:
             change = held - waiter.held
@@ -84,13 +86,13 @@ class Ledger:
             victim.drop()
 
     def leave(self, waiter: Waiter) -> None:
-        """Count ``waiter`` no longer; nothing happens when it was dropped."""
+        """Remove ``waiter``, unless it was dropped."""
         with self._guard:
             if self._is_in(waiter):
                 self._remove(waiter)
 
     def held(self) -> int:
-        """Return the bytes that all take together."""
+        """Return the bytes of all waiters together."""
         with self._guard:
             everything = self._groups.get(())
             return everything.held if everything else 0
@@ -108,7 +110,7 @@ class Ledger:
                 del self._groups[key]
 
     def _make_room(self, newest: Waiter) -> Iterator[Waiter]:
-        """Take out those that have to go, and return them; under the guard."""
+        """Remove the waiters to drop, and yield them; under the guard."""
         for group in (self._groups[key] for key in _keys_of(newest)):
             while self._is_over(group) and (victim := self._slowest(group, newest)):
                 self._remove(victim)
@@ -118,7 +120,7 @@ class Ledger:
         return group.held > self._most // group.share or len(group.waiters) > max(1, self._places // group.share)
 
     def _slowest(self, group: _Group, newest: Waiter) -> Waiter | None:
-        if group is self._groups.get(()):  # the worker is full: those go first that have most of it
+        if group is self._groups.get(()):  # the worker is full: the tenant that holds most of it gives first
             tenants = [one for key, one in self._groups.items() if key and key[0] == "tenant"]
             group = max(tenants, key=lambda one: max(one.held / self._most, len(one.waiters) / self._places))
             if group.waiters == {newest}:
@@ -126,15 +128,15 @@ class Ledger:
         return min((one for one in group.waiters if one is not newest), key=Waiter.speed, default=None)
 
 
-def _keys_of(waiter: Waiter) -> tuple[tuple, ...]:
+def _keys_of(waiter: Waiter) -> tuple[_Key, ...]:
     """Return the groups of ``waiter``, the smallest first."""
     return ("signature", waiter.tenant, waiter.signature), ("tenant", waiter.tenant), ()
 
 
 class Permits:
-    """At most ``count`` large bodies that are worked on at once; a free place goes to the tenant that has fewest."""
+    """Permits to process ``count`` large bodies at once; a free permit goes to the tenant that holds fewest."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int) -> None:
         self._guard = threading.Lock()
         self._free = count
         self._held: dict[str | None, int] = {}
@@ -151,9 +153,9 @@ class Permits:
             return True
 
     def wait(self, tenant: str | None, stall: float, most: float, is_dropped: Callable[[], bool]) -> bool:
-        """Take a permit as soon as it is this one's turn; return False when none was freed for ``stall`` seconds.
+        """Wait for a permit; return whether it was granted.
 
-        Or when ``most`` seconds are over, or when it ``is_dropped`` meanwhile.
+        Gives up when no permit was released for ``stall`` seconds, after ``most`` seconds, or when ``is_dropped()``.
         """
         seat = tenant, threading.Lock()
         seat[1].acquire()
@@ -168,13 +170,13 @@ class Permits:
             now = time.monotonic()
             left = min(max(began, self._last_freed) + stall, began + most) - now
         with self._guard:
-            if seat not in self._queue:  # it was granted just now
+            if seat not in self._queue:  # it has just been granted
                 return True
             self._queue.remove(seat)
         return False
 
     def release(self, tenant: str | None) -> None:
-        """Give back the permit that ``tenant`` has."""
+        """Release a permit of ``tenant``."""
         with self._guard:
             self._free += 1
             self._hold(tenant, -1)
@@ -183,7 +185,7 @@ class Permits:
 
     def _hand_out(self) -> None:
         while self._free and self._queue:
-            seat = min(self._queue, key=lambda one: self._held.get(one[0], 0))  # the first of these
+            seat = min(self._queue, key=lambda one: self._held.get(one[0], 0))  # the first of the tenants with fewest
             self._queue.remove(seat)
             self._free -= 1
             self._hold(seat[0], 1)
@@ -198,13 +200,14 @@ class Permits:
 
 
 class Capacity:
-    """What a worker has for its clients: ``replies`` and ``bodies`` that wait, and ``permits`` for large bodies.
+    """The capacity of a worker: ledgers of waiting ``replies`` and ``bodies``, and ``permits`` for large bodies.
 
-    A signature may have one body of the largest size, ``max_body`` bytes, waiting, and as much of replies; a tenant
-    two. ``threads`` large bodies are worked on at once, ``places`` wait. ``on_drop`` is called with what was dropped.
+    One body of the largest size, ``max_body`` bytes, may wait for each signature and two for each tenant, and as many
+    bytes of replies. ``threads`` large bodies are processed at once, ``places`` bodies wait. The caller of ``on_drop``
+    passes what was dropped: "body", "reply" or "slow_reply".
     """
 
-    def __init__(self, max_body: int, threads: int, places: int, on_drop: Callable[[str, Waiter], None]):
+    def __init__(self, max_body: int, threads: int, places: int, on_drop: Callable[[str, Waiter], None]) -> None:
         most = SHARES["signature"] * max_body
         self.replies = Ledger(most, _REPLIES)
         self.bodies = Ledger(most, places)

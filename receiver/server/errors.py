@@ -1,4 +1,4 @@
-"""What is refused before the application sees it: its status, its reply, and what the log says of it."""
+"""Requests that are refused before the application sees them: status, reply and log line."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from receiver import problems
 from receiver.server.capacity import Waiter
 from receiver.telemetry import metrics
 
-_QUIET = 10.0  # seconds between two lines about what clients may do without end
+_QUIET = 10.0  # seconds between two lines of a ThrottledLog
 
 _STATUSES = {
     errors.LimitRequestLine: 414,
@@ -26,15 +26,15 @@ _TLS_FAULTS = {
 
 
 class ThrottledLog:
-    """Says what clients can make happen without end: the first time, and then now and then, with how often it was."""
+    """Logs events that clients can cause without end: the first one, then at most every ten seconds, with a count."""
 
-    def __init__(self, log: logging.Logger):
+    def __init__(self, log: logging.Logger) -> None:
         self._log = log
         self._count = 0
         self._next = 0.0
 
     def say(self, text: str, *arguments: object) -> None:
-        """Log a warning, ``text`` with its ``arguments``, unless the last one was just now."""
+        """Log a warning, ``text`` with its ``arguments``, unless the last one is too recent."""
         self._count += 1
         if time.monotonic() >= self._next:
             self._log.warning(f"{text} (%d times since this was last said)", *arguments, self._count)
@@ -42,7 +42,7 @@ class ThrottledLog:
 
 
 class Drops:
-    """Counts what is given up because of slow clients, and warns of it."""
+    """Counts the bodies and replies that are dropped because of slow clients, and logs them."""
 
     _TEXTS: ClassVar[dict[str, str]] = {
         "reply": "dropped: a reply to tenant %s, the slowest of more than may wait for their clients",
@@ -50,22 +50,22 @@ class Drops:
         "body": "answered 503: a body of tenant %s, since more wait than there is room for",
     }
 
-    def __init__(self, log: logging.Logger):
+    def __init__(self, log: logging.Logger) -> None:
         self._throttled = {what: ThrottledLog(log) for what in self._TEXTS}
 
     def __call__(self, what: str, waiter: Waiter) -> None:
-        """Note that ``waiter`` was dropped, which was ``what`` (of metrics.DROPPED)."""
+        """Record that ``waiter`` was dropped; ``what`` it is, one of metrics.DROPPED."""
         metrics.dropped(what)
         self._throttled[what].say(self._TEXTS[what], waiter.tenant or "-")
 
 
 def status_of(exc: Exception) -> int:
-    """Return the status (int) of the reply to a request that gunicorn's parser refused with ``exc``."""
+    """Return the status of the reply to a request that gunicorn's parser refused with ``exc``."""
     return next((status for kind, status in _STATUSES.items() if isinstance(exc, kind)), 400)
 
 
 def reply(status: int, uri: str) -> bytes:
-    """Return the whole error reply (protocol, section 8.1) with ``status`` for the path ``uri``."""
+    """Return the complete error reply (protocol, section 8.1) with ``status`` for the path ``uri``."""
     body, _, headers = problems.reply(status, problems.message_of(status), uri)
     payload = json.dumps(body).encode("ascii")
     lines = [f"HTTP/1.1 {status} {problems.phrase_of(status)}", "Connection: close"]
@@ -75,5 +75,5 @@ def reply(status: int, uri: str) -> bytes:
 
 
 def tls_fault(reason: str) -> str:
-    """Return for people why there is no TLS: OpenSSL's ``reason``, or what it means."""
+    """Return why the handshake failed, for people: what OpenSSL's ``reason`` means, or the reason itself."""
     return _TLS_FAULTS.get(reason, reason)

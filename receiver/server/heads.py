@@ -1,6 +1,6 @@
-"""Heads of requests that are refused: which header was at fault, and what else than HTTP was sent.
+"""Explains why the head of a request is refused: the header at fault, or the protocol that it is instead of HTTP.
 
-What is returned goes to the log. It may name a header, never its value.
+The texts go to the log. They may name a header, never its value.
 """
 
 from gunicorn.http import errors
@@ -16,32 +16,32 @@ _FOREIGN = {
     _PROXY_BINARY: _PROXY.format(2),
 }
 _BEGINNINGS = tuple(_FOREIGN)
-MOST_PEEKED = max(map(len, _BEGINNINGS))  # bytes that tell which it is
+MOST_PEEKED = max(map(len, _BEGINNINGS))  # bytes that identify the protocol
 MOST_HEADERS = 100  # of a request
 _LONGEST_NAME = 64  # characters of a header's name in the log
 
 
 class HeadRefused(Exception):
-    """The bytes that arrived will never be a head. The text says why; ``status`` is that of the reply.
+    """The bytes that arrived cannot become a head. The text says why; ``status`` is that of the reply.
 
-    ``kind`` is the same for all that are refused for the same reason: one of a few texts.
+    ``kind``, one of a few texts, is the same for all refusals of the same reason.
     """
 
-    def __init__(self, text: str, status: int = 400):
+    def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
         self.status = status
         self.kind = text if status == 400 else "endless"
 
 
-def foreign(head: bytes) -> str | None:
-    """Return for people what a connection speaks that begins with ``head``, None where it may be HTTP."""
+def foreign(head: bytes | bytearray) -> str | None:
+    """Return what a connection that begins with ``head`` speaks, for people; None where it may be HTTP."""
     if not head.startswith(_BEGINNINGS):
         return None
     return next(text for beginning, text in _FOREIGN.items() if head.startswith(beginning))
 
 
 def proxy_line(head: bytes) -> str | None:
-    """Return the same for the PROXY protocol alone, in front of TLS."""
+    """Return the same for the PROXY protocol alone, before TLS."""
     return foreign(head) if head.startswith((_PROXY_LINE, _PROXY_BINARY)) else None
 
 
@@ -51,8 +51,8 @@ def fault_of(exc: Exception, head: bytes, most: int) -> str:
     ``most`` is the largest header allowed, in bytes with name and line end.
     """
     kind = type(exc).__name__
-    head = head.partition(b"\r\n\r\n")[0]  # a body may have come with it
-    if isinstance(exc, errors.UnsupportedTransferCoding):  # its hdr is the value
+    head = head.partition(b"\r\n\r\n")[0]  # without the body that may follow
+    if isinstance(exc, errors.UnsupportedTransferCoding):  # its hdr is the header's value
         return f"{kind}: the header Transfer-Encoding"
     if isinstance(exc, errors.ExpectationFailed):
         return f"{kind}: the header Expect"
@@ -65,16 +65,16 @@ def fault_of(exc: Exception, head: bytes, most: int) -> str:
         return kind
     name, colon, _ = name.partition(":")
     if isinstance(exc, errors.InvalidHeader) and not colon and not _is_named(head, name):
-        return f"{kind}: a line without a colon"  # all of it may be a value
+        return f"{kind}: a line without a colon"  # the whole line may be a value
     return f"{kind}: the header {_shown(name)}"
 
 
-def endless(head: bytes, most: int) -> HeadRefused:
-    """Return the refusal of ``head``, which is larger than any can be; ``most`` as in ``fault_of``."""
+def endless(head: bytes | bytearray, most: int) -> HeadRefused:
+    """Return the refusal of ``head``, which is larger than the limit; ``most`` as in ``fault_of``."""
     return HeadRefused(f"its headers do not end: {_too_large(head, most) or 'they are too many'}", 431)
 
 
-def _too_large(head: bytes, most: int) -> str | None:
+def _too_large(head: bytes | bytearray, most: int) -> str | None:
     for line in head.split(b"\r\n")[1:]:
         if len(line) + 2 > most:
             name = line.partition(b":")[0].decode("latin-1")
@@ -82,7 +82,7 @@ def _too_large(head: bytes, most: int) -> str | None:
     return None
 
 
-def _too_many(head: bytes) -> str:
+def _too_many(head: bytes | bytearray) -> str:
     names = [line.partition(b":")[0].decode("latin-1") for line in head.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]]
     beyond = f", the first beyond them is {_shown(names[MOST_HEADERS])}" if len(names) > MOST_HEADERS else ""
     return f"there are too many headers, {MOST_HEADERS} are allowed{beyond}"
@@ -93,7 +93,7 @@ def _is_named(head: bytes, name: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """Return ``name`` for the log; what stands behind a blank in it may be a value whose colon was forgotten."""
+    """Return ``name`` for the log, up to a blank: the rest may be a value whose colon is missing."""
     first = name.split(maxsplit=1)[0] if name.strip() else ""
     shown = first if len(first) <= _LONGEST_NAME else f"{first[:_LONGEST_NAME]}..."
     return f"{shown} and a blank" if first != name else shown

@@ -1,24 +1,24 @@
-"""How a worker deals with memory."""
+"""Sets up the memory of a worker."""
 
 import contextlib
 import ctypes
 import gc
 
-_LARGE = 2 << 20  # bytes of a piece of memory that is for one state alone
+_LARGE = 2 << 20  # bytes; one piece of memory of this size holds a single state
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_GARBAGE = 10_000  # objects that a worker makes before it looks for rings among them, some 50 requests'
+_GARBAGE = 10_000  # objects that a worker creates between two garbage collections, some 50 requests'
 
 
 def settle() -> None:
-    """Prepare for requests, now that all is loaded."""
-    # What is there now stays: looking for garbage in it, again and again, is work for nothing.
+    """Prepare for requests, now that everything is loaded."""
+    # What is loaded stays: to search it for garbage again and again is wasted work.
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-    _give_memory_back()
+    _return_memory_early()
 
 
-def _give_memory_back() -> None:
-    """Have glibc return what a large state took as soon as it is free; it would keep it, and take more for the next."""
+def _return_memory_early() -> None:
+    """Make glibc return the memory of a large state once it is free, instead of keeping it and asking for more."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGE)

@@ -1,4 +1,4 @@
-"""Replies that their clients do not take at once: the worker's poller sends them, and no thread waits."""
+"""Sends the rest of replies that their clients take slowly, by the worker's poller and without a thread."""
 
 import contextlib
 import fcntl
@@ -11,37 +11,44 @@ import termios
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from receiver.server.capacity import Waiter
+from receiver.server.capacity import Capacity, Waiter
 from receiver.server.connection import Connection
 from receiver.server.pace import Pace
-from receiver.server.sending import next_piece
+from receiver.server.sending import Outgoing, next_piece
 
-if TYPE_CHECKING:
-    from receiver.server.worker import Worker
+_MOST_SENDS = 32  # of a reply at once; then other connections have their turn
+_KEPT = 64 << 10  # bytes of a piece that is not copied to free its sent part
+_LOOK = 0.5  # seconds between two looks for clients that are too slow
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: the kernel discards what it has not sent
 
-_MOST_SENDS = 32  # of a reply in one go; then it is the others' turn
-_KEPT = 64 << 10  # bytes of a piece that is not cut to give its memory back
-_LOOK = 0.5  # seconds between two looks for those that are too slow
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what is in the kernel is thrown away
+
+class ReplyWorker(Protocol):
+    """What Replies needs of its worker."""
+
+    capacity: Capacity
+    poller: selectors.BaseSelector
+    nr_conns: int
+
+    def resume(self, conn: Connection, kept: bool) -> None:
+        """Continue with ``conn`` after its reply: wait for its next request if it is ``kept``."""
 
 
 class SlowReply(Waiter):
-    """The ``pieces`` of a reply that ``connection`` has yet to take; then it goes on, if it is ``kept``."""
+    """The ``pieces`` of a reply that the client of ``connection`` has yet to take; ``kept``: see ReplyWorker."""
 
-    def __init__(self, connection: Connection, kept: bool, worker: "Replies"):
-        outgoing, connection.outgoing = connection.outgoing, None
+    def __init__(self, connection: Connection, outgoing: Outgoing, kept: bool, replies: "Replies") -> None:
         self.pieces = deque(outgoing.rest)
         super().__init__(*connection.caller, sum(map(len, self.pieces)))
-        self.connection, self.kept, self._replies = connection, kept, worker
+        self.connection, self.kept, self._replies = connection, kept, replies
         self.pace = Pace(outgoing.patience)
         self.interest = selectors.EVENT_WRITE
         self._sent = 0  # bytes of the first piece
-        self._passed_on = _queued(connection.sock)  # bytes that the kernel was given, beginning with what it has
+        self._passed_on = _queued(connection.sock)  # bytes given to the kernel, from its present queue on
 
     def send(self) -> bool:
-        """Send what the client takes now; return whether that was the rest. Raises OSError when it is gone."""
+        """Send what the client takes now; return whether that was the rest. Raises OSError when the client is gone."""
         sock = self.connection.sock
         self.interest = selectors.EVENT_WRITE
         try:
@@ -64,42 +71,42 @@ class SlowReply(Waiter):
         if self._sent == len(first):
             self.pieces.popleft()
             self._sent = 0
-        elif self._sent > max(_KEPT, len(first) // 2):  # copies no more than was sent
+        elif self._sent > max(_KEPT, len(first) // 2):  # so that it copies no more than was sent
             self.pieces[0] = first[self._sent :]
             self._sent = 0
 
-    def take_stock(self) -> None:
-        """Note how much the client has taken: the kernel, which may hold megabytes, asks for more only now and then."""
+    def measure(self) -> None:
+        """Measure how much the client has taken: the kernel may hold megabytes, and seldom asks for more."""
         self.moved = self.pace.moved = max(self.moved, self._passed_on - _queued(self.connection.sock))
 
     def memory(self) -> int:
-        """Return the bytes that the pieces take."""
+        """Return the bytes of all pieces."""
         return sum(map(len, self.pieces))
 
     def drop(self) -> None:
-        """Cut the client off: others need the room."""
-        self._replies.give_up(self)
+        """Cut the client off, to free the memory."""
+        self._replies.drop(self)
 
 
 class Replies:
-    """The replies that wait in ``worker``; for its main thread alone."""
+    """The replies that wait in ``worker``; only its main thread uses them."""
 
-    def __init__(self, worker: "Worker"):
+    def __init__(self, worker: ReplyWorker) -> None:
         self._worker = worker
         self._ledger = worker.capacity.replies
         self._waiting: set[SlowReply] = set()
         self._next_look = 0.0
 
-    def take(self, connection: Connection, kept: bool) -> None:
-        """Send what ``connection`` has yet to take. Then its next request is awaited if it is ``kept``."""
-        reply = SlowReply(connection, kept, self)
+    def take(self, connection: Connection, outgoing: Outgoing, kept: bool) -> None:
+        """Send the rest of ``outgoing`` on ``connection``; then wait for its next request if it is ``kept``."""
+        reply = SlowReply(connection, outgoing, kept, self)
         connection.sock.setblocking(False)
         self._waiting.add(reply)
         self._worker.poller.register(connection.sock, reply.interest, partial(self._on_writable, reply))
         self._ledger.enter(reply)
 
     def _on_writable(self, reply: SlowReply, sock: socket.socket) -> None:
-        if reply not in self._waiting:  # dropped by one that came in the same go
+        if reply not in self._waiting:  # dropped earlier in the same round of events
             return
         interest = reply.interest
         try:
@@ -110,26 +117,26 @@ class Replies:
             return
         if is_done:
             self._forget(reply)
-            self._worker.go_on(reply.connection, reply.kept)
+            self._worker.resume(reply.connection, reply.kept)
             return
         self._ledger.resize(reply, reply.memory())
         if reply.interest != interest:
             self._worker.poller.modify(sock, reply.interest, partial(self._on_writable, reply))
 
     def expire(self) -> None:
-        """Cut off those that do not keep pace."""
+        """Cut off the clients that are too slow."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _LOOK
         for reply in self._waiting:
-            reply.take_stock()
+            reply.measure()
         for reply in [one for one in self._waiting if one.pace.is_over()]:
             self._forget(reply)
             self._cut_off(reply.connection)
             self._worker.capacity.on_drop("slow_reply", reply)
 
-    def give_up(self, reply: SlowReply) -> None:
-        """Cut ``reply`` off, which counts no longer: there is no room for it."""
+    def drop(self, reply: SlowReply) -> None:
+        """Cut off the client of ``reply``, which has left the ledger already."""
         self._forget(reply)
         self._cut_off(reply.connection)
         self._worker.capacity.on_drop("reply", reply)
@@ -140,7 +147,7 @@ class Replies:
         self._ledger.leave(reply)
 
     def _cut_off(self, connection: Connection) -> None:
-        """Close ``connection`` such that its client sees a reset, and nothing that could pass for the whole reply."""
+        """Close ``connection`` with a reset, so that its client cannot mistake the part for the whole reply."""
         with contextlib.suppress(OSError):
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._worker.nr_conns -= 1
@@ -148,7 +155,7 @@ class Replies:
 
 
 def _queued(sock: socket.socket) -> int:
-    """Return the bytes that the kernel holds of what was sent; 0 where it does not tell."""
+    """Return the bytes that the kernel has yet to send; 0 where it does not report them."""
     try:
         return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     except OSError:

@@ -1,6 +1,6 @@
-"""Bodies on their way in. Each is read in a thread; one that takes its time gives up that thread's slot.
+"""Reads bodies, each in a thread. A slow body releases the slot of its thread, so that another thread can start.
 
-When too many do, the slowest of those that hold more than their share is answered with 503.
+When too many bodies wait, the slowest one of a tenant or signature above its share gets 503.
 """
 
 import contextlib
@@ -10,59 +10,59 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from wsgiref.types import WSGIEnvironment
 
 from gunicorn.http import errors
 from gunicorn.http.unreader import SocketUnreader
 
-from receiver.body import TENANT
 from receiver.problems import Busy
 from receiver.server.capacity import Capacity, Waiter
 from receiver.server.pace import Pace
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
+from receiver.wsgi import TENANT
 
-LARGE = 256 << 10  # bytes of a body of which as many are worked on at once as there are threads
-_BRIEF = 0.05  # seconds of a request in which its thread waits for the client as for anything else
-_STALL = 2.0  # seconds in which none of the large bodies that are worked on is done with
-_MOST = 10.0  # seconds that one waits for those before it
+LARGE = 256 << 10  # bytes; a larger body needs a permit, and there are as many permits as threads
+_BRIEF = 0.05  # seconds that a thread waits for the client in one request before its slot is released
+_STALL = 2.0  # seconds without a released permit after which a waiting body gets 503
+_MOST = 10.0  # seconds that a body waits for a permit
 _SIGNATURE = "HTTP_X_MANYWHO_SIGNATURE"
 
 
-def caller_of(environ: Mapping) -> tuple[str | None, str]:
-    """Return the proven tenant in the WSGI ``environ``, or None, and the part of its signature that is signed.
+def caller_of(environ: WSGIEnvironment) -> tuple[str | None, str]:
+    """Return the proven tenant in the WSGI ``environ``, or None, and the signed part of its signature.
 
-    The rest of the signature may be written in more than one way.
+    The rest of a signature has more than one valid spelling.
     """
     tenant = environ.get(TENANT)
     return (None, "") if tenant is None else (tenant, environ.get(_SIGNATURE, "").strip().rpartition(".")[0])
 
 
 class SlowBody(Waiter):
-    """A body that has not arrived at once. ``wait`` for more of it from ``sock``; ``drop`` ends that from elsewhere."""
+    """A body that arrives slowly. ``wait`` waits for more of it on ``sock``; ``drop`` ends that from another thread."""
 
-    def __init__(self, tenant: str | None, signature: str, held: int, sock: socket.socket):
+    def __init__(self, tenant: str | None, signature: str, held: int, sock: socket.socket) -> None:
         super().__init__(tenant, signature, held)
         self.is_dropped = False
-        self._guard = threading.Lock()  # else a byte might be written to another file with this one's number
+        self._guard = threading.Lock()  # else drop might write to another file that has got the number of this pipe
         self._read_end, self._write_end = os.pipe()
         self._sock = sock
         self._poll = select.poll()
         self._poll.register(self._read_end, select.POLLIN)
 
     def wait(self, events: int, seconds: float) -> None:
-        """Return when there may be more, when it is dropped, or after so many ``seconds``."""
+        """Return when more may have arrived, when it is dropped, or after ``seconds``."""
         self._poll.register(self._sock, events)
         self._poll.poll(1000 * seconds)
 
     def drop(self) -> None:
-        """Let the thread that reads this body answer 503."""
+        """Make the thread that reads this body answer 503."""
         with self._guard:
             self.is_dropped = True
             if self._write_end != -1:
                 os.write(self._write_end, b"x")
 
     def close(self) -> None:
-        """Give back what this takes of the system."""
+        """Close the pipe."""
         with self._guard:
             os.close(self._read_end)
             os.close(self._write_end)
@@ -70,27 +70,27 @@ class SlowBody(Waiter):
 
 
 class PacedUnreader(SocketUnreader):
-    """Reads a body from a socket as long as its client keeps pace; then the client counts as gone.
+    """Reads a body from a socket while its client is fast enough; a client that is too slow counts as gone.
 
-    Raises Busy where the receiver has no room for it.
+    Raises Busy when the receiver has no capacity for the body.
     """
 
-    def __init__(self, sock: socket.socket, capacity: Capacity):
+    def __init__(self, sock: socket.socket, capacity: Capacity) -> None:
         super().__init__(sock)
         self._capacity = capacity
         self._slow: SlowBody | None = None
-        self._permit: tuple[str | None] | None = None  # whose it is
-        self.environ: Mapping = {}
+        self._permit: tuple[str | None] | None = None  # the tenant that holds it
+        self.environ: WSGIEnvironment = {}
         self.expect(0.0, 0)
 
     def expect(self, seconds: float, ahead: int) -> None:
-        """Begin to read a body that has ``seconds`` to arrive; so many bytes were read ``ahead``, with the head."""
+        """Begin to read a body that has ``seconds`` to arrive; ``ahead`` bytes were read with the head."""
         self._pace = Pace(seconds)
         self._ahead = ahead
         self._brief = _BRIEF
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Return what arrives next; raises NoMoreData when nothing does in time."""
+        """Return the next bytes; raises NoMoreData when none arrive in time."""
         if not self._pace.left():
             raise errors.NoMoreData()
         outer = self.sock.gettimeout()
@@ -108,9 +108,9 @@ class PacedUnreader(SocketUnreader):
         began = arrived = time.monotonic()
         self.sock.settimeout(min(self._pace.left() or _BRIEF, self._brief))
         try:
-            with waiting():
+            with blocking():
                 try:
-                    data = super().chunk(size_hint)
+                    data: bytes = super().chunk(size_hint)
                 finally:
                     arrived = time.monotonic()
         finally:
@@ -123,7 +123,7 @@ class PacedUnreader(SocketUnreader):
         slow = self._slow or self._enter()
         arrived = time.monotonic()
         self.sock.settimeout(0.0)
-        with waiting(for_client=True):
+        with blocking(release_slot=True):
             data = self._next(slow, size_hint)
             arrived = time.monotonic()
         self._pace.forgive(time.monotonic() - arrived)
@@ -136,7 +136,8 @@ class PacedUnreader(SocketUnreader):
         while not slow.is_dropped:
             events = select.POLLIN
             try:
-                return super().chunk(size_hint)
+                data: bytes = super().chunk(size_hint)
+                return data
             except (BlockingIOError, ssl.SSLWantReadError):
                 pass
             except ssl.SSLWantWriteError:
@@ -156,7 +157,7 @@ class PacedUnreader(SocketUnreader):
         return self._slow
 
     def admit(self, size: int) -> None:
-        """Wait until a body of ``size`` bytes, which is there whole, may be worked on; raises Busy."""
+        """Wait until a body of ``size`` bytes, which has arrived, may be processed; raises Busy."""
         if size > LARGE:
             self._await_permit(size)
         self._leave()
@@ -168,11 +169,11 @@ class PacedUnreader(SocketUnreader):
             slow = self._slow or self._enter()
             slow.is_whole = True
             self._capacity.bodies.resize(slow, size)
-            with waiting(for_client=True):
+            with blocking(release_slot=True):
                 granted = permits.wait(tenant, _STALL, _MOST, lambda: slow.is_dropped)
             if not granted:
                 self._capacity.on_drop("body", slow)
-                raise Busy("bodies: the receiver does not get on with those that it has")
+                raise Busy("bodies: the receiver is not finishing the bodies that it has")
         self._permit = (tenant,)
 
     def _leave(self) -> None:
@@ -181,8 +182,8 @@ class PacedUnreader(SocketUnreader):
             self._capacity.bodies.leave(slow)
             slow.close()
 
-    def let_go(self) -> None:
-        """Make room for another body: this one's request was answered."""
+    def release(self) -> None:
+        """Release what the body of the answered request holds."""
         if self._slow:
             self._leave()
         if self._permit:

@@ -1,4 +1,7 @@
-"""The settings: ``table.py`` declares, ``options.py`` parses each, ``reading.py`` takes all from the environment."""
+"""The settings: ``table.py`` declares them, ``parsers.py`` reads a value, ``environment.py`` reads the environment.
+
+``files.py`` of the package reads the files that they name; ``display.py`` shows them to people.
+"""
 
 from receiver.settings.environment import SettingsMistakes, read
 from receiver.settings.table import Settings, declared

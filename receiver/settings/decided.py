@@ -10,7 +10,7 @@ from receiver.stores.urls.store_url import StoreURL
 
 
 class Decided:
-    """What follows from the settings below, which receiver.settings.table declares."""
+    """What follows from the settings below; receiver.settings.table declares them."""
 
     database_url: Secret
     jdbc_database_url: Secret
@@ -31,7 +31,7 @@ class Decided:
 
     @property
     def listen_variable(self) -> str:
-        """The variable that ``listen`` came from, or the one that would set it."""
+        """The variable that set ``listen``, or the one that would."""
         return "PORT" if "port" in self.sources and "bind" not in self.sources else "STORAGE_BIND"
 
     @property
@@ -41,24 +41,26 @@ class Decided:
 
     @property
     def store_url(self) -> StoreURL:
-        """Where states are kept; DATABASE_USERNAME and DATABASE_PASSWORD count where the URL names none."""
+        """Where states are kept, with DATABASE_USERNAME and DATABASE_PASSWORD if the URL names none."""
         return store_url.parse(self.store_url_text).with_credentials(
             self.database_username, self.database_password.text
         )
 
     @property
     def store_variable(self) -> str:
-        """The variable that ``store_url_text`` came from, or the one that would set it."""
+        """The variable that set ``store_url_text``, or the one that would."""
         return self.sources.get("jdbc_database_url" if self._jdbc_decides else "database_url", "DATABASE_URL")
 
     @property
     def all_stores(self) -> dict[str | None, TenantStore]:
-        """All stores: that of the rest under None, then those of tenants that have one of their own."""
-        return {None: TenantStore(self.store_variable, self.store_url, self.region), **self.tenant_stores}
+        """All stores: the common one under None, then those of tenants that have one of their own."""
+        found: dict[str | None, TenantStore] = {None: TenantStore(self.store_variable, self.store_url, self.region)}
+        found.update(self.tenant_stores)
+        return found
 
     @property
     def store_urls(self) -> list[StoreURL]:
-        """The URL of each store once, though several tenants may share it."""
+        """The URL of each store, once even if several tenants share it."""
         return list({tenant_store.url.identity: tenant_store.url for tenant_store in self.all_stores.values()}.values())
 
     @property

@@ -1,4 +1,4 @@
-"""The settings as people are shown them: what is in force and where it came from, secrets masked."""
+"""The settings in force as people see them: each value and where it came from, secrets masked."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ DEFAULT = "default"
 
 def shown_rows(in_force: Settings) -> list[tuple[str, str, str]]:
     """Return (name, value, source) of each setting ``in_force``, then of tenants' stores and of keys."""
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for field in declared():
         value = getattr(in_force, field.name)
         shown = shown_as(value)
@@ -35,7 +35,7 @@ def shown_rows(in_force: Settings) -> list[tuple[str, str, str]]:
 
 
 def shown_as(value: object) -> str:
-    """Return ``value`` of a setting as one would write it in the environment."""
+    """Return ``value``, of a setting, as it would be written in the environment."""
     if isinstance(value, (tuple, frozenset)):
         return ",".join(sorted(value))
     if isinstance(value, float):

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from receiver import files
 from receiver.jose.key_texts import BYTE_ORDER_MARK, oddity
@@ -22,25 +23,26 @@ _SERVICE_URL = re.compile(r"(?:tcp|udp|sctp)://[\d.:\[\]a-f]+:\d+$")
 
 
 class SettingsMistakes(Exception):
-    """A start that cannot be: ``mistakes`` is a list of lines, each with the variable and what is valid."""
+    """The settings do not allow a start; each line of ``mistakes`` names a variable and says what is valid."""
 
-    def __init__(self, mistakes: list[str]):
+    def __init__(self, mistakes: list[str]) -> None:
         self.mistakes = mistakes
         super().__init__("\n".join(mistakes))
 
 
 def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Return the Settings of ``environ`` and all mistakes in it; a mistaken setting keeps its default.
+    """Return the Settings of ``environ`` and all mistakes in it; a setting with a mistake keeps its default.
 
-    Of systemd's credentials those that are named like a variable count as ``NAME_FILE``. A name that is nearly that of
-    a setting is a mistake too, or one of the Settings' warnings.
+    A systemd credential with the name of a variable counts as ``NAME_FILE``. A name that is nearly that of a setting is
+    a mistake too, or one of the Settings' warnings.
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     environ = _credentials(credentials) | dict(environ) if credentials else environ
     given, mistakes = _given(environ)
     names = frozenset(given)
     paths = {source: environ[source] for name, (_, source) in given.items() if source != name}
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for field in declared():
         name = field.metadata["name"]
         if name not in given:
@@ -52,13 +54,12 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
         except ValueError as cause:
             # A parser's message says what is valid and never repeats the value: it may be a secret.
             mistakes.append(f"{source}: {cause}{oddity(value)}")
-        values.setdefault("sources", {})[field.name] = source
-    values["tenant_stores"], more = parse_tenant_stores(
-        {name: given.pop(name) for name in list(given) if tenant_in(name)}
-    )
+        sources[field.name] = source
+    of_tenants = {name: given.pop(name) for name in list(given) if tenant_in(name)}
+    values["tenant_stores"], more = parse_tenant_stores(of_tenants)
     values["key_texts"] = {source: Secret(value) for value, source in given.values()}
     values["credentials"] = Path(credentials) if credentials else None
-    settings = Settings(**values, paths=paths)
+    settings = Settings(**values, sources=sources, paths=paths)
     missed, warnings = near_misses.judge(environ, settings, names)
     return dataclasses.replace(settings, warnings=tuple(warnings)), mistakes + more + missed
 
@@ -66,8 +67,8 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
 def _credentials(directory: str) -> dict[str, str]:
     """Return NAME_FILE → path of what systemd's LoadCredential= put into ``directory`` under the name of a variable.
 
-    Those that are named otherwise are there as well, since a name may be nearly that of one; but none of STORAGE_…, as
-    an unknown one stops the start.
+    Also returns other names, because one may be nearly that of a variable; but no unknown STORAGE_… name, which would
+    stop the start.
     """
     try:
         names = os.listdir(directory)
@@ -88,7 +89,7 @@ def _is_key(name: str) -> bool:
 
 
 def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Return name → (value, variable it came from) of all variables that concern the receiver."""
+    """Return name → (value, variable it came from) of all variables that concern the receiver, and the mistakes."""
     known = {field.metadata["name"] for field in declared()}
     given: dict[str, tuple[str, str]] = {}
     mistakes = []
@@ -97,7 +98,7 @@ def _given(environ: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list
         if variable.endswith("_FILE") and variable not in known:
             name, from_file = variable.removesuffix("_FILE"), True
         concerns = name in known or _concerns(variable)
-        if not concerns or not raw:  # an empty variable is how Compose writes one that is not set
+        if not concerns or not raw:  # Compose writes an unset variable as an empty one
             continue
         if name not in known and not _is_key(name) and not tenant_in(name):
             mistakes.append(_unknown(variable, raw))

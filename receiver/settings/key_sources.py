@@ -1,8 +1,8 @@
-"""Where keys come from: variables, and files in a directory, as people, Kubernetes and systemd lay them down.
+"""Where keys come from: variables, and files in a directory, as people, Kubernetes and systemd put them there.
 
-A file directly in the directory is for any tenant, one in a folder named by a tenant's UUID for that tenant only. Its
-name begins with its role and may hold the kid: ``platform-<kid>.json``, ``receiver-<kid>.json``. systemd makes
-``keys_receiver-<kid>.json`` and ``keys_<tenant>_receiver-<kid>.json`` of them, when it loads them as credentials.
+A file directly in the directory is for any tenant; one in a folder named by a tenant's UUID is for that tenant only.
+Its name begins with its role and may hold the kid: ``platform-<kid>.json``, ``receiver-<kid>.json``. As credentials,
+systemd names them ``keys_receiver-<kid>.json`` and ``keys_<tenant>_receiver-<kid>.json``.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver import files
-from receiver.jose.compact import canonical_uuid
+from receiver.encoding import canonical_uuid
 from receiver.secret import Secret
 
-ROLES = ("platform", "receiver")  # those of the contract; the third one's keys seal contents
+ROLES = ("platform", "receiver")  # those of the contract; keys of a third role, "sealing", seal contents
 _UUID_IN_NAME = re.compile(r"[0-9a-fA-F]{8}(?:[-_][0-9a-fA-F]{4}){3}[-_][0-9a-fA-F]{12}")
 _FILE_NAME = re.compile(
     rf"(?:[A-Za-z0-9]+_)?(?:(?P<tenant>{_UUID_IN_NAME.pattern})_)?(?P<role>platform|receiver|sealing)"
@@ -27,11 +27,11 @@ _NOT_KEYS = re.compile(r"\..*|README.*|mock-.*")
 
 
 class KeyFault(ValueError):
-    """A key cannot be used. The text says what would be valid and holds nothing of the key."""
+    """A key cannot be used. The message says what would be valid and repeats nothing of the key."""
 
 
 class Entry(NamedTuple):
-    """A ``text`` that is meant as a key; ``source`` names its variable or file, ``path`` the file, if one holds it."""
+    """A ``text`` that is meant as a key; ``source`` is its variable or file, ``path`` its file if there is one."""
 
     source: str
     text: Secret
@@ -40,24 +40,26 @@ class Entry(NamedTuple):
     path: str | None
 
     def exposure(self) -> str | None:
-        """Return what is wrong when everybody on the machine may use the file, and it holds a private key."""
-        # A platform key is public, but may be a full JWK.
+        """Return a message if the file holds a private key and everybody on the machine may use it, else None."""
+        # A platform key is public, but the file may hold the whole JWK.
         is_private = self.role != "platform" or '"d"' in self.text.text
         fault = files.check_private(self.path) if is_private and self.path else None
-        return fault and f"{self.source}: {fault}"
+        return f"{self.source}: {fault}" if fault else None
 
     def written(self) -> int | None:
-        """Return when the file was written, in seconds since the epoch; None without one."""
+        """Return when the file was written, in seconds since the epoch; None if there is no file."""
         with contextlib.suppress(OSError):
             return int(os.stat(self.path).st_mtime) if self.path else None
+        return None
 
 
 def kid_in_name(name: str, whole: bool = False) -> str | None:
-    """Return the last UUID in a variable's or file's ``name`` (``whole``: that it is) in its usual spelling, or None.
+    """Return the last UUID in the ``name`` of a variable or file, in its usual spelling; None if there is none.
 
-    Underscores stand for hyphens, because shells drop variables whose names hold hyphens.
+    With ``whole``, the name must be nothing else. Underscores may stand for hyphens, because shells drop variables
+    with hyphens in their names.
     """
-    found = _UUID_IN_NAME.findall(name)
+    found: list[str] = _UUID_IN_NAME.findall(name)
     if not found or (whole and found != [name]):
         return None
     return found[-1].replace("_", "-").lower()
@@ -66,21 +68,22 @@ def kid_in_name(name: str, whole: bool = False) -> str | None:
 def entries(
     variables: Mapping[str, Secret], paths: Mapping[str, str], directory: Path, shared: bool = False
 ) -> Iterator[Entry | str]:
-    """Yield an Entry for each key of ``variables`` and ``directory``, a mistake for what is not one.
+    """Yield an Entry for each key in ``variables`` and ``directory``, and a mistake (str) for what is not a key.
 
-    ``paths`` are the files of those variables that named one; in a ``shared`` directory other files are passed over.
+    ``paths`` are the files of the variables that name one. In a ``shared`` directory, skips other files.
     """
     for name, text in variables.items():
-        yield Entry(name, text, _VARIABLE.fullmatch(name)[1].lower(), None, paths.get(name))
+        if match := _VARIABLE.fullmatch(name):
+            yield Entry(name, text, match[1].lower(), None, paths.get(name))
     if os.path.isdir(directory):  # the default one need not exist; Path.is_dir may raise
         yield from _from_directory(directory, shared)
 
 
 def _from_directory(directory: Path, shared: bool, tenant: str | None = None) -> Iterator[Entry | str]:
-    """Yield an entry for each key file, a mistake for what is not one; a tenant's folder is one level deep.
+    """Yield an Entry for each key file, and a mistake for any other; a tenant's folder is one level deep.
 
-    Files for people and for the mock platform (``README*``, ``mock-*``, hidden ones) are passed over. What Kubernetes
-    mounts needs no more: links to files below ``..data``, which is hidden and changes as a whole.
+    Skips files for people and for the mock platform (``README*``, ``mock-*``, hidden ones). Kubernetes mounts links to
+    files below ``..data``, which is hidden and changes as a whole.
     """
     try:
         paths = sorted(path for path in directory.iterdir() if not _NOT_KEYS.fullmatch(path.name))

@@ -1,4 +1,4 @@
-"""Variables whose names are nearly those of settings: what was meant may be left at its default without a word.
+"""Variables whose names are nearly those of settings, so that a setting would silently keep its default.
 
 | the variable's name                            | stops a start that leaves the setting at its default |
 |------------------------------------------------|------------------------------------------------------|
@@ -7,7 +7,7 @@
 | another word for it (DB_URL, DATABASE_USER)    | if the value fits the setting                        |
 | DB_USER, DB_PASSWORD and the like              | never: other programs use them                       |
 
-In all other cases it warns. Nothing here repeats a value: it may be a secret.
+All other cases are warnings. No message repeats a value: it may be a secret.
 """
 
 import re
@@ -36,20 +36,20 @@ _OTHER_WORDS = {
 }
 _SHARED = re.compile(r"DB_(?:USER|USERNAME|PASSWORD|PASS)")  # too common to stop a start that needs none
 _UUID = re.compile(r"[_-]?(?P<kid>[0-9A-Fa-f]{8}(?:[-_][0-9A-Fa-f]{4}){3}[-_][0-9A-Fa-f]{12})")
-# A byte order mark in UTF-8, also as Latin-1 or as bytes that could not be decoded; other signs that nobody sees.
+# A byte order mark in UTF-8, also as Latin-1 or as bytes that could not be decoded; then other invisible characters.
 _MARK = re.compile("^(?:\ufeff|\u00ef\u00bb\u00bf|\udcef\udcbb\udcbf)")
 _AROUND = "\"'`\u2018\u2019\u201c\u201d:$\u200b\u200c\u200d\u2060\ufeff\u00a0"
 _STORE_URL = re.compile(
     r"(?:jdbc:|(?:sqlite|file|postgres(?:ql)?|mysql|mariadb|sqlserver|mssql|oracle)(?:\+\w+)?:)",
     re.ASCII | re.IGNORECASE,
 )
-_LEAST_PORT = 1024  # below it, only those of the web are meant as a port
+_LEAST_PORT = 1024  # below it, only 80 and 443 are likely to be meant as a port
 
 
 class _Target(NamedTuple):
-    """A name that others are compared with: that of the setting ``name``, or another word for it.
+    """A name to compare others with: that of the setting ``name``, or another word for it.
 
-    ``granted`` is how many letters may be wrong; ``letters`` those that it has (_letters).
+    ``granted`` is how many letters may be wrong; ``letters`` is the set of its letters (see _letters).
     """
 
     spelled: str
@@ -61,9 +61,9 @@ class _Target(NamedTuple):
 
 @dataclass(frozen=True)
 class NearMiss:
-    """``variable`` is named nearly as the setting ``name`` and holds ``value``; ``because`` says what else is wrong.
+    """``variable`` is nearly the setting ``name`` and holds ``value``; ``because`` says what else is wrong.
 
-    ``file`` tells that it names a file with the value: its content is in ``value``, None where it cannot be read.
+    With ``file``, it names a file with the value: ``value`` is its content, None if it cannot be read.
     """
 
     variable: str
@@ -79,18 +79,19 @@ class NearMiss:
 
 
 def judge(environ: Mapping[str, str], settings: Settings, given: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Return the mistakes and the warnings about names in ``environ``, of which ``settings`` were read.
+    """Return the mistakes and the warnings about names in ``environ``, from which ``settings`` were read.
 
     ``given`` are the names of settings and keys that were set, without ``_FILE``.
     """
-    mistakes, warnings = [], []
+    mistakes: list[str] = []
+    warnings: list[str] = []
     for miss in _near_misses(environ):
         why = f" ({miss.because})" if miss.because else ""
-        told = f"{miss.variable}: there is no such setting; the nearest is {miss.nearest}{why}"
+        message = f"{miss.variable}: there is no such setting; the nearest is {miss.nearest}{why}"
         if _leaves_default(miss, settings, given) and _fits(miss) and not _SHARED.match(miss.variable):
-            mistakes.append(f"{told}. If it is for another program, set {miss.name} as well")
+            mistakes.append(f"{message}. If it is for another program, set {miss.name} as well")
         else:
-            warnings.append(f"{told}. It is not read")
+            warnings.append(f"{message}. It is not read")
     return mistakes, warnings
 
 
@@ -121,11 +122,11 @@ def _targets() -> tuple[_Target, ...]:
 
 
 def _is_key(bare: str) -> bool:
-    return bare.startswith(tuple(f"{name}_" for name in _KEYS))  # receiver.settings.environment judges what follows
+    return bare.startswith(tuple(f"{name}_" for name in _KEYS))  # receiver.settings.environment checks the rest
 
 
 def _cleaned(variable: str) -> tuple[str, str]:
-    """Return ``variable`` as a name of a setting could be written, and what was wrong with it besides letters."""
+    """Return ``variable`` in the spelling of a setting's name, and what was wrong with it besides letters."""
     name = _MARK.sub("", variable)
     because = "its name begins with a byte order mark: save the file without one" if name != variable else ""
     bare = re.sub(r"^export\s+", "", name.strip().strip(_AROUND)).strip().strip(_AROUND)
@@ -140,7 +141,7 @@ def _cleaned(variable: str) -> tuple[str, str]:
 
 
 def _nearest(cleaned: str, targets: Sequence[_Target]) -> tuple[str, bool]:
-    """Return the setting that ``cleaned`` nearly names, "" for none, and whether it is the one with _FILE."""
+    """Return the setting that ``cleaned`` nearly names, "" if there is none, and whether it has _FILE."""
     kid = _UUID.search(cleaned)
     if kid:
         stem = next((name for name in _WITH_UUID if _distance(cleaned[: kid.start()], name) <= 2), "")
@@ -160,7 +161,7 @@ def _nearest(cleaned: str, targets: Sequence[_Target]) -> tuple[str, bool]:
 
 
 def _letters(name: str) -> int:
-    """Return a number with a bit for each letter in ``name``."""
+    """Return the set of letters in ``name`` as a number with a bit for each."""
     found = 0
     for letter in name:
         found |= 1 << (ord(letter) & 63)
@@ -168,7 +169,7 @@ def _letters(name: str) -> int:
 
 
 def _distance(one: str, other: str) -> int:
-    """Return how many letters are missing, too many, wrong or swapped with the next between ``one`` and ``other``."""
+    """Return how many letters of ``one`` are missing, too many, wrong or swapped, compared with ``other``."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
@@ -189,7 +190,7 @@ def _content(path: str) -> str | None:
 
 
 def _leaves_default(miss: NearMiss, settings: Settings, given: frozenset[str]) -> bool:
-    """Tell whether what ``miss`` may have meant is left at its default, which matters here."""
+    """Tell whether the setting that ``miss`` may have meant keeps its default, and that matters."""
     if miss.name in _URLS:
         return not given & set(_URLS)
     if miss.name in _CREDENTIALS and miss.name not in given:

@@ -1,4 +1,4 @@
-"""Parsers of settings: text → value. Each raises ValueError that says what is valid, never what was given."""
+"""Parsers of settings: text → value. Each raises ValueError that says what is valid and never repeats the value."""
 
 import ipaddress
 import os
@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from receiver.encoding import canonical_uuid
 from receiver.files import ownership
-from receiver.jose.compact import canonical_uuid
 from receiver.jose.key_texts import quoted
 from receiver.stores.urls import store_url
 
@@ -26,7 +26,7 @@ def text(value: str) -> str:
 
 
 def login(value: str) -> str:
-    """Return ``value``, a user or a password, unless something around it shows that it came with its wrapping."""
+    """Return ``value``, a user or a password; refuses one with quotes or a line end around it."""
     if value != value.rstrip("\r\n") or quoted(value):
         raise ValueError(
             "must not have quotes around it or a line end behind it; if they belong to it, write it into DATABASE_URL,"
@@ -58,7 +58,7 @@ def seconds(least: float, most: float) -> Callable[[str], float]:
 
 
 def size(least: int, most: int) -> Callable[[str], int]:
-    """Return a parser of a number of bytes from ``least`` to ``most``; KiB, MiB and GiB are understood."""
+    """Return a parser of a number of bytes from ``least`` to ``most``, with or without KiB, MiB or GiB."""
 
     def parse(value: str) -> int:
         match = _SIZE.fullmatch(value)
@@ -76,7 +76,7 @@ def _example(most: int) -> str:
 
 
 def compression(value: str) -> str | int:
-    """Return ``value`` if it is always or never, else the bytes of the largest content that is compressed."""
+    """Return ``value`` if it is always or never, else the size in bytes of the largest content to compress."""
     if value in ("always", "never"):
         return value
     try:
@@ -110,14 +110,14 @@ def bind(value: str) -> str:
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         with socket.socket(*found[0][:3]) as trial:
-            trial.bind(found[0][4])  # on any free port: whether the one that is meant is free shows when it is taken
+            trial.bind(found[0][4])  # on any free port: the start shows whether the right one is free
     except OSError:
         raise ValueError("must name an address of this machine") from None
     return value
 
 
 def every_address(port: int) -> str:
-    """Return what to listen on for all addresses at ``port``: IPv6 and IPv4 by one socket, or IPv4 alone."""
+    """Return the address that means all addresses at ``port``: IPv6 and IPv4 by one socket, or only IPv4."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as trial:
             trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -137,7 +137,7 @@ def bind_or_off(value: str) -> str:
 
 def directory(value: str) -> Path:
     """Return ``value`` as the path of a directory that exists."""
-    if value and os.path.isdir(value):  # Path.is_dir raises where it may not look
+    if value and os.path.isdir(value):  # Path.is_dir may raise
         return Path(value)
     raise ValueError("must be the path of a directory that exists")
 
@@ -158,7 +158,7 @@ def file(value: str) -> str:
 
 
 def prefix(value: str) -> str:
-    """Return ``value`` as what stands before the path of the API, percent-encoded as it is sent."""
+    """Return ``value`` as the prefix of the API's path, percent-encoded as clients send it."""
     if re.fullmatch(r"(/[\w.~!$&'()*+,;=:@%-]+)+", value, re.ASCII) and not re.search(r"/\.{1,2}(/|$)", value):
         return value
     raise ValueError("must be the beginning of a path, such as /flow, without a slash at its end")
@@ -173,7 +173,7 @@ def addresses(value: str) -> tuple[str, ...]:
 
 
 def database_url(value: str) -> str:
-    """Return ``value`` as a URL of a store that this version has."""
+    """Return ``value`` as the URL of a store that this version supports."""
     found = value.strip()
     store_url.parse(found)
     if not found.startswith("jdbc:") and _QUOTED_PART.search(found):
@@ -183,14 +183,15 @@ def database_url(value: str) -> str:
 
 def uuids(value: str) -> frozenset[str]:
     """Return the UUIDs in ``value``, separated by commas, in lower case."""
-    found = [canonical_uuid(part.strip()) for part in value.split(",")]
-    if None in found:
+    parts = value.split(",")
+    found = [uuid for part in parts if (uuid := canonical_uuid(part.strip()))]
+    if len(found) < len(parts):
         raise ValueError("must be UUIDs separated by commas")
     return frozenset(found)
 
 
 def label(value: str) -> str:
-    """Return ``value`` as one line that people read."""
+    """Return ``value`` as one line of text for people."""
     if value.isprintable() and len(value) <= 80:
         return value
     raise ValueError("must be a text of at most 80 printable characters")

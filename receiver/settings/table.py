@@ -1,7 +1,7 @@
-"""One declared table of settings: the fields of Settings, each with its variable, type, default and help.
+"""One table of settings: the fields of Settings, each with its variable, type, default and help text.
 
-Names without ``STORAGE_`` are those of the Java service that this replaces and mean what they meant there.
-Each may also be given as ``NAME_FILE``, the path of a file that holds the value.
+Names without ``STORAGE_`` are those of the Java service that this one replaces; they mean what they meant there. Each
+may also be given as ``NAME_FILE``, the path of a file with the value.
 """
 
 # ruff: noqa: RUF009 - what _setting declares is frozen
@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from receiver.secret import Secret
 from receiver.settings import parsers
@@ -17,19 +18,18 @@ from receiver.settings.decided import Decided
 from receiver.settings.tenant_stores import TenantStore
 
 
-def _setting(name: str, default: object, parse: Callable[[str], object], help: str, secret: bool = False):
-    metadata = {"name": name, "parse": parse, "help": help, "secret": secret}
-    default = Secret(default) if secret else default
-    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+def _setting(name: str, default: object, parse: Callable[[str], object], text: str, secret: bool = False) -> Any:  # noqa: ANN401 - of the type of the field that it declares
+    metadata = {"name": name, "parse": parse, "help": text, "secret": secret}
+    return dataclasses.field(default=Secret(str(default)) if secret else default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings(Decided):
-    """The settings of one receiver, each with its declared name, type, default and help; then what is found beside.
+    """The settings of one receiver, each with its declared name, type, default and help text; then what they rest on.
 
-    ``sources`` tells the variable that each came from, ``paths`` the files that variables named, ``key_texts`` the keys
-    by variable; ``credentials`` is where systemd puts what only this service may read. ``warnings`` are lines about
-    names that are nearly those of settings (receiver.settings.near_misses).
+    ``sources`` holds the variable of each setting that was set, ``paths`` the files that variables named, ``key_texts``
+    the keys by variable. ``credentials`` is the folder where systemd puts what only this service may read. ``warnings``
+    are lines about names that are nearly those of settings (receiver.settings.near_misses).
     """
 
     database_url: Secret = _setting(
@@ -271,6 +271,6 @@ class Settings(Decided):
     warnings: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
-def declared() -> list[dataclasses.Field]:
-    """Return the declared settings in the order of the table; each field's ``metadata`` tells name and help."""
+def declared() -> list[dataclasses.Field[Any]]:
+    """Return the declared settings in the order of the table; each ``metadata`` has name, parse, help and secret."""
     return [field for field in dataclasses.fields(Settings) if field.metadata]

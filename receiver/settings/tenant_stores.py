@@ -16,7 +16,7 @@ TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
 
 @dataclass(frozen=True, slots=True)
 class TenantStore:
-    """A store of a tenant's own: ``variable`` named its ``url``; ``region`` is a label for people."""
+    """A tenant's own store: ``variable`` named its ``url``; ``region`` is a label for people."""
 
     variable: str
     url: StoreURL
@@ -24,17 +24,21 @@ class TenantStore:
 
 
 def tenant_in(name: str) -> str | None:
-    """Return the tenant that a variable called ``name`` is about, in lower case; None when it is about none."""
+    """Return the tenant in the ``name`` of a variable, in lower case; None if it names none."""
     match = TENANT_NAME.fullmatch(name)
     return kid_in_name(match.group(2), whole=True) if match else None
 
 
 def parse_tenant_stores(given: Mapping[str, tuple[str, str]]) -> tuple[dict[str, TenantStore], list[str]]:
-    """Return tenant → TenantStore of what is ``given``, name → (value, its variable), and the mistakes in it."""
+    """Return tenant → TenantStore of ``given``, name → (value, its variable), and the mistakes in it.
+
+    Each name is one in which ``tenant_in`` finds a tenant.
+    """
     found: dict[str, TenantStore] = {}
-    mistaken, mistakes = set(), []
+    mistaken: set[str] = set()
+    mistakes: list[str] = []
     for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
-        tenant = tenant_in(name)
+        tenant = tenant_in(name) or ""
         try:
             if name.startswith("STORAGE_TENANT_") and tenant not in found:
                 found[tenant] = TenantStore(source, store_url.parse(value))

@@ -1,6 +1,6 @@
-"""The stores: ``contract.py`` is what each must do, ``sqlite/``, ``filesystem/`` and ``sql/`` do it.
+"""The stores: ``contract.py`` says what each must do; ``sqlite/``, ``filesystem/`` and ``sql/`` do it.
 
-``sealed.py``, ``guarded.py`` and ``by_tenant.py`` stand around them; ``urls/`` says which store is meant.
+``sealed.py``, ``guarded.py`` and ``by_tenant.py`` wrap them; ``urls/`` reads the URL that names a store.
 """
 
 from receiver.stores.contract import Store
@@ -11,15 +11,15 @@ from receiver.stores.urls.store_url import StoreURL, parse
 def open_store(
     url: str | StoreURL, timeout: float, create: bool = True, connections: int = 8, logins: Logins | None = None
 ) -> Store:
-    """Return the store at ``url``; nothing is touched before its first use.
+    """Return the store at ``url``; it touches nothing before its first use.
 
-    ``timeout`` is in seconds: a store that does not answer, or stays locked, for longer is StoreUnavailable.
-    Unless ``create``, a store that does not exist is an outage. ``connections`` is the most that this process
-    holds to a database server; ``logins`` are in the place of user and password in ``url``. Raises ValueError for what
-    no URL can be, StoreMisplaced when the driver that it needs is not installed.
+    ``timeout`` (seconds) bounds how long a store may take to answer, or stay locked, before it is StoreUnavailable.
+    Without ``create``, a store that does not exist counts as an outage. ``connections`` is the most that this process
+    holds to a database server. ``logins`` replace user and password of ``url``. Raises ValueError for a text that is no
+    store's URL, StoreMisplaced when the driver is not installed.
     """
     store_url = parse(url) if isinstance(url, str) else url
-    # A driver is loaded when its store is opened: most installations have one.
+    # A driver is imported when its store is opened: most installations have only one.
     if store_url.kind == "sqlite":
         from receiver.stores.sqlite import SqliteStore  # noqa: PLC0415
 

@@ -1,8 +1,7 @@
-"""Whether a store hangs, judged by the calls that it was sent: a circuit breaker.
+"""A circuit breaker: decides from the outcomes of calls whether a store hangs.
 
-A call *answered* means that the store gave any answer, a refusal among them. A call *failed* when nothing came in time.
-A call that has been held for longer than any call may take counts as failed, although it has not come back: a file
-system that hangs never gives up.
+A call is *answered* when the store gave any answer, even a refusal. It *failed* when no answer came in time. A call
+that runs for longer than any call may take counts as failed before it returns: a file system that hangs never gives up.
 
 | state  | until                                                     | calls                                    |
 |--------|-----------------------------------------------------------|------------------------------------------|
@@ -10,7 +9,7 @@ system that hangs never gives up.
 |        | over half of the time-out at least                        |                                          |
 | open   | a call is answered: the probe, or one that was held       | refused, but for one probe each second   |
 
-A store that is merely busy answers some calls, so it never opens the breaker, however many others time out.
+A store that is merely busy answers some calls, so it never opens the breaker, however many calls time out.
 """
 
 import itertools
@@ -22,9 +21,9 @@ PROBE_EVERY = 1.0  # seconds between two probes
 
 
 class Breaker:
-    """The breaker of one store whose calls end within ``timeout`` seconds. It has no lock: its owner does.
+    """The breaker of one store whose calls end within ``timeout`` seconds. Its owner locks it.
 
-    ``clock`` returns seconds that only go forward.
+    ``clock`` returns seconds, and never goes back.
     """
 
     def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,29 +31,29 @@ class Breaker:
         self._overdue = timeout + 1.0
         self._silence = timeout / 2
         self._numbers = itertools.count()
-        self._held: dict[int, float] = {}  # calls that have not come back, the oldest first: when each began
+        self._held: dict[int, float] = {}  # calls that have not returned, the oldest first: when each began
         self._failures = 0
-        self._silent_since: float | None = None  # since when calls have waited for any answer
+        self._silent_since: float | None = None  # since when calls have waited without any answer
         self._probe: int | None = None
         self._probe_at = 0.0
         self.opened_at: float | None = None
 
     @property
     def held(self) -> int:
-        """How many calls have not come back."""
+        """The number of calls that have not returned."""
         return len(self._held)
 
     @property
     def is_open(self) -> bool:
-        """Whether the store hangs, as far as is known."""
+        """Whether the store is known to hang."""
         return self.opened_at is not None
 
     def silent_for(self) -> float:
-        """Return for how many seconds calls have waited without any answer; 0 when none waits."""
+        """Return for how many seconds calls have waited without any answer; 0 when no call waits."""
         return 0.0 if self._silent_since is None else self._clock() - self._silent_since
 
     def begin(self) -> int | None:
-        """Return the number of a new call, None when it is refused: the store hangs, and it is not time for a probe."""
+        """Return the number of a new call; None to refuse it: the store hangs, and it is not time for a probe."""
         now = self._clock()
         self._judge(now)
         if self.is_open and (self._probe in self._held or now < self._probe_at):
@@ -68,20 +67,20 @@ class Breaker:
         return number
 
     def is_probe(self, number: int) -> bool:
-        """Tell whether the call ``number`` is the one that asks whether the store is back."""
+        """Return whether the call ``number`` is the probe that asks whether the store is back."""
         return self.is_open and number == self._probe
 
     def answered(self, number: int) -> None:
         """Note that the store answered the call ``number``: it does not hang."""
         now = self._clock()
         self._held.pop(number, None)
-        while self._held and now - self._oldest() > self._overdue:  # lost: they count against the store no more
+        while self._held and now - self._oldest() > self._overdue:  # overdue: they no longer count against the store
             del self._held[next(iter(self._held))]
         self._failures, self.opened_at, self._probe = 0, None, None
         self._silent_since = now if self._held else None
 
     def failed(self, number: int, timed_out: bool = True) -> None:
-        """Note that the call ``number`` came back without an answer; only one that ``timed_out`` tells of a store."""
+        """Note that the call ``number`` returned without an answer; it counts against the store if it ``timed_out``."""
         now = self._clock()
         self._held.pop(number, None)
         self._failures += timed_out
@@ -92,7 +91,7 @@ class Breaker:
         self._judge(now)
 
     def _judge(self, now: float) -> None:
-        """Open when too many calls failed; under a closed breaker only."""
+        """Open a closed breaker when too many calls failed."""
         if self.is_open or self._silent_since is None or now - self._silent_since < self._silence:
             return
         if self._failures + self._count_overdue(now) >= FAILURES:

@@ -1,6 +1,6 @@
-"""Per-tenant residency: one Store that puts some tenants' states into stores of their own.
+"""Data residency: one Store that keeps the states of some tenants in stores of their own.
 
-A tenant's calls reach its own store and no other, so that store's outage is that tenant's alone.
+A tenant's calls reach its own store and no other, so an outage of that store affects that tenant alone.
 """
 
 import heapq
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class ByTenantStore(Store):
-    """``own`` holds the stores of the tenants (UUIDs in lower case) that have one; ``others`` is for the rest."""
+    """``own`` maps tenants (UUIDs in lower case) to the stores they have; ``others`` is the store of the rest."""
 
     def __init__(self, others: Store, own: Mapping[str, Store]) -> None:
         self.others = others
@@ -24,7 +24,7 @@ class ByTenantStore(Store):
         self._stores = list(dict.fromkeys([others, *own.values()]))
 
     def of(self, tenant: str) -> Store:
-        """Return the store that ``tenant``'s states belong into."""
+        """Return the store that ``tenant``'s states belong to."""
         return self.own.get(tenant, self.others)
 
     def prepare(self) -> None:
@@ -35,7 +35,7 @@ class ByTenantStore(Store):
             store.check_location()
 
     def ping(self) -> None:
-        """Ask the store of the rest: one tenant's store that is down must not take the service from the others."""
+        """Ask the store of the rest only: one tenant's outage must not stop the service for the others."""
         self.others.ping()
 
     def schema_version(self) -> str:
@@ -88,7 +88,7 @@ class ByTenantStore(Store):
         return heapq.merge(*(self._scan_home(store, wanted, on_damage) for store in self._stores), key=key_of)
 
     def _each(self, do: Callable[[Store], Result]) -> list[Result]:
-        """Return what ``do`` makes of every store, whatever becomes of the others; raises the first problem met."""
+        """Return what ``do`` returns for each store. All are tried; then the first problem, if any, is raised."""
         done, problems = [], []
         for store in self._stores:
             try:
@@ -110,5 +110,5 @@ class ByTenantStore(Store):
             store.close()
 
     def _at_home(self, store: Store) -> Callable[[Summary], bool]:
-        """What a tenant left in another store, before it got its own, is not answered by any call."""
+        """Return a filter for the states at home in ``store``: what a tenant left in a former store is not served."""
         return lambda one: self.of(one.tenant) is store

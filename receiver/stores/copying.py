@@ -1,7 +1,7 @@
 """Copying one store into another, and proof that what arrived is what was sent.
 
-Both are walked in the order of (tenant, id). What the target already has is not read again, so a copy that broke
-off goes on where it was, and one that is repeated while the source is in use brings only what is new.
+Both are walked in the order of (tenant, id). States that the target already has are not read again: a copy that broke
+off resumes where it was, and one that is repeated while the source is in use brings only what is new.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ _BYTES_PER_SAVE = 4 << 20
 
 @dataclass(slots=True)
 class Copied:
-    """What became of a ``tenant``'s states: how many were looked at in the source, and what the target holds now.
+    """How the states of ``tenant`` in the target compare with those in the source, as counts.
 
     ``copied`` by this run; ``equal`` in both; ``newer`` in the target, which kept its own; ``behind`` or missing
     in the target; ``differing`` although their updatedAt is the same; ``only`` in the target. The digests are
-    SHA-256 (hex) over all fields of the equal and the differing ones, read back from each side.
+    SHA-256 over all fields of the equal and the differing ones, read back from each side.
     """
 
     tenant: str
@@ -38,22 +38,22 @@ class Copied:
 
     @property
     def states(self) -> int:
-        """How many states the source holds."""
+        """The number of states in the source."""
         return self.equal + self.newer + self.behind + self.differing
 
     @property
     def is_complete(self) -> bool:
-        """Whether the target holds every state of the source, as new or newer, and both digests are the same."""
+        """Whether the target holds every state of the source, equal or newer, and both digests are the same."""
         return not self.behind and not self.differing and self.source.digest() == self.target.digest()
 
 
 def copy(
     source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = reraise
 ) -> dict[str, int]:
-    """Bring all states of ``source``, or those of ``tenant``, into ``target``; the newer one wins there.
+    """Copy every state of ``source``, or those of ``tenant``, to ``target``; the newer one wins there.
 
-    Calls ``on_state`` for each state looked at, ``on_damage`` for each of ``source`` that cannot be read. Returns how
-    many were copied, by tenant.
+    Calls ``on_state`` for each state of ``source``, and ``on_damage`` for each that cannot be read. Returns how many
+    were copied, by tenant.
     """
     copied: dict[str, int] = {}
     is_missing = _missing_in(target.summaries(tenant))
@@ -72,9 +72,9 @@ def copy(
 def compare(
     source: Store, target: Store, tenant: str | None, on_state: Callable[[], None], on_damage: OnDamage = reraise
 ) -> Iterator[Copied]:
-    """Read all states of both stores, or those of ``tenant``, and yield what holds for each tenant of either.
+    """Read every state of both stores, or those of ``tenant``, and yield a comparison for each tenant of either.
 
-    Calls ``on_state`` for each state of ``source``, ``on_damage`` for each of it that cannot be read.
+    Calls ``on_state`` for each state of ``source``, and ``on_damage`` for each that cannot be read.
     """
     verdict: Copied | None = None
     for found, here, there in _side_by_side(source.scan(tenant, None, on_damage), target.scan(tenant)):
@@ -104,7 +104,7 @@ def _judge(verdict: Copied, here: State | None, there: State | None) -> None:
 
 
 def _bytes_of(state: State) -> bytes:
-    """Return every field of ``state`` in one spelling, the times as they came."""
+    """Return every field of ``state`` in one spelling, the times as they were sent."""
     instants = (state.created_at, state.updated_at, state.expires_at)
     fields = (
         *(state.tenant, state.id, state.parent, state.flow, state.flow_version, state.is_done),
@@ -116,7 +116,7 @@ def _bytes_of(state: State) -> bytes:
 
 
 def _missing_in(target: Iterator[Summary]) -> Callable[[Summary], bool]:
-    """Return a function that tells whether ``target`` lacks a state, or has an older one; asked in their order."""
+    """Return a function for walking in order: whether ``target`` lacks a state, or has an older one."""
     ahead = next(target, None)
 
     def is_missing(one: Summary) -> bool:
@@ -131,7 +131,7 @@ def _missing_in(target: Iterator[Summary]) -> Callable[[Summary], bool]:
 
 
 def _side_by_side(left: Iterator[State], right: Iterator[State]) -> Iterator[tuple[str, State | None, State | None]]:
-    """Yield the pairs of two walks in the same order, each with its tenant; None where one has no such state."""
+    """Yield (tenant, left, right) for two walks in the same order; None where one has no such state."""
     here, there = next(left, None), next(right, None)
     while here or there:
         if here and (there is None or key_of(here) < key_of(there)):

@@ -1,4 +1,4 @@
-"""By when this thread's call of a store must have ended: a bound that every wait within it obeys."""
+"""The deadline of this thread's call of a store; every wait within the call obeys it."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ _bound = threading.local()  # until: time.monotonic() by when this thread's call
 
 @contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Let no wait of this thread for a server last longer than ``seconds`` from now, nor than a bound around it."""
+    """Bound every wait of this thread for a server by ``seconds`` from now, and by any outer bound."""
     outer = getattr(_bound, "until", None)
     until = time.monotonic() + seconds
     _bound.until = until if outer is None else min(outer, until)
@@ -21,11 +21,11 @@ def bounded(seconds: float) -> Iterator[None]:
 
 
 def left(most: float) -> float:
-    """Return how many seconds, ``most`` at most, the next wait of this thread may last."""
+    """Return the seconds that the next wait of this thread may last, ``most`` at most."""
     until = getattr(_bound, "until", None)
     return most if until is None else max(0.01, min(most, until - time.monotonic()))
 
 
 def shorter(ours: int, theirs: str | None) -> int:
-    """Return the shorter wait of ``ours`` and that of a URL: STORAGE_STORE_TIMEOUT bounds all; 0 would be no bound."""
+    """Return the shorter of ``ours`` and ``theirs``, a wait in a URL: 0 would be no bound, and ours holds for all."""
     return min(ours, int(theirs or 0) or ours)

@@ -1,7 +1,7 @@
-"""Group commit: changes that wait at the same moment are made durable together, by one sync instead of many.
+"""Group commit: changes that wait at the same time are made durable together, by one sync instead of many.
 
-There is no thread of its own and nothing is waited for: whoever comes while none is at work does its change at once.
-Those who come meanwhile queue, and the first of them then does all that have queued.
+There is no extra thread and no delay. If nobody is committing, the caller commits at once. Callers that arrive
+meanwhile queue; then the first of them commits everything in the queue.
 """
 
 import threading
@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 
 from receiver.problems import StoreUnavailable
 from receiver.telemetry import metrics
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 Change = TypeVar("Change")
 Result = TypeVar("Result")
 
 
 class _Entry(Generic[Change, Result]):
-    """A change in the queue. ``turn`` is released when it is done, or when it is this one's turn to do all."""
+    """A change in the queue. ``turn`` is released when it is done, or when its caller has to commit the queue."""
 
     def __init__(self, change: Change) -> None:
         self.change = change
@@ -29,14 +29,15 @@ class _Entry(Generic[Change, Result]):
 
 
 class GroupCommit(Generic[Change, Result]):
-    """Does changes in groups, in the order in which they came.
+    """Commits changes in groups, in the order of their arrival.
 
-    ``commit`` takes the changes of a group and returns, for each, what became of it: a result, or the exception that
-    its caller gets. It is called by one thread at a time, and returns only when what it reports as done lasts; where it
-    waits, it says so (``turns.waiting``).
+    ``commit`` takes the changes of a group and returns the outcome of each: a result, or the exception that its caller
+    gets. One thread at a time calls it. It returns when everything that it reports as done is durable; where it blocks,
+    it does so within ``threadpool.blocking``.
 
-    ``held`` is what must be held meanwhile, perhaps against other processes: a context, made with the time.monotonic()
-    by which it must have begun. Whoever comes while it is waited for is of the group; who cannot get it fails alone.
+    ``held`` makes the context to hold meanwhile, such as a lock against other processes; its argument is the
+    time.monotonic() by which it must have begun. Changes that arrive while it is awaited join the group. If it cannot
+    be had, only the leader's own change fails.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class GroupCommit(Generic[Change, Result]):
         self._busy = False
 
     def submit(self, change: Change, timeout: float) -> Result:
-        """Return what became of ``change``; raises what ``commit`` has for it.
+        """Return the result of ``change``, or raise the exception that ``commit`` has for it.
 
-        Raises StoreUnavailable when its turn has not come within ``timeout`` seconds; it is not done then.
+        Raises StoreUnavailable when its turn has not come within ``timeout`` seconds; then it is not done.
         """
         deadline = time.monotonic() + timeout
         mine: _Entry[Change, Result] = _Entry(change)
@@ -63,7 +64,7 @@ class GroupCommit(Generic[Change, Result]):
             if not mine.leads:
                 mine.turn.acquire()
         if not mine.leads:
-            with waiting():
+            with blocking():
                 self._wait(mine, timeout)
         if mine.leads:
             self._lead(mine, deadline)
@@ -78,10 +79,10 @@ class GroupCommit(Generic[Change, Result]):
             if mine in self._queue and not mine.leads:
                 self._queue.remove(mine)
                 raise StoreUnavailable("other changes were not finished in time")
-        mine.turn.acquire()  # it is being done, or it was this one's turn just now
+        mine.turn.acquire()  # it is being committed, or its turn has just come
 
     def _lead(self, mine: _Entry[Change, Result], deadline: float) -> None:
-        """Do all changes in the queue, of which ``mine`` is the first, and hand it on."""
+        """Commit all changes in the queue, of which ``mine`` is the first; then the next caller leads."""
         group: Sequence[_Entry[Change, Result]] = ()
         outcomes: Sequence[Result | BaseException] = ()
         try:

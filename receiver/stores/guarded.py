@@ -1,9 +1,9 @@
-"""A store whose calls cannot hold up those of other stores, nor wait for it when it is known to hang.
+"""A store that cannot hold up other stores: its calls never wait for it while it is known to hang.
 
-Two bounds: a *breaker* (breaker.py) refuses calls while the store hangs, and *slots* bound how many calls of one
-process are in the store at once. A call within the store's share of the threads keeps its thread's place among them;
-one beyond the share lends the place to others while it waits, so that a store that has just begun to hang leaves
-threads for the rest. When all slots are held, further calls wait for one, unless no call has come back for a while.
+There are two bounds. A *breaker* (breaker.py) refuses calls while the store hangs. *Slots* bound how many calls of one
+process are in the store at once. A call within the store's share of the threads keeps its thread. A call beyond the
+share releases its place in the thread pool while it waits, so a store that has just begun to hang leaves threads for
+the others. When all slots are taken, further calls wait for one, unless no call has returned for a while.
 """
 
 import logging
@@ -21,31 +21,31 @@ from receiver.stores.contract import Store
 from receiver.stores.deadline import bounded
 from receiver.stores.wrapper import Wrapper
 from receiver.telemetry import metrics
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
-_PROBE_SECONDS = 2.0  # that a probe may take; libpq needs as many to give up connecting
-_LENDING = 64  # calls that may wait for a slot without a place; each holds its request in memory
+_PROBE_SECONDS = 2.0  # the time-out of a probe; libpq takes that long to give up connecting
+_MOST_RELEASED = 64  # calls that may wait for a slot without a place in the pool; each holds its request in memory
 _LOOK_EVERY = 0.25  # seconds
 Result = TypeVar("Result")
 
 
 class Slots(NamedTuple):
-    """How many calls of one process may be in a store at once, and the ``share`` of them that keep their places."""
+    """The ``most`` calls of one process that may be in a store at once, and the ``share`` that keep their threads."""
 
     most: int
     share: int
 
 
 def slots_for(stores: int, threads: int) -> Slots | None:
-    """Return the slots of each of so many ``stores``, None for a store alone: there is nobody to protect."""
+    """Return the slots of each of so many ``stores``; None for a single one, which has no other to protect."""
     return Slots(threads, max(1, threads // stores)) if stores > 1 else None
 
 
 class Guarded(Wrapper):
-    """The store ``inner``, which people know as ``name`` and whose calls end within ``timeout`` seconds.
+    """The store ``inner``, called ``name`` in messages, whose calls end within ``timeout`` seconds.
 
-    With ``slots`` there are other stores to protect from it. ``blocks`` tells that it waits without giving up its turn,
-    as file systems do. Calls for people, such as walks through all states, go through as they are.
+    With ``slots``, there are other stores to protect from it. ``blocks`` says that it blocks and keeps its permit,
+    as file systems do. Calls of the command line, such as walks through all states, are passed through.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Guarded(Wrapper):
         self._slots = slots
         self._blocks = blocks and slots is not None
         self._breaker = breaker or Breaker(timeout)
-        self._slow = min(1.0, timeout / 10)  # seconds: what failed sooner was refused, and did not hang
+        self._slow = min(1.0, timeout / 10)  # seconds; a call that fails sooner was refused and did not hang
         self._stuck = min(2.0, timeout / 5)
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
@@ -95,7 +95,7 @@ class Guarded(Wrapper):
         self._ask(lambda: self.inner.forget_key(role, kid))
 
     def _ask(self, do: Callable[[], Result]) -> Result:
-        """Return what ``do`` does with the store. Raises StoreHangs at once when the store is known to hang."""
+        """Return what ``do`` returns. Raises StoreHangs at once when the store is known to hang."""
         number, lends, is_probe = self._enter()
         if is_probe:
             try:
@@ -110,9 +110,9 @@ class Guarded(Wrapper):
             self.inner.ping()
 
     def _watched(self, number: int, do: Callable[[], Result], lends: bool) -> Result:
-        """Return what ``do`` does, the call ``number``, and let the breaker know how it ended."""
+        """Return what ``do``, the call ``number``, returns; the breaker learns how it ended."""
         began = time.monotonic()
-        gives_way = waiting(for_client=lends) if lends or self._blocks else nullcontext()
+        gives_way = blocking(release_slot=lends) if lends or self._blocks else nullcontext()
         try:
             with gives_way:
                 result = do()
@@ -129,22 +129,22 @@ class Guarded(Wrapper):
         return result
 
     def _enter(self) -> tuple[int, bool, bool]:
-        """Return the number of a call that may begin, whether it lends its place, and whether it is to be a probe."""
+        """Return the number of a new call, whether it releases its place, and whether it must be a probe."""
         until = time.monotonic() + self._timeout
         while True:
             with self._changed:
                 entered = self._begin(until)
                 if entered:
                     return entered
-                lends = self._waiting < _LENDING
+                lends = self._waiting < _MOST_RELEASED
                 self._waiting += 1
-            # A turn is never waited for under the lock: whoever has one may be waiting for the lock.
-            with waiting(for_client=lends), self._changed:
+            # Never wait for a permit to compute under the lock: the thread that has it may be waiting for the lock.
+            with blocking(release_slot=lends), self._changed:
                 self._changed.wait(_LOOK_EVERY)
                 self._waiting -= 1
 
     def _begin(self, until: float) -> tuple[int, bool, bool] | None:
-        """Return the same, or None when all slots are held; under the lock."""
+        """Return the same, or None when all slots are taken. The caller holds the lock."""
         breaker, was_open = self._breaker, self._breaker.is_open
         if self._slots and breaker.held >= self._slots.most and not was_open:
             if breaker.silent_for() >= self._stuck:
@@ -168,7 +168,7 @@ class Guarded(Wrapper):
                 self._changed.notify_all() if was_open != self._breaker.is_open else self._changed.notify()
 
     def _note(self, was_open: bool, cause: Problem | None = None) -> None:
-        """Say so when the breaker has opened or closed; under the lock."""
+        """Log that the breaker has opened or closed. The caller holds the lock."""
         if self._breaker.is_open == was_open:
             return
         metrics.hanging(id(self), not was_open)

@@ -1,4 +1,4 @@
-"""On what kind of file system a path lies: SQLite's write-ahead log does not work over a network."""
+"""The kind of file system that a path lies on: SQLite's write-ahead log does not work over a network."""
 
 import os
 import re
@@ -28,9 +28,9 @@ _TABLE = Path("/proc/self/mountinfo")  # proc(5): "mount ID, parent, device, roo
 
 
 def network_type(path: str | os.PathLike[str], table: Path = _TABLE) -> str | None:
-    """Return the type of the network file system that ``path``, or the folder it will be made in, lies on; or None.
+    """Return the type of the network file system that ``path``, or its future folder, lies on; None for a local one.
 
-    ``table`` is the kernel's list of mounts. None too where it cannot be read: then nothing is known.
+    ``table`` is the kernel's list of mounts. Returns None, too, where it cannot be read.
     """
     real = os.path.realpath(path)
     try:
@@ -42,6 +42,6 @@ def network_type(path: str | os.PathLike[str], table: Path = _TABLE) -> str | No
         before, _, after = line.partition(" - ")
         point = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), before.split()[4])
         inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):  # the last one of those at the same point lies on top
+        if inside and len(point) >= len(best):  # the last mount at the same point lies on top
             best, kind = point, after.split()[0]
     return kind if kind in _NETWORK else None

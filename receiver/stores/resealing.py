@@ -1,6 +1,6 @@
-"""Resealing: every content of a store sealed with another key, or for the first time, or opened for good; while in use.
+"""Resealing: seals every content of a store with another key, or for the first time, or opens it; also while in use.
 
-What was done stays done, so it may be broken off and run again.
+What is done stays done, so a run may be interrupted and repeated.
 """
 
 from collections import Counter
@@ -15,17 +15,17 @@ from receiver.stores.sealed import CLEAR, NOTED_AGAIN, ROLE, Sealed
 
 _AT_ONCE = 100  # states of one tenant
 _BYTES_AT_ONCE = 4 << 20
-_WALKS = 3  # what was saved with the old key meanwhile is found by the next one
-STILL_HELD = NOTED_AGAIN + 20.0  # seconds: a key that was noted before is written with by nobody; a save takes time
+_WALKS = 3  # each finds what was saved with the old key during the one before
+STILL_HELD = NOTED_AGAIN + 20.0  # seconds after its last note during which a receiver may still seal with a key
 
 
 @dataclass(slots=True)
 class Resealed:
-    """What came of it: ``key`` is the kid that contents have now, or "clear"; ``resealed`` counts them.
+    """The outcome: ``resealed`` counts the contents that have the key ``key`` now, its kid or "clear".
 
-    ``sealed`` counts those of them that were in the clear before. ``damaged`` tells of contents that could not be
-    opened, by (tenant, id); ``left`` counts those, of all tenants and not damaged, that have another key still.
-    ``held`` are keys that no content needs, but that were in use a moment ago: they stay in the ledger.
+    ``sealed`` counts those of them that were in the clear before. ``damaged`` says why contents could not be opened, by
+    (tenant, id). ``left`` counts undamaged contents of all tenants that still have another key, by key. ``held`` are
+    keys that no content needs but that were in use a moment ago: they stay in the ledger.
     """
 
     key: str
@@ -37,10 +37,10 @@ class Resealed:
 
 
 def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], still_held: float = STILL_HELD) -> Resealed:
-    """Reseal what ``store`` holds, or holds of ``tenant``, as it would be saved now; calls ``on_state`` for each state.
+    """Reseal the contents of ``store``, or of ``tenant``, as a save would now; calls ``on_state`` for each.
 
-    Keys that no content needs any more are forgotten, unless they were in use less than ``still_held`` seconds ago:
-    whoever wrote with one then may not have noted it again, and write with it once more.
+    Forgets keys that no content needs any more, unless they were used less than ``still_held`` seconds ago: a receiver
+    that used one then may seal with it once more before it notes it again.
     """
     keys = store.sealing_keys()
     done, began = Resealed(store.writes_with(keys)), store.clock()

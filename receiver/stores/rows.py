@@ -1,10 +1,10 @@
 """A state ↔ the values of a row, the same for every store that keeps rows: SQLite and the database servers.
 
-Times are kept as they came; the order is by whole seconds since 1970, UTC, and nanoseconds: years 1 to 9999 do
-not fit into one 64-bit number of nanoseconds. They are those of the text, or up to half a second earlier: that
+Times are kept as they were sent. They are compared by whole seconds since 1970, UTC, and nanoseconds, since years 1 to
+9999 do not fit into one 64-bit number of nanoseconds. Both are those of the text, or up to half a second earlier: that
 difference marks a row adopted from the Java service, whose database rounded (Instant.rounded).
 
-Without ``content_crc32`` a flipped bit, or a content that somebody changed, would be served as what was saved.
+Without ``content_crc32``, a flipped bit or a content changed by someone else would be served as what was saved.
 """
 
 import zlib
@@ -22,7 +22,7 @@ FIELDS = (
     *("created_at", "updated_at", "updated_nanosecond", "expires_at", "content", "content_crc32", "sealing_key"),
 )
 _MOST_ROUNDED = NANOSECONDS // 2
-# What a newer state replaces; the rest keeps its first value (protocol, section 5.7).
+# The fields that a newer state replaces; the others keep their first values (protocol, section 5.7).
 REPLACED = (
     *("flow", "flow_version", "is_done", "current_map_element", "current_user", "updated_at"),
     *("expires_at", "expires_second", "content", "content_crc32", "sealing_key"),
@@ -31,7 +31,7 @@ REPLACED = (
 
 
 def readable(rows: Iterable[Row], make: Callable[[Row], Made], on_damage: OnDamage) -> Iterator[Made]:
-    """Yield what ``make`` makes of each of ``rows``; one that is damaged is told to ``on_damage`` instead."""
+    """Yield what ``make`` returns for each of ``rows``; calls ``on_damage`` for a damaged one instead."""
     for row in rows:
         try:
             yield make(row)
@@ -40,7 +40,7 @@ def readable(rows: Iterable[Row], make: Callable[[Row], Made], on_damage: OnDama
 
 
 def row_of(tenant: str, state: State) -> dict[str, Any]:
-    """Return the values of ``state`` by the name of their field, for ``tenant``."""
+    """Return the values of ``state`` of ``tenant``, by the names of the fields."""
     second, nanosecond = divmod(state.updated_at.earliest, NANOSECONDS)
     expires = state.expires_at
     return {
@@ -63,7 +63,7 @@ def row_of(tenant: str, state: State) -> dict[str, Any]:
 
 
 def content_of(state: State) -> dict[str, Any]:
-    """Return the values of what ``state`` holds, by the name of their field."""
+    """Return the values of the content of ``state``, by the names of the fields."""
     text = state.content.text
     return {
         "content": text,
@@ -73,16 +73,16 @@ def content_of(state: State) -> dict[str, Any]:
 
 
 def replacement_of(tenant: str, old: State, new: State) -> dict[str, Any]:
-    """Return the values for an exchange of ``old``'s content by ``new``'s: the new ones, and what tells the old row."""
+    """Return the values that replace ``old``'s content by ``new``'s, and those that identify the old row."""
     row = row_of(tenant, old)
     names = ("tenant", "id", "updated_second", "updated_nanosecond")
     return {name: row[name] for name in names} | {"crc32_before": row["content_crc32"], **content_of(new)}
 
 
 def state_of(row: Row) -> State:
-    """Return the State in ``row`` (FIELDS); raises StoreDamaged when it is not one.
+    """Return the State in ``row`` (FIELDS); raises StoreDamaged when the row holds none.
 
-    A row that was adopted from the Java service has no ``content_crc32``, and nothing to compare with.
+    A row adopted from the Java service has no ``content_crc32``, so its content is not checked.
     """
     (
         id,
@@ -133,7 +133,7 @@ def summary_of(row: Row) -> Summary:
 
 
 def _updated_at(text: str, nanosecond: int) -> Instant:
-    """Return the instant of ``text``, rounded if the row's ``nanosecond`` is that of an earlier one (see above)."""
+    """Return the instant of ``text``; rounded if ``nanosecond`` is that of an earlier time (see above)."""
     instant = Instant.parse(text)
     rounded = (instant.nanoseconds - nanosecond) % NANOSECONDS
     return Instant(text, instant.nanoseconds, rounded) if 0 < rounded <= _MOST_ROUNDED else instant

@@ -1,7 +1,7 @@
-"""A store whose contents are sealed: it stands before any other store and hands it no content in the clear.
+"""A store whose contents are sealed: it wraps any other store and gives it no content in the clear.
 
-Which sealing keys a store's contents need is kept in the store itself, its *ledger*, noted before the first content
-is sealed with a key. So a receiver that lacks one of them, or has none, learns it before it writes anything.
+The store itself keeps a *ledger* of the sealing keys that its contents need. A key is noted there before the first
+content is sealed with it, so a receiver that lacks the key finds out before it writes anything.
 """
 
 import logging
@@ -16,18 +16,17 @@ from receiver.states import State, Summary
 from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.wrapper import Wrapper
 
-ROLE = "sealing"  # of the key uses that are the ledger
-CLEAR = "clear"  # in the place of a kid: there are contents in the clear
-NOTED_AGAIN = 10.0  # seconds after which a key that is in use is noted as such again
+ROLE = "sealing"  # marks the key uses that form the ledger
+CLEAR = "clear"  # instead of a kid: there are contents in the clear
+NOTED_AGAIN = 10.0  # seconds after which the use of a key is noted again
 
 
 class Sealed(Wrapper):
-    """The store ``inner``, its contents sealed by the key of ``sealing_keys()`` whose time it is; clear without any.
+    """The store ``inner``, its contents sealed with the key of ``sealing_keys()`` that is in force; clear without keys.
 
-    ``clear_states`` tells what becomes of contents that are in the clear although there is a key: "refuse" them,
-    "read" them, or "write" them as well, so that they can all be opened for good. Unless ``strict``, somebody has seen
-    at the start that the keys fit: one that is missing later takes only the contents that need it. ``clock`` returns
-    seconds since the epoch.
+    ``clear_states`` says how contents in the clear are treated although there is a key: "refuse" them, "read" them, or
+    "write" them too, so that all can be opened for good. Without ``strict``, the keys were found to fit at the start: a
+    key that is missing later costs only the contents that need it. ``clock`` returns seconds since the epoch.
     """
 
     def __init__(
@@ -51,9 +50,9 @@ class Sealed(Wrapper):
         self.check_keys()
 
     def check_keys(self) -> SealingKeys:
-        """Return the sealing keys, once it is known that the store's contents need no others.
+        """Return the sealing keys, after checking that the store's contents need no others.
 
-        Raises StoreMisplaced, which names what is missing.
+        Raises StoreMisplaced, which names the missing keys.
         """
         keys = self.sealing_keys()
         if keys is self._checked:
@@ -66,35 +65,35 @@ class Sealed(Wrapper):
         return keys
 
     def misfit(self, keys: SealingKeys) -> str | None:
-        """Return why a receiver with ``keys`` cannot serve what the store holds, and the remedy; None when it can."""
+        """Return why a receiver with ``keys`` cannot serve this store, and the remedy; None when it can."""
         return self._misfit(keys, self._ledger())
 
     def is_clear(self) -> bool:
-        """Tell whether there are contents in the clear, as far as the ledger knows."""
+        """Return whether there are contents in the clear, according to the ledger."""
         return CLEAR in self._ledger()
 
     def writes_in_the_clear(self, within: float) -> bool:
-        """Tell whether a receiver noted, less than so many seconds ago, that it stores contents in the clear."""
+        """Return whether a receiver noted in the last ``within`` seconds that it stores contents in the clear."""
         return self.inner.key_uses().get((ROLE, CLEAR), 0) + within > self.clock()
 
     def announce(self, keys: SealingKeys) -> None:
-        """Note the first of ``keys`` in an empty ledger, so that nobody who lacks it begins to write in the clear."""
+        """Note the first of ``keys`` in an empty ledger: no receiver without it then begins to write in the clear."""
         if keys.first and not self._ledger():
             self.inner.note_key_uses({(ROLE, keys.first.kid): int(self.clock())})
 
     def _ledger(self) -> set[str]:
-        """Return the kids of the keys that contents need, and CLEAR; an empty ledger is made of the contents."""
+        """Return the kids of the keys that contents need, with CLEAR; an empty ledger is rebuilt from the contents."""
         noted = {kid for role, kid in self.inner.key_uses() if role == ROLE}
         if noted:
             return noted
         found = {one.sealing_key or CLEAR for one in self.inner.summaries(on_damage=lambda _damage: None)}
         if found:
-            with suppress(Problem):  # a full store still answers loads
+            with suppress(Problem):  # a full store still serves loads
                 self.inner.note_key_uses({(ROLE, kid): int(self.clock()) for kid in found})
         return found
 
     def _misfit(self, keys: SealingKeys, needed: set[str]) -> str | None:
-        """Return why a receiver with ``keys`` cannot serve contents that need those of the kids ``needed``, or None."""
+        """Return why a receiver with ``keys`` cannot serve contents that need the kids ``needed``, or None."""
         if missing := sorted(kid for kid in needed if kid != CLEAR and kid not in keys):
             return (
                 f"the store holds states sealed with the key {', '.join(missing)}, which is not configured: put it into"
@@ -113,16 +112,16 @@ class Sealed(Wrapper):
         return bool(keys) and self.clear_states == "refuse"
 
     def writes_with(self, keys: SealingKeys) -> str:
-        """Return the kid of the one of ``keys`` that contents are sealed with now, or CLEAR."""
+        """Return the kid of the key among ``keys`` that seals now, or CLEAR."""
         if not keys or self.clear_states == "write":
             return CLEAR
         key = keys.at(self.clock())
         if key is None and self.clear_states == "refuse":
-            key = keys.first  # what is in the clear would be refused, so nothing may wait for the key's time
+            key = keys.first  # contents in the clear would be refused, so the key seals before its time
         return CLEAR if key is None else key.kid
 
     def shaped(self, state: State, keys: SealingKeys, kid: str) -> State:
-        """Return ``state``, whose content is in the clear, as the key ``kid`` seals it; as it is for CLEAR."""
+        """Return ``state``, whose content is in the clear, sealed with the key ``kid``; unchanged for CLEAR."""
         return state if kid == CLEAR else keys.seal(state, kid)
 
     def ping(self) -> None:
@@ -141,10 +140,10 @@ class Sealed(Wrapper):
         return self.inner.save(tenant, [self.shaped(state, keys, kid) for state in states], receipt)
 
     def note_writing(self, keys: SealingKeys, kid: str) -> None:
-        """Have it in the ledger that contents need the key ``kid``, before there are such; now and then once more.
+        """Note in the ledger that contents need the key ``kid``, before there are any, and again now and then.
 
-        Who writes in the clear looks first, and once more when it is noted, whether others have begun to seal: of two
-        that begin at once on an empty store one at least sees the other. Raises StoreMisplaced.
+        A receiver that writes in the clear checks before and after its note whether others have begun to seal: of two
+        that start at once on an empty store, at least one sees the other. Raises StoreMisplaced.
         """
         now = self.clock()
         if now - self._noted.get(kid, 0.0) < NOTED_AGAIN:
@@ -165,7 +164,7 @@ class Sealed(Wrapper):
             raise StoreMisplaced(fault)
 
     def opened(self, state: State, keys: SealingKeys) -> State:
-        """Return ``state``, which comes from the inner store, with its content in the clear.
+        """Return ``state``, as the inner store has it, with its content in the clear.
 
         Raises StoreDamaged when it is not what was sealed, StoreUnavailable when its key is not among ``keys``.
         """

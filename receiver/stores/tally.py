@@ -1,4 +1,4 @@
-"""What a store holds, tenant by tenant: for people, for auditors, for metrics."""
+"""What a store holds, by tenant: for people, auditors and metrics."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from receiver.stores.contract import Store
 
 @dataclass(slots=True)
 class Tally:
-    """What a store holds of ``tenant``: ``states``, the bytes of their contents, how many have ``expired``.
+    """What a store holds of ``tenant``: the number of ``states``, and how many of them have ``expired``.
 
-    ``content_bytes`` are those that the platform sent, None when some are sealed, which hides it; ``stored_bytes`` are
-    those that the store keeps of them. ``oldest`` and ``newest`` are the least and the greatest updatedAt, as the
-    platform sent them.
+    ``content_bytes`` is the size of the contents as the platform sent them; None when some are sealed, which hides it.
+    ``stored_bytes`` is their size in the store. ``oldest`` and ``newest`` are the least and the greatest updatedAt, as
+    the platform sent them.
     """
 
     tenant: str

@@ -1,8 +1,9 @@
-"""Writing lines without ever blocking: they go out at once where they can, else they wait in a bounded queue.
+"""Writing lines without ever blocking: a line goes out at once if it can, else it waits in a bounded queue.
 
-A log collector that stalls leaves a full pipe behind, and whoever writes to it waits with every lock held. Here a write
-is tried without waiting, on an open file description of our own: O_NONBLOCK on the shared one would reach the user's
-terminal and every other process that writes there. What does not fit waits for a thread that is started only then.
+A log collector that stalls leaves a full pipe, and a thread that writes to it blocks with every lock that it holds.
+Here each write is tried without blocking, on an open file description of our own: O_NONBLOCK on the shared one would
+reach the user's terminal and every other process that writes there. What does not fit is left to a thread that starts
+only then.
 """
 
 import os
@@ -19,12 +20,12 @@ from typing import NamedTuple
 from receiver.telemetry.log_losses import Losses
 
 _MOST = 1 << 20  # bytes that wait in each process
-LAST_CHANCE = 1.0  # seconds for what waits when a process ends
-_PAUSE = 0.02  # seconds between attempts, and those that a thread gathers lines for one round
+LAST_CHANCE = 1.0  # seconds for the lines that still wait when a process ends
+_PAUSE = 0.02  # seconds between attempts; the thread gathers lines for as long before it writes
 
 
 class _Item(NamedTuple):
-    """Bytes to write, how many lines are lost without them, and whether that many were counted when they were lost."""
+    """Bytes to write; how many lines are lost with them; whether they report lines that were counted as lost before."""
 
     data: bytes
     lines: int = 1
@@ -38,9 +39,9 @@ class LineOutput:
     ``report`` makes the line that says how many were dropped. Safe to use from any thread, and after a fork.
     """
 
-    def __init__(self, number: int | None, most: int = _MOST):
+    def __init__(self, number: int | None, most: int = _MOST) -> None:
         self._most = most
-        self._write, self.number, self._is_threaded = _way_to(number)
+        self._write, self.number, self._is_threaded = _target_of(number)
         self.report: Callable[[int], bytes] = b"%d lines were dropped\n".__mod__
         self.losses: Losses | None = None
         self.place = 0
@@ -48,22 +49,22 @@ class LineOutput:
         os.register_at_fork(after_in_child=self._start_anew)
 
     def _start_anew(self) -> None:
-        """Leave what waits to the parent, whose thread did not come along."""
+        """Begin with an empty queue: after a fork the parent writes what waits, and its thread is not here."""
         self._guard = threading.Lock()
         self._waiting: deque[_Item] = deque()
         self._size = 0  # bytes that wait
         self._lost = 0  # lines, since the last report
         self._is_overfull = False
-        self._is_torn = False  # the last line ended in its middle
+        self._is_torn = False  # only the beginning of the last line was written
         self._thread: threading.Thread | None = None
 
     def count_in(self, losses: Losses, place: int) -> None:
-        """Count in ``losses`` from now on, at ``place``, which is this process's own."""
+        """Count dropped lines in ``losses`` from now on, at ``place``, which is this process's own."""
         self.losses, self.place = losses, place
         losses.begin(place)
 
     def put(self, data: bytes) -> None:
-        """Write ``data``, a whole line or several, now or later; never waits."""
+        """Write ``data``, one or more whole lines, now or later; never blocks."""
         with self._guard:
             if self._waiting or self._lost or self._is_torn or self._is_threaded:
                 self._queue(data)
@@ -81,7 +82,7 @@ class LineOutput:
                     self._start_thread()
 
     def _queue(self, data: bytes) -> None:
-        """Queue ``data`` behind what waits, and write what can be written; under the guard, as all below."""
+        """Queue ``data`` behind what waits, and write what can be written; under the guard, like all methods below."""
         self._is_overfull = self._size + len(data) > self._most or (self._is_overfull and self._size > self._most // 2)
         if self._is_overfull:
             self._lose(_Item(data))
@@ -92,7 +93,7 @@ class LineOutput:
             self._start_thread()
 
     def _report(self) -> None:
-        """Queue the line that says what was lost before."""
+        """Queue the line that says how many were lost before."""
         if self._lost:
             self._append(_Item(self.report(self._lost), self._lost, is_report=True))
             self._lost = 0
@@ -117,7 +118,7 @@ class LineOutput:
             self.losses.add(self.place)
 
     def _drain(self) -> bool:
-        """Write as much of what waits as can be written now; return whether that was all."""
+        """Write as much of the queue as can be written now; return whether that was all."""
         while self._waiting:
             item = self._waiting[0]
             data = b"\n" + item.data if self._is_torn else item.data
@@ -140,7 +141,7 @@ class LineOutput:
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # no thread is left, or the process ends: the next line tries again, or flush does
+        except RuntimeError:  # no thread is left, or the process ends: the next line or flush tries again
             self._thread = None
 
     def _run(self) -> None:
@@ -156,7 +157,7 @@ class LineOutput:
                     return
 
     def _write_patiently(self) -> None:
-        """Write what waits where each write may block; only this thread takes from the queue then."""
+        """Write the queue to a file whose writes may block; only this thread takes from the queue then."""
         while self._waiting:
             item = self._waiting[0]
             try:
@@ -180,7 +181,7 @@ class LineOutput:
         poll.poll(1000 * seconds)
 
     def flush(self, seconds: float = LAST_CHANCE) -> None:
-        """Return when nothing waits and losses are reported, at the latest after ``seconds``."""
+        """Return when the queue is empty and losses are reported, at the latest after ``seconds``."""
         limit = time.monotonic() + seconds
         has_reported = False
         while True:
@@ -199,30 +200,30 @@ class LineOutput:
             time.sleep(min(_PAUSE, left))
 
 
-class _Way(NamedTuple):
-    """How to ``write``, the ``number`` that is written to if that can be waited for, and whether a write may block."""
+class _Target(NamedTuple):
+    """A function that writes; the ``number`` of the file if one can poll it; and whether a write may block."""
 
     write: Callable[[bytes | memoryview], int]
     number: int | None
     is_threaded: bool
 
 
-def _way_to(number: int | None) -> _Way:
-    """Return how to write to the file ``number``."""
+def _target_of(number: int | None) -> _Target:
+    """Return how to write to the file ``number`` without blocking, if that is possible."""
     if number is None:
-        return _Way(_refuse, None, False)
+        return _Target(_refuse, None, False)
     mode = os.fstat(number).st_mode
-    if stat.S_ISSOCK(mode):  # the journal's, say
+    if stat.S_ISSOCK(mode):  # such as the journal's
         sock = socket.socket(fileno=os.dup(number))
         flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-        return _Way(lambda data: sock.send(data, flags), sock.fileno(), False)
-    if stat.S_ISREG(mode):  # takes a line at once, or fails
-        return _Way(partial(os.write, number), number, False)
+        return _Target(lambda data: sock.send(data, flags), sock.fileno(), False)
+    if stat.S_ISREG(mode):  # a write succeeds at once, or fails
+        return _Target(partial(os.write, number), number, False)
     try:
         ours = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:  # another user's pipe or terminal
-        return _Way(partial(os.write, number), number, True)
-    return _Way(partial(os.write, ours), ours, False)
+        return _Target(partial(os.write, number), number, True)
+    return _Target(partial(os.write, ours), ours, False)
 
 
 def _refuse(_data: bytes | memoryview) -> int:

@@ -1,8 +1,8 @@
-"""What a worker counts, for Prometheus: in files that its processes share, which the admin listener adds up.
+"""What a worker counts, for Prometheus: in shared files, which the admin listener adds up.
 
-Every worker writes the files of its *slot*, a number from 0 on that the next worker in that place takes over with all
-that was counted: so nothing is lost with a worker, however it ended, and there are never more files than places.
-Without ``start`` (on the command line, in the master, under another server) nothing is counted.
+Every worker writes the files of its *slot*, a number from 0 on. Its successor takes over the slot with all that was
+counted, so no count is lost however a worker ends, and there are never more files than slots. Without ``start`` (on
+the command line, in the master, under another server) nothing is counted.
 """
 
 import os
@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 from typing import Any, NamedTuple
 
+from receiver.idempotency import Effect
 from receiver.telemetry.tracing import Trace
 
 CALLS = ("health", "load", "save", "delete", "other")
-ROOMS = ("verify", "body", "open", "store", "seal")
+STAGES = ("verify", "body", "open", "store", "seal")
 SAVED = ("stored", "ignored")
 JTI = ("new", "repeated", "conflicting", "refused")
 CONNECTIONS = ("in_use", "idle")
@@ -24,16 +26,16 @@ RARE = (("500", "damaged"), ("500", "defect"), ("503", "store_unavailable"), ("5
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BYTES = tuple(1024 * 4**power for power in range(9))  # 1 KiB to 64 MiB
 _SHARED = (1, 2, 4, 8, 16, 32, 64)
-_LIVE = "livesum"  # gauges of workers that are there
+_LIVE = "livesum"  # gauges add up over the workers that are running
 _LIVE_KIND = f"gauge_{_LIVE}"
 _KINDS = ("counter", "histogram", _LIVE_KIND)
-_ROOM = 256 << 10  # bytes of each file; all that can be counted takes a fifth of it
+_FILE_SIZE = 256 << 10  # bytes; all that can be counted takes a fifth of it
 
 _mine: "_Counts | None" = None
 
 
 class Declared(NamedTuple):
-    """A metric: ``kind``, ``name``, what it tells, its labels, the ``known`` values of one label or of all, buckets."""
+    """A metric: ``kind``, ``name``, help text, its labels, the ``known`` values of one label or of all, and buckets."""
 
     kind: str
     name: str
@@ -56,7 +58,7 @@ DECLARED = {
     "seconds": Declared("Histogram", "request_seconds", "From head to reply.", ("call",), CALLS, _SECONDS),
     "received": Declared("Histogram", "request_bytes", "Bodies received.", ("call",), ("save", "delete"), _BYTES),
     "sent": Declared("Histogram", "reply_bytes", "Bodies of replies.", ("call",), ("load",), _BYTES),
-    "rooms": Declared("Histogram", "room_seconds", "Time of a request in each room.", ("room",), ROOMS, _SECONDS),
+    "stages": Declared("Histogram", "room_seconds", "Time of a request in each stage.", ("room",), STAGES, _SECONDS),
     "commit_seconds": Declared(
         "Histogram", "store_commit_seconds", "Transactions of changes, until they were durable.", buckets=_SECONDS
     ),
@@ -70,9 +72,9 @@ DECLARED = {
 
 
 class _Counts:
-    """The metrics themselves, as they are named in DECLARED; with what is known of pools and stores."""
+    """The metrics by their names in DECLARED, and what is known of pools and stores."""
 
-    def __init__(self, library: Any):
+    def __init__(self, library: ModuleType) -> None:
         self.pools: dict[int, tuple[int, int]] = {}
         self.hanging: set[int] = set()
         self._made: dict[str, Any] = {}
@@ -83,11 +85,11 @@ class _Counts:
                 more["multiprocess_mode"] = _LIVE
             made = getattr(library, one.kind)(f"receiver_{one.name}", one.help, one.labels, registry=None, **more)
             self._made[name] = made
-            for value in one.known:  # so that each is there before it happens first, and can be alerted on
+            for value in one.known:  # a series that exists before its first event can have an alert
                 self.of(name, *([value] if isinstance(value, str) else value))
 
-    def of(self, name: str, *labels: str) -> Any:
-        """Return the metric ``name`` for ``labels``; looked up once, since the library's own way takes its time."""
+    def of(self, name: str, *labels: str) -> Any:  # noqa: ANN401 - of which class depends on the name
+        """Return the metric ``name`` for ``labels``; remembers it, because the library's own lookup is slow."""
         key = (name, *labels)
         child = self._children.get(key)
         if child is None:
@@ -96,21 +98,21 @@ class _Counts:
         return child
 
 
-def make_room(folder: Path, slot: int) -> None:
-    """Make the files of ``slot`` in ``folder`` as far as they are not there; what only the last worker knew is wiped.
+def prepare_files(folder: Path, slot: int) -> None:
+    """Make the missing files of ``slot`` in ``folder``, and wipe the gauges that the last worker left.
 
-    With room on the disk for all that may stand in them: writing to a mapped file that has none ends the process.
+    Reserves disk space for all they may come to hold: writing to a mapped file without it would end the process.
     Raises OSError.
     """
     for kind in _KINDS:
         path = folder / f"{kind}_{slot}.db"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(file, 0, _ROOM)
+            os.posix_fallocate(file, 0, _FILE_SIZE)
             if kind == _LIVE_KIND:
-                os.pwrite(file, bytes(_ROOM), 0)
+                os.pwrite(file, bytes(_FILE_SIZE), 0)
         except OSError:
-            if not os.fstat(file).st_size:  # it would be no file of the library's
+            if not os.fstat(file).st_size:  # the library cannot read an empty one
                 path.unlink()
             raise
         finally:
@@ -118,13 +120,13 @@ def make_room(folder: Path, slot: int) -> None:
 
 
 def start(folder: Path, slot: int) -> None:
-    """Count from now on, in the files of ``slot`` in ``folder``; once in the life of a process."""
-    global _mine  # noqa: PLW0603 - as logging, it is one for each process
+    """Count from now on, in the files of ``slot`` in ``folder``; at most once in the life of a process."""
+    global _mine  # noqa: PLW0603 - like logging, there is one for each process
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    import prometheus_client  # noqa: PLC0415 - it looks at the variable
+    import prometheus_client  # noqa: PLC0415 - it reads the variable when it is imported
     from prometheus_client import values  # noqa: PLC0415
 
-    values.ValueClass = values.MultiProcessValue(lambda: slot)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # it has no types
     _mine = _Counts(prometheus_client)
 
 
@@ -134,8 +136,8 @@ def answered(trace: Trace, status: int, size: int) -> None:
         return
     _mine.of("requests", trace.call, str(status)).inc()
     _mine.of("seconds", trace.call).observe(trace.seconds())
-    for room, seconds in trace.rooms.items():
-        _mine.of("rooms", room).observe(seconds)
+    for stage, seconds in trace.stages.items():
+        _mine.of("stages", stage).observe(seconds)
     if trace.reason:
         _mine.of("refusals", str(status), trace.reason).inc()
     if trace.reason == "replay":
@@ -145,13 +147,12 @@ def answered(trace: Trace, status: int, size: int) -> None:
     if trace.call == "load" and status == 200:
         _mine.of("sent", "load").observe(size)
     if trace.effect:
-        _changed(_mine, trace)
+        _count_effect(_mine, trace.call, trace.effect)
 
 
-def _changed(counts: _Counts, trace: Trace) -> None:
-    effect = trace.effect
+def _count_effect(counts: _Counts, call: str, effect: Effect) -> None:
     counts.of("changes", effect.jti_was).inc()
-    if trace.call == "delete":
+    if call == "delete":
         counts.of("deleted").inc(effect.stored)
         return
     for outcome, number in zip(SAVED, (effect.stored, effect.ignored), strict=True):
@@ -160,13 +161,13 @@ def _changed(counts: _Counts, trace: Trace) -> None:
 
 
 def dropped(what: str) -> None:
-    """Count a reply or body, ``what`` of DROPPED, that was given up because of its client."""
+    """Count a reply or body, ``what`` of DROPPED, that was given up because its client was too slow."""
     if _mine is not None:
         _mine.of("dropped", what).inc()
 
 
 def refused(status: int) -> None:
-    """Count a request that was answered with ``status`` before the application saw it."""
+    """Count a request that was answered with ``status`` before it reached the application."""
     if _mine is not None:
         _mine.of("requests", "other", str(status)).inc()
         _mine.of("refusals", str(status), "http").inc()
@@ -174,7 +175,7 @@ def refused(status: int) -> None:
 
 @contextmanager
 def committing(changes: int) -> Iterator[None]:
-    """Count a commit of so many ``changes``, which is what is done in this context, unless that fails."""
+    """Count the work of this context as a commit of so many ``changes``, unless it fails."""
     began = perf_counter()
     yield
     if _mine is not None:
@@ -184,7 +185,7 @@ def committing(changes: int) -> Iterator[None]:
 
 @contextmanager
 def waiting_for_connection() -> Iterator[None]:
-    """Count the wait for a connection to a database server, which is what is done in this context."""
+    """Count the time of this context as a wait for a connection to a database server."""
     began = perf_counter()
     yield
     if _mine is not None:
@@ -192,20 +193,20 @@ def waiting_for_connection() -> Iterator[None]:
 
 
 def connected() -> None:
-    """Count a connection that was made to a database server."""
+    """Count a new connection to a database server."""
     if _mine is not None:
         _mine.of("connects").inc()
 
 
 def hanging(store: int, hangs: bool) -> None:
-    """Note whether ``store``, one of this process's, hangs now."""
+    """Note whether ``store``, one of this process's, hangs at the moment."""
     if _mine is not None:
         (_mine.hanging.add if hangs else _mine.hanging.discard)(store)
         _mine.of("hanging").set(len(_mine.hanging))
 
 
 def pooled(pool: int, in_use: int, idle: int) -> None:
-    """Note how many connections of ``pool``, one of this process's, are ``in_use`` and ``idle`` now."""
+    """Note how many connections of ``pool``, one of this process's, are ``in_use`` and ``idle`` at the moment."""
     if _mine is not None:
         _mine.pools[pool] = in_use, idle
         for state, count in zip(CONNECTIONS, map(sum, zip(*list(_mine.pools.values()), strict=True)), strict=True):

@@ -1,6 +1,6 @@
-"""What stands in for sys.stderr where requests are served, so that nothing that is written there ever blocks.
+"""The stream in the place of sys.stderr while requests are served, so that no write to it ever blocks.
 
-It takes the lines of the log, of gunicorn, of tracebacks and of warnings alike (receiver.telemetry.log_output).
+It takes the lines of the log, of gunicorn, of tracebacks and of warnings (receiver.telemetry.log_output).
 """
 
 import atexit
@@ -14,17 +14,17 @@ from receiver.telemetry.log_output import LineOutput
 
 
 class LineStream(io.TextIOBase):
-    """The text stream of an ``output``, to stand in for sys.stderr: whole lines are written, the rest is kept."""
+    """A text stream for an ``output``, in the place of sys.stderr: passes on whole lines and keeps the rest."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
 
-    def __init__(self, output: LineOutput, is_terminal: bool):
+    def __init__(self, output: LineOutput, is_terminal: bool) -> None:
         self.output, self._is_terminal = output, is_terminal
         self._part = ""
 
     def write(self, text: str) -> int:
-        """Write ``text`` as far as its lines are whole; never waits."""
+        """Write the whole lines of ``text``; never blocks."""
         lines = self._part + text
         if not lines.endswith("\n"):
             end = lines.rfind("\n") + 1
@@ -36,7 +36,7 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: what can be written was, and waiting for the rest is what this must not do."""
+        """Do nothing: what can be written was written, and waiting for the rest would block."""
 
     def writable(self) -> bool:
         """Return True."""
@@ -52,7 +52,7 @@ class LineStream(io.TextIOBase):
 
 
 def open_closed_files() -> None:
-    """Open /dev/null as each standard file that is closed; else a file of the store would get its number."""
+    """Open /dev/null for each standard file that is closed; otherwise a file of the store would get its number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -61,29 +61,33 @@ def open_closed_files() -> None:
 
 
 def install() -> None:
-    """Let everything that this process writes to sys.stderr go out without waiting, once; at the end for a second."""
+    """Make every write of this process to sys.stderr non-blocking; does nothing the second time.
+
+    At the end, the process waits for a second at most until the last lines are written.
+    """
     if isinstance(sys.stderr, LineStream):
         return
-    if sys.stderr is None:
+    if sys.stderr is None:  # the process began with it closed
         sys.stderr = LineStream(LineOutput(None), False)
         return
     with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream of somebody's own
         if sys.stderr.fileno() != 2:
             return
         sys.stderr.flush()
-        sys.stderr = LineStream(LineOutput(2), os.isatty(2))
+        output = LineOutput(2)
+        sys.stderr = LineStream(output, os.isatty(2))
         atexit.register(flush)
         if faulthandler.is_enabled():
-            faulthandler.enable(file=sys.stderr.output.number)
+            faulthandler.enable(file=2 if output.number is None else output.number)
 
 
 def installed() -> LineOutput | None:
-    """Return the output that standard error has here, None without one."""
+    """Return the output of standard error, None if ``install`` has not put one there."""
     return sys.stderr.output if isinstance(sys.stderr, LineStream) else None
 
 
 def flush() -> None:
-    """Give what still waits a last chance, of a second: this process is about to end."""
+    """Give the lines that still wait a second: this process is about to end."""
     if output := installed():
         output.flush()
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from receiver.admin import readiness
-from receiver.commands.health import ask
+from receiver.admin.client import AdminClient
 from tests.support.admin import readyz, serving
 from tests.support.commands import receiver
 from tests.support.serving import children_of, environment_of
@@ -32,7 +32,7 @@ def admin_of(running) -> int:
 
 def test_a_receiver_that_is_well_says_so_check_by_check(keys, tmp_path):
     with serving(keys, tmp_path) as running:
-        assert ask(running.admin, "/livez") == (200, {"status": "alive"})
+        assert AdminClient(running.admin).get_json("/livez") == (200, {"status": "alive"})
         status, found = until(lambda: (answer := readyz(running))[0] == 200 and answer)
         assert (status, found["status"]) == (200, "ready")
         assert set(found["checks"]) == set(readiness.NAMES)
@@ -96,7 +96,7 @@ def test_an_address_that_is_taken_stops_the_start(keys, tmp_path):
 
 def test_a_unix_socket_will_do_and_none_at_all(keys, platform_at, tmp_path):
     with serving(keys, tmp_path, STORAGE_ADMIN_BIND=f"unix:{tmp_path}/admin.sock"):
-        assert until(lambda: ask(f"unix:{tmp_path}/admin.sock", "/readyz")[0] == 200)
+        assert until(lambda: AdminClient(f"unix:{tmp_path}/admin.sock").get_json("/readyz")[0] == 200)
         told = receiver("health", cwd=tmp_path, STORAGE_ADMIN_BIND=f"unix:{tmp_path}/admin.sock")
         assert (told.returncode, told.stdout) == (0, "ready\n")
     assert not (tmp_path / "admin.sock").exists()

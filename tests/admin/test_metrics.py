@@ -30,7 +30,7 @@ def test_what_is_exported_has_only_names_that_are_declared(admin):
     calls = {dict(labels).get("call") for _, labels in counted(admin)} - {None}
     assert calls <= set(metrics.CALLS)
     rooms = {dict(labels).get("room") for _, labels in counted(admin)} - {None}
-    assert rooms == set(metrics.ROOMS)
+    assert rooms == set(metrics.STAGES)
 
 
 class Sender(threading.Thread):
@@ -121,7 +121,7 @@ def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog)
     def full(_folder, _slot):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("receiver.telemetry.metrics.make_room", full)
+    monkeypatch.setattr("receiver.telemetry.metrics.prepare_files", full)
     monkeypatch.setattr("receiver.telemetry.metrics.start", lambda *_: pytest.fail("it counts"))
     master, worker = object.__new__(Master), SimpleNamespace()
     folder = SimpleNamespace(path="x", opened_metrics=lambda: contextlib.nullcontext("x/metrics"))
@@ -136,18 +136,18 @@ def test_where_there_is_no_room_no_file_is_left_that_cannot_be_read(monkeypatch,
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    metrics.make_room(tmp_path, 0)
+    metrics.prepare_files(tmp_path, 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
-        metrics.make_room(tmp_path, 1)
+        metrics.prepare_files(tmp_path, 1)
     assert not list(tmp_path.glob("*_1.db")) and len(list(tmp_path.glob("*_0.db"))) == 3
 
 
 def test_a_gauge_of_a_worker_that_ended_is_wiped_and_its_counters_stay(tmp_path):
-    metrics.make_room(tmp_path, 0)
+    metrics.prepare_files(tmp_path, 0)
     for kind in ("counter", "gauge_livesum"):
         (tmp_path / f"{kind}_0.db").write_bytes(b"x" * 1000)
-    metrics.make_room(tmp_path, 0)
+    metrics.prepare_files(tmp_path, 0)
     assert (tmp_path / "counter_0.db").read_bytes()[:1000] == b"x" * 1000
     assert set((tmp_path / "gauge_livesum_0.db").read_bytes()) == {0}
 

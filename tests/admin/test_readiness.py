@@ -8,8 +8,8 @@ import threading
 import time
 
 from receiver.admin import readiness
+from receiver.admin.client import AdminClient
 from receiver.admin.readiness import Check, Prober
-from receiver.commands.health import ask, fetch
 from receiver.problems import StoreUnavailable
 from receiver.process.lifecycle import Lifecycle
 from receiver.settings import Settings
@@ -25,7 +25,7 @@ def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_
         _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
         assert found["status"] == "not ready"
         assert found["checks"]["store"]["verdict"] == "fail"
-        assert ask(running.admin, "/livez")[0] == 200
+        assert AdminClient(running.admin).get_json("/livez")[0] == 200
         assert value(counted(running), "receiver_ready") == 0
         assert value(counted(running), "receiver_check", check="store") == 0
         assert value(counted(running), "receiver_check", check="keys") == 1
@@ -41,7 +41,7 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
             status, found = readiness(running)
             assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
-            assert ask(running.admin, "/livez")[0] == 200
+            assert AdminClient(running.admin).get_json("/livez")[0] == 200
             assert "secret" not in json.dumps(found)
 
 
@@ -72,14 +72,14 @@ def test_many_who_ask_for_a_store_that_hangs_do_not_hold_up_the_question_whether
         url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/d"
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="10") as running:
             asked = [
-                threading.Thread(target=fetch, args=[running.admin, path])
+                threading.Thread(target=AdminClient(running.admin).get, args=[path])
                 for path in ["/readyz"] * 24 + ["/metrics"] * 8
             ]
             for thread in asked:
                 thread.start()
             pass_time(0.5, "all 32 have come and wait for the store")
             began = time.monotonic()
-            assert ask(running.admin, "/livez")[0] == 200
+            assert AdminClient(running.admin).get_json("/livez")[0] == 200
             assert time.monotonic() - began < 2
             for thread in asked:
                 thread.join()
@@ -116,7 +116,7 @@ def test_sigterm_fails_readiness_first_and_answers_until_the_listener_closes(key
         running.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         _, found = until(lambda: (answer := readyz(running))[0] == 503 and answer)
-        assert (found["status"], ask(running.admin, "/livez")[0]) == ("draining", 200)
+        assert (found["status"], AdminClient(running.admin).get_json("/livez")[0]) == ("draining", 200)
         assert value(counted(running), "receiver_draining") == 1
         answers = []
         while time.monotonic() - began < 1.5:

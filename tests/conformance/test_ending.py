@@ -15,7 +15,7 @@ import pytest
 import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver.commands.demo import running_receiver
 from receiver.conformance import cleaning, files, registry, screen
-from receiver.conformance.answers import told
+from receiver.conformance.answers import described
 from receiver.conformance.clock import Clock
 from receiver.conformance.registry import Check
 from receiver.conformance.run import FAIL, UNDECIDED, run
@@ -40,6 +40,10 @@ class Stub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self._answer(200 if self.path.rpartition("/")[2] in self.server.ids | {"health"} else 404)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(self.server.saved)
 
     def do_DELETE(self):
         ids = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -69,6 +73,7 @@ def stub():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub) as server:
         server.daemon_threads = True
         server.ids, server.kept, server.deletes, server.refuse, server.ahead = set(), set(), [], lambda _: 204, 0
+        server.saved = 204
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -103,7 +108,9 @@ def test_one_state_that_cannot_be_deleted_does_not_keep_the_others(stub, target,
     left = cleaning.clean(target, made)
     assert left.states == [(tenant, bad)]
     assert stub.ids == {bad}
-    assert left.told() == (f"1 state may be left in the store (a DELETE was answered 500), tenant/id: {tenant}/{bad}")
+    assert left.message() == (
+        f"1 state may be left in the store (a DELETE was answered 500), tenant/id: {tenant}/{bad}"
+    )
 
 
 def test_a_state_that_stays_though_its_delete_was_answered_204_is_reported(stub, target, tenant):
@@ -111,7 +118,7 @@ def test_a_state_that_stays_though_its_delete_was_answered_204_is_reported(stub,
     stub.kept = {made[20][1]}
     left = cleaning.clean(target, made)
     assert left.states == [made[20]]
-    assert "the state is still there" in left.told()
+    assert "the state is still there" in left.message()
 
 
 def test_a_receiver_that_says_503_for_a_while_is_asked_again(stub, target, tenant):
@@ -127,8 +134,8 @@ def test_a_receiver_that_answers_no_more_costs_little_time_and_all_is_reported(s
     left = cleaning.clean(target, made)
     assert time.monotonic() - began < 15
     assert sorted(left.states) == sorted(made)
-    assert "500 states may be left in the store (no answer came to a DELETE)" in left.told()
-    assert left.told().endswith("and 480 more")
+    assert "500 states may be left in the store (no answer came to a DELETE)" in left.message()
+    assert left.message().endswith("and 480 more")
 
 
 def test_cleaning_ends_when_its_time_is_over(stub, target, tenant):
@@ -163,6 +170,14 @@ def test_a_second_tenant_that_is_not_served_has_left_nothing(stub, target, tenan
     assert cleaning.clean(target, made + theirs).states == []
     stub.refuse = lambda _ids: 401  # with keys that nobody knows, it says nothing of the second tenant
     assert sorted(cleaning.clean(target, made + theirs).states) == sorted(made + theirs)
+
+
+@pytest.mark.parametrize(("saved", "left"), [(401, 0), (403, 0), (503, 1), (204, 1)])
+def test_a_receiver_that_refused_every_save_has_nothing_left(stub, target, saved, left):
+    stub.saved, stub.refuse = saved, lambda _ids: 401
+    report = run(target, [check_of(lambda trial: trial.stored())], "should", quiet)
+    assert len(report.left.states) == left
+    assert stub.deletes  # they were deleted all the same: a receiver may refuse a save that it stored
 
 
 @pytest.fixture
@@ -212,7 +227,7 @@ def test_an_interrupt_among_many_callers_ends_them_before_the_cleaning(limited, 
                 client.save(trial.state())
                 done.append(1)
 
-        trial.together(save, save, save)
+        trial.concurrently(save, save, save)
 
     monkeypatch.setattr(threading.Thread, "join", interrupted)
     report = run(limited, [check_of(work)], "all", quiet)
@@ -232,7 +247,7 @@ def test_a_clock_that_is_off_is_said_before_all_else(stub, target, ahead, words)
     assert report.clock.words in numbers
     assert f"The receiver's clock is {report.clock.words}" in warned[0]
     assert f"{'ahead of' if ahead > 0 else 'behind'} this machine's, more than the 30 s" in warned[0]
-    assert "the likely cause of what does not pass" in report.warning
+    assert "the likely cause of the failures" in report.warning
     assert click.unstyle(screen.summary(report)).splitlines()[1] == report.warning
     assert json.loads(files.as_json(report))["warning"] == report.warning
     page = files.as_html(report)
@@ -246,7 +261,7 @@ def test_a_clock_that_is_off_is_said_before_all_else(stub, target, ahead, words)
     [
         (None, True, ""),
         (1.5, True, ""),
-        (-12, True, "12 s behind this machine's; a receiver that grants no skew"),
+        (-12, True, "12 s behind this machine's; a receiver that allows no skew"),
         (12, False, ""),
         (31, False, "real requests may be refused"),
     ],
@@ -288,7 +303,7 @@ PROBLEM = {"action": None, "kind": "service", "message": "item 0: flow is missin
     ],
 )
 def test_a_refusal_is_told_by_status_and_message(status, kind, body, says):
-    line = told(Answer(status, {"content-type": kind} if kind else {}, body.encode(), 0.1))
+    line = described(Answer(status, {"content-type": kind} if kind else {}, body.encode(), 0.1))
     assert line.startswith(says)
     assert len(line) < 300 and "\n" not in line
 

@@ -8,7 +8,7 @@ import pytest
 import receiver.conformance.checks  # noqa: F401 - declares them
 from receiver.commands.demo import running_receiver
 from receiver.conformance import files, peer, registry, screen
-from receiver.conformance.answers import Seen, same_meaning
+from receiver.conformance.answers import Observation, same_meaning
 from receiver.conformance.run import FAIL, PASS, run
 from receiver.conformance.target import RecordingClient, Target
 from receiver.mock_platform import tokens
@@ -68,7 +68,7 @@ def test_the_reports_say_what_the_java_service_does_too(java_like):
     text = screen.summary(report)
     assert f"  ({remark})" in text
     failed = report.count(FAIL)
-    assert f"{failed} of the {failed} that fail do so as with the Java service." in text
+    assert f"{failed} of the {failed} failures also occur with the Java service." in text
 
 
 def test_no_must_is_a_known_deviation_and_what_moved_is_should():
@@ -80,25 +80,25 @@ def test_no_must_is_a_known_deviation_and_what_moved_is_should():
 @pytest.mark.parametrize(
     ("check", "seen"),
     [
-        ("batch.empty", Seen(400)),
-        ("batch.empty", Seen(0)),
-        ("tokens.not-encrypted", Seen(404, what="another state as it was")),
-        ("signature.segments", Seen(500, what="GET: padding")),
-        ("signature.segments", Seen(404, wanted="1", found=None)),
-        ("http.error-shape", Seen(401, b"no", "401")),
-        ("http.error-shape", Seen(500, what="404")),
-        ("content.spelling", Seen(200, wanted='{"a":1}', found='{"a":2}')),
-        ("content.trailing", Seen(404, wanted="{}", found=None)),
-        ("content.not-json", Seen(400)),
-        ("save.equal-replaces", Seen(404, wanted="1", found=None)),
-        ("claims.exp-skew", Seen(500)),
-        ("tokens.sub", Seen(204, what="missing")),
-        ("concurrency.one-jti", Seen()),
-        ("save.new", Seen(500)),
+        ("batch.empty", Observation(400)),
+        ("batch.empty", Observation(0)),
+        ("tokens.not-encrypted", Observation(404, what="another state, unchanged")),
+        ("signature.segments", Observation(500, what="GET: padding")),
+        ("signature.segments", Observation(404, wanted="1", found=None)),
+        ("http.error-shape", Observation(401, b"no", "401")),
+        ("http.error-shape", Observation(500, what="404")),
+        ("content.spelling", Observation(200, wanted='{"a":1}', found='{"a":2}')),
+        ("content.trailing", Observation(404, wanted="{}", found=None)),
+        ("content.not-json", Observation(400)),
+        ("save.equal-replaces", Observation(404, wanted="1", found=None)),
+        ("claims.exp-skew", Observation(500)),
+        ("tokens.sub", Observation(204, what="missing")),
+        ("concurrency.one-jti", Observation()),
+        ("save.new", Observation(500)),
     ],
 )
 def test_another_failure_of_the_same_check_gets_no_remark(check, seen):
-    assert peer.does_too(check, seen) == ""
+    assert peer.known_deviation(check, seen) == ""
 
 
 def test_a_receiver_with_a_fault_of_its_own_gets_no_remark(keys, tmp_path):

@@ -68,7 +68,7 @@ def test_the_page_tells_the_verdict_first_then_the_failures_and_runs_nothing(pag
     assert "<title>Does not conform: https://store.example/flow</title>" in dom  # so the script did not run
     assert "<script" not in dom
     assert not re.search(r"(?:src|href)=|url\(|@import", dom)
-    assert dom.index("✗ Does not conform") < dom.index("What does not pass") < dom.index("All checks")
+    assert dom.index("✗ Does not conform") < dom.index("Checks that did not pass") < dom.index("All checks")
     shown = re.findall(r'<article class="failure \w+" id="([\w.-]+)"', dom)
     assert shown == [report.results[number].check.id for number in (5, 40, 41)]
     assert len(re.findall(r'<td class="id">', dom)) == len(report.results) + 8  # the slowest once more
@@ -82,7 +82,7 @@ def test_the_page_of_a_receiver_that_conforms_says_so(passed, tmp_path):
     needed("chromium")
     (tmp_path / "good.html").write_text(files.as_html(passed))
     dom = dom_of(tmp_path, tmp_path / "good.html")
-    assert "✓ Conforms" in dom and "What does not pass" not in dom and "<article" not in dom
+    assert "✓ Conforms" in dom and "Checks that did not pass" not in dom and "<article" not in dom
     assert f"All {len(passed.results)} checks of level must pass." in dom
 
 
@@ -194,5 +194,5 @@ def test_the_summary_tells_each_failure_with_what_was_expected_and_what_came(rep
     assert "because no answer came: TimeoutError" in text
     assert "3 states may be left in the store (a DELETE was answered 500), tenant/id: t/1, t/2, t/3" in text
     assert "  but 200 came\n  (the Java service does this too: it accepts base64 padding)" in text
-    assert "1 of the 2 that fail do so as with the Java service." in text
+    assert "1 of the 2 failures also occur with the Java service." in text
     assert "https://store.example/flow does not conform (both levels)." in text

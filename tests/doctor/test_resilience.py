@@ -153,7 +153,7 @@ def test_whatever_breaks_around_it_the_doctor_goes_on(broken, tmp_path, monkeypa
         (keyring, "load"),
         (subject, "read"),
         (machine.os, "statvfs"),
-        (service, "ask"),
+        (service.AdminClient, "get_json"),
     ):
         for fault in (
             PermissionError(13, "no"),

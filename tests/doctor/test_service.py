@@ -10,7 +10,8 @@ from receiver.doctor.checks import service
 from receiver.doctor.subject import Subject
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
-from receiver.process.running import RunFolder, base_of, services
+from receiver.process.run_folder import RunFolder
+from receiver.process.running import base_of, services
 from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.commands import receiver
@@ -75,8 +76,8 @@ def test_other_versions_keys_and_certificates_than_lie_here(monkeypatch, tmp_pat
     kids = [("platform", made.platform.kid), ("receiver", made.receiver.kid), ("receiver", str(uuid.uuid4()))]
     text = 'receiver_build_info{version="0.0.1"} 1\nreceiver_certificate_expires_timestamp_seconds 5\n'
     text += "".join(f'receiver_key_made_timestamp_seconds{{role="{role}",kid="{kid}"}} 5\n' for role, kid in kids)
-    monkeypatch.setattr(service, "fetch", lambda *_: (200, text.encode()))
-    monkeypatch.setattr(service, "ask", lambda *_: (200, {"status": "draining", "checks": {}}))
+    monkeypatch.setattr(service.AdminClient, "get", lambda *_: (200, text.encode()))
+    monkeypatch.setattr(service.AdminClient, "get_json", lambda *_: (200, {"status": "draining", "checks": {}}))
     variables = authority.write(tmp_path)
     os.utime(tmp_path / "server.pem", (5, 5))
     settings, _ = read({"STORAGE_KEYS": str(folder), **variables})

@@ -48,6 +48,10 @@ def with_sign(text: str) -> str:
     return b64(b"\0" + unb64(text))
 
 
+def numbers_of(handle):
+    return handle.private_numbers() if hasattr(handle, "private_numbers") else handle.public_numbers()
+
+
 @pytest.mark.case("B22")
 @pytest.mark.parametrize("name", ["x", "y", "d"])
 @pytest.mark.parametrize("spelled", [without_zeros, with_sign])
@@ -57,7 +61,7 @@ def test_a_number_of_a_key_may_lack_zeros_or_have_a_sign_octet(name, spelled, ro
     odd = whole | {name: spelled(whole[name])}
     assert len(unb64(odd[name])) != SIZE
     expected, found = (parse_key(json.dumps(one), role, "a test") for one in (whole, odd))
-    assert (found.thumbprint, found.jwk.export()) == (expected.thumbprint, expected.jwk.export())
+    assert (found.thumbprint, numbers_of(found.handle)) == (expected.thumbprint, numbers_of(expected.handle))
     assert KeyPair.parse(odd).private() == KeyPair.parse(whole).private()
 
 

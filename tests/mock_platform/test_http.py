@@ -154,7 +154,7 @@ def test_only_the_answers_that_are_for_a_receiver_hold_keys(simulator, receiver)
         ("/api/run/1/state", b"[" * 200_000, 400, "not JSON"),
         ("/api/run/1/state", b'{"flow": ' + b"9" * 10_000 + b"}", 400, "not JSON"),
         ("/api/run/1/state", b"x" * (2 << 20), 413, "exceeds"),
-        ("/api/run/1/state/x", {"action": "step", "country": "DE"}, 404, "no UUID"),
+        ("/api/run/1/state/x", {"action": "step", "country": "DE"}, 404, "not a UUID"),
         (f"/api/run/1/state/{uuid.UUID(int=1)}", {"action": "step", "country": "DE"}, 404, "no such state"),
         (f"/api/run/1/state/{uuid.UUID(int=1)}", {"action": "_keep", "country": "DE"}, 400, "must be one of step"),
         ("/api/admin/1/stores", {"name": "x", "endpoint": "file:///etc/passwd"}, 400, "endpoint must be a URL"),
@@ -361,7 +361,7 @@ def test_the_page_shows_regions_stores_runs_and_the_traffic(busy, tmp_path):
     assert "regions EU, SG; countries all" in shown
     assert "external only" in shown
     assert re.search(rf'aria-label="step in run {run[:8]}"', shown)
-    assert "refused" not in re.search(r'id="said".*?</p>', shown).group()
+    assert "refused" not in re.search(r'id="message".*?</p>', shown).group()
 
 
 def shown_of(page, id):
@@ -377,7 +377,7 @@ def test_the_page_tells_the_verdict_of_a_crowd_that_ended_by_itself(receiver, tm
         assert simulator.call("/api/simulator/1/crowd", {"users": 2, "seconds": 1}).status == 202
         until(lambda: simulator.call("/api/simulator/1/crowd").json["verdict"] != "running")
         told = shown_of(chromium(tmp_path, f"{simulator.url}/", "--dump-dom"), "verdict")
-        assert re.fullmatch(r"The crowd is gone: 2 users, \d+ runs?, [\d,]+ saves?, 0 refused; no save lost", told)
+        assert re.fullmatch(r"The crowd has finished: 2 users, \d+ runs?, [\d,]+ saves?, 0 refused; no save lost", told)
 
 
 def test_the_page_tells_within_two_seconds_that_no_receiver_is_there_and_how_to_start_one(tmp_path):

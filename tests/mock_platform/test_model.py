@@ -62,12 +62,12 @@ def test_a_restriction_refuses_with_a_reason(restriction, country, reason):
 def test_restrictions_of_the_tenant_and_of_the_flow_both_hold():
     tenant = Tenant(TENANT, "T", restriction=Restriction(regions=frozenset({"EU", "GB"})))
     tenant.flow_restrictions["Claim"] = Restriction(countries=frozenset({"GB"}))
-    tenant.admit("Claim", nearest("GB"), "GB")
-    tenant.admit("Survey", nearest("FR"), "FR")
-    with refused(403, "the flow Claim takes users from GB only; this one is in FR"):
-        tenant.admit("Claim", nearest("FR"), "FR")
+    tenant.check_access("Claim", nearest("GB"), "GB")
+    tenant.check_access("Survey", nearest("FR"), "FR")
+    with refused(403, "the flow Claim accepts users from GB only; this one is in FR"):
+        tenant.check_access("Claim", nearest("FR"), "FR")
     with refused(403, "the tenant T runs in EU, GB only; a user in US is served by US"):
-        tenant.admit("Survey", nearest("US"), "US")
+        tenant.check_access("Survey", nearest("US"), "US")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_rotation_overlaps_and_ends():
     assert store.in_use is old
     assert store.accepts(old)
     assert not store.accepts(new)
-    with refused(409, "new keys were made already"):
+    with refused(409, "new keys have already been made"):
         store.make_keys()
     store.use_keys()
     assert (store.in_use, store.made) == (new, None)
@@ -179,7 +179,7 @@ def test_what_is_held_is_counted_and_dropped_only_unchanged():
     assert held.ids(TENANT) == ["1"]
     assert held.drop(TENANT, "1", unless_newer_than="b")
     assert not held.drop(TENANT, "1")
-    with refused(507, "no room"):
+    with refused(507, "no space"):
         held.put(state | {"content": "x" * (17 << 20)})
 
 

@@ -45,7 +45,7 @@ class World:
 
     @property
     def line(self):
-        return self.platform.line(self.store.id, self.tenant.id)
+        return self.platform.channel(self.store.id, self.tenant.id)
 
     def start(self, visitor=GERMAN, **how):
         return self.runtime.start(self.tenant, "Claim", visitor, **how)["stateId"]
@@ -263,7 +263,7 @@ def test_keys_that_the_receiver_does_not_have_yet_are_refused_and_retired_ones_a
         return answer
 
     one.line._send = retiring
-    with pytest.raises(Undelivered, match="answered with keys that are retired"):
+    with pytest.raises(Undelivered, match="used retired keys for its answer"):
         one.line.load(id)
 
 
@@ -352,7 +352,7 @@ def test_whatever_a_store_answers_is_told_and_breaks_nothing(status, body, told)
     platform = Platform(patience=0)
     try:
         store = platform.register("strange", f"http://127.0.0.1:{server.server_port}")
-        line = platform.line(store.id, str(uuid.uuid4()))
+        line = platform.channel(store.id, str(uuid.uuid4()))
         with pytest.raises(Undelivered, match=re.escape(told)):
             line.load(str(uuid.uuid4()))
     finally:

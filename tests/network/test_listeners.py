@@ -15,7 +15,7 @@ import pytest
 
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import BASE, Client
-from receiver.network import listeners
+from receiver.server import listeners
 from receiver.server.application import Server
 from receiver.settings import Settings, SettingsMistakes, parsers, read
 from tests.support.servers import free_port
@@ -148,7 +148,7 @@ def test_a_port_that_only_root_may_use_is_a_mistake_in_the_settings(monkeypatch,
     def refuse(*_, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(listeners, "_bound", refuse)
+    monkeypatch.setattr("receiver.network.listeners.bound_socket", refuse)
     config = Server(Settings(bind="127.0.0.1:80", sources={"bind": ""}), None, print).cfg
     with pytest.raises(SettingsMistakes, match=r"STORAGE_BIND: cannot listen on 127.0.0.1:80: .*CAP_NET_BIND_SERVICE"):
         listeners.listen(config, logging.getLogger("a test"), "STORAGE_BIND", str(tmp_path))

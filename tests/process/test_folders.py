@@ -10,7 +10,8 @@ import uuid
 
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
-from receiver.process.running import RunFolder, services
+from receiver.process.run_folder import RunFolder
+from receiver.process.running import services
 from receiver.secret import Secret
 from receiver.settings import Settings
 from tests.support.admin import counted, readyz, serving, value

@@ -19,7 +19,8 @@ from receiver.doctor.trial import trial
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.keys import new_store
 from receiver.process import running as running_receivers
-from receiver.process.running import RunFolder, services
+from receiver.process.run_folder import RunFolder
+from receiver.process.running import services
 from tests.support import certificates
 from tests.support.doctoring import service_of, serving
 from tests.support.key_files import put
@@ -200,7 +201,7 @@ def test_a_lock_that_is_no_file_holds_nobody(tmp_path, make):
     folder.mkdir(mode=0o700)
     make(folder / "lock")
     (folder / "service.json").write_text(json.dumps(SELF))
-    code = f"from receiver.process.running import *; assert services({str(tmp_path)!r}) == []; RunFolder({str(tmp_path)!r})"
+    code = f"from receiver.process.run_folder import *; from receiver.process.running import *; assert services({str(tmp_path)!r}) == []; RunFolder({str(tmp_path)!r})"
     ran = subprocess.run([sys.executable, "-c", code], timeout=20, check=False)
     assert ran.returncode == 0
     assert folder.is_dir()

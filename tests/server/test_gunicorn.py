@@ -15,8 +15,12 @@ from receiver.server.application import Server
 from receiver.settings import Settings
 
 
+def serving(**changes):
+    return Server(Settings(**changes), None, lambda _addresses: None)
+
+
 def configured(**changes):
-    return Server(Settings(**changes), None, lambda _addresses: None).cfg
+    return serving(**changes).cfg
 
 
 def test_the_defaults_are_safe():
@@ -31,9 +35,8 @@ def test_the_defaults_are_safe():
     assert cfg.keepalive > 120, "Caddy keeps idle connections for two minutes, Traefik for 90 s"
 
 
-def test_the_settings_are_followed(monkeypatch):
-    monkeypatch.setattr(worker, "READ_TIMEOUT", worker.READ_TIMEOUT)
-    cfg = configured(
+def test_the_settings_are_followed():
+    server = serving(
         bind="127.0.0.1:1",
         workers=3,
         threads=5,
@@ -44,8 +47,9 @@ def test_the_settings_are_followed(monkeypatch):
         keep_alive=200,
         sources={"bind": "STORAGE_BIND"},
     )
+    cfg = server.cfg
     assert (cfg.bind, cfg.workers, cfg.threads, cfg.graceful_timeout) == (["127.0.0.1:1"], 3, 5, 7)
-    assert worker.READ_TIMEOUT == 11.0
+    assert server.read_timeout == 11.0
     assert (cfg.limit_request_field_size, cfg.keepalive) == (16384, 200)
     assert [str(network) for network in cfg.forwarded_allow_ips] == ["10.0.0.1/32"]
 

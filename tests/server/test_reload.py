@@ -213,14 +213,13 @@ def test_files_that_come_to_rest_are_noticed_once(tmp_path):
 
 def test_a_ring_is_replaced_for_all_who_hold_it(keys, foreign_keys, tenant):
     ring, other = ring_of(keys), ring_of(keys, foreign_keys)
-    find = ring.finder("platform", tenant)
-    assert find(foreign_keys.platform.kid) is None
+    assert ring.find("platform", foreign_keys.platform.kid, tenant) is None
     assert changes_of_keys(ring, other) == [
         f"key added: platform {foreign_keys.platform.kid}",
         f"key added: receiver {foreign_keys.receiver.kid}",
     ]
     ring.replace(other)
-    assert find(foreign_keys.platform.kid) is not None
+    assert ring.find("platform", foreign_keys.platform.kid, tenant) is not None
     assert changes_of_keys(ring, Keyring())[0].startswith("key removed: platform ")
     limited = ring_of(keys, foreign_keys, tenants=[None, tenant])
     assert [line.partition(":")[0] for line in changes_of_keys(ring, limited)] == ["key changed"] * 2

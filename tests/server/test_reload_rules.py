@@ -20,9 +20,9 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.process.lifecycle import Lifecycle
 from receiver.server.application import Server
-from receiver.server.offers import StoresDisagree
-from receiver.server.preparing import prepare_stores
 from receiver.server.reload import Reloads
+from receiver.server.reload_check import StoresDisagree
+from receiver.server.startup import prepare_stores
 from receiver.settings import SettingsMistakes
 from receiver.stores import open_store
 from tests.support import certificates

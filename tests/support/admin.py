@@ -5,8 +5,8 @@ import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from receiver.admin.client import AdminClient
 from receiver.commands.demo import running_receiver
-from receiver.commands.health import ask
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def serving(keys, folder, **environment):
 
 
 def readyz(running) -> tuple[int, dict]:
-    return ask(running.admin, "/readyz")
+    return AdminClient(running.admin).get_json("/readyz")
 
 
 def counted(running) -> dict[tuple, float]:

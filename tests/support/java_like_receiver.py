@@ -10,9 +10,8 @@ import os
 import sys
 from decimal import Decimal
 
-from receiver import commands, envelope, problems, signature
+from receiver import commands, encoding, envelope, problems, signature
 from receiver.idempotency import Effect
-from receiver.jose import compact
 from receiver.stores.sqlite import SqliteStore
 from tests.support.faults.contents import changing_content
 from tests.support.faults.http import middleware
@@ -75,7 +74,7 @@ def _answer_500_to_unknown_key_ids() -> None:
         try:
             return whole(headers, header, *what)
         except problems.BadRequest:
-            if compact.canonical_uuid(headers.get(header)):
+            if encoding.canonical_uuid(headers.get(header)):
                 raise Unhandled("no such key") from None
             raise
 
@@ -86,7 +85,7 @@ def _compare_neither_tenant_nor_sub() -> None:
     whole = envelope._claims_fault
 
     def fault(claims, tenant):
-        return whole(dict(claims, tenant=compact.canonical_uuid(tenant), sub=claims["id"]), tenant)
+        return whole(dict(claims, tenant=encoding.canonical_uuid(tenant), sub=claims["id"]), tenant)
 
     envelope._claims_fault = fault
 

@@ -30,7 +30,7 @@ def fail(text):
 def seal_carelessly(state, platform_key, receiver_key, now, _compression):
     text = state.content.text
     log.debug("%s %r %s %r", state, state, f"{state.content}", [state.content])
-    log.debug("%s %r %r", platform_key, receiver_key, receiver_key.jwk)
+    log.debug("%s %r %r", platform_key, receiver_key, receiver_key.handle)
     log.warning("%d of them", text)  # cannot be formatted
     for level in (logging.DEBUG, logging.INFO):
         logging.getLogger("a.library").log(level, "got %s", text)

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from receiver.commands.health import ask
+from receiver.admin.client import AdminClient
 from receiver.telemetry.log_losses import Losses
 from receiver.telemetry.log_output import LineOutput
 from receiver.telemetry.standard_error import LineStream
@@ -277,7 +277,7 @@ def saves(client, flow, count):
 
 
 def readiness(running) -> dict:
-    status, told = ask(running.admin, "/readyz")
+    status, told = AdminClient(running.admin).get_json("/readyz")
     assert status == 200
     return told["checks"]["log"]
 

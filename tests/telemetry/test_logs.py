@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from receiver.app import create_app
-from receiver.routes import Change
+from receiver.handover import Handover
+from receiver.routes import ChangeRequest
 from receiver.secret import Secret
 from receiver.settings import Settings
 from receiver.states import State
@@ -135,12 +136,12 @@ def test_ids_that_are_made_never_repeat_and_times_of_a_room_add_up():
     assert len({tracing.begin(None).request_id for _ in range(1000)}) == 1000
     trace = tracing.begin("x")
     for _ in range(2):
-        with trace.room("store"):
+        with trace.stage("store"):
             pass
-    once = trace.rooms["store"]
-    with trace.room("store"):
+    once = trace.stages["store"]
+    with trace.stage("store"):
         pass
-    assert trace.rooms["store"] > once > 0
+    assert trace.stages["store"] > once > 0
 
 
 def test_a_token_is_cut_short_wherever_it_stands(platform, state):
@@ -221,4 +222,4 @@ def test_a_secret_gives_itself_out_only_when_it_is_asked_to():
 
 
 def test_a_change_does_not_show_its_body():
-    assert "private" not in repr(Change(TENANT, b"private matters", None, 0.0))
+    assert "private" not in repr(ChangeRequest(TENANT, Handover(b"private matters"), 15, None, 0.0))

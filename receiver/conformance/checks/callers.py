@@ -1,4 +1,4 @@
-"""Room 1: what an unproven caller learns, and the two key-id headers. Table A of the cases."""
+"""Stage 1: what a caller without a valid signature learns, and the two key-id headers. Cases, table A."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ from receiver.mock_platform.keys import KeyPair
 @check(
     "signature.before-body",
     "should",
-    "An unproven caller learns nothing: 401 comes before any look at the body.",
+    "A caller without a valid signature learns nothing: 401 comes before the receiver reads the body.",
     "protocol, section 10.6",
 )
 def before_body(trial: Trial) -> None:
@@ -22,13 +22,13 @@ def before_body(trial: Trial) -> None:
             headers = trial.headers(path, signature=bad) | {"Content-Type": kind}
             trial.expect(trial.client.call(method, path, body, headers), 401, what=f"{method} of {body.decode()}")
     headers = trial.headers(path, signature=bad) | {"X-ManyWho-Platform-Key-ID": "x"}
-    trial.expect(trial.client.call("POST", path, b"[]", headers), 401, what="a key id that is none")
+    trial.expect(trial.client.call("POST", path, b"[]", headers), 401, what="an invalid key id")
 
 
 @check(
     "signature.one-answer",
     "should",
-    "All refusals read the same, so a caller cannot tell which check failed.",
+    "All refusals look the same, so a caller cannot tell which check failed.",
     "protocol, section 8.3",
 )
 def one_answer(trial: Trial) -> None:
@@ -51,12 +51,17 @@ def one_answer(trial: Trial) -> None:
         trial.fail("the same body for each 401", f"different ones came, as for {' and '.join(bodies.values())}")
 
 
-@check("signature.key-ids-missing", "must", "Without a key-id header no reply can be sealed: 400.", "A26")
+@check(
+    "signature.key-ids-missing",
+    "must",
+    "A request without a key-id header is answered 400, because no reply could be sealed.",
+    "A26",
+)
 def key_ids_missing(trial: Trial) -> None:
     _key_ids(trial, "absent", "empty")
 
 
-@check("signature.key-ids-malformed", "must", "A key-id header that is no UUID is answered 400.", "A26")
+@check("signature.key-ids-malformed", "must", "A key-id header that is not a UUID is answered 400.", "A26")
 def key_ids_malformed(trial: Trial) -> None:
     _key_ids(trial, "x", "{" + str(uuid.uuid4()) + "}")
 
@@ -64,7 +69,7 @@ def key_ids_malformed(trial: Trial) -> None:
 @check(
     "signature.key-ids-unknown",
     "should",
-    "A key-id header that names a key nobody has is the caller's fault: 400.",
+    "A key-id header that names an unknown key is the caller's mistake: 400.",
     "protocol, section 3.1",
 )
 def key_ids_unknown(trial: Trial) -> None:
@@ -84,7 +89,7 @@ def _key_ids(trial: Trial, *values: str) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("signature.too-long", "should", "A signature header of 64 kB is refused, and the receiver lives on.", "E10")
+@check("signature.too-long", "should", "The receiver refuses a signature header of 64 kB and keeps running.", "E10")
 def too_long(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"])

@@ -1,4 +1,4 @@
-"""Content fidelity: the same on its way out, or refused on its way in. Table D of the cases."""
+"""Content fidelity: a content comes back as it was saved, or its save is refused. Cases, table D."""
 
 import json
 import random
@@ -7,9 +7,10 @@ import uuid
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
 from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.json_values import JSONObject
 
 
-def _saved(trial: Trial, *contents: str) -> list[dict]:
+def _saved(trial: Trial, *contents: str) -> list[JSONObject]:
     states = [trial.state(content=content) for content in contents]
     for state in states:
         answer = trial.client.save(state)
@@ -18,13 +19,13 @@ def _saved(trial: Trial, *contents: str) -> list[dict]:
 
 
 def _identical(trial: Trial, *contents: str) -> None:
-    """Fail unless each of ``contents``, any text, comes back character by character."""
+    """Fail unless each of ``contents``, which may be any text, comes back unchanged."""
     for state in _saved(trial, *contents):
         trial.expect_exactly(state["id"], state["content"])
 
 
 def _equal(trial: Trial, *contents: str) -> None:
-    """Fail unless each of ``contents``, JSON, comes back as the same value: all that a column of type jsonb keeps."""
+    """Fail unless each of ``contents``, all JSON, comes back as the same value: a jsonb column keeps no more."""
     for state in _saved(trial, *contents):
         trial.expect_content(state["id"], state["content"])
 
@@ -32,7 +33,7 @@ def _equal(trial: Trial, *contents: str) -> None:
 @check(
     "content.spelling",
     "should",
-    "Spaces, line ends and the order of members stay as they are: content is text, not a value.",
+    "Spaces, line ends and the order of members stay as they are, because content is text and not a value.",
     "D03",
 )
 def spelling(trial: Trial) -> None:
@@ -49,12 +50,12 @@ def numbers(trial: Trial) -> None:
     _identical(trial, "[1e400,1.0,-0,-0.0,1E+2,0.10]", "[123456789012345678901234567890]", "[1e131071]")
 
 
-@check("content.unicode", "must", "Emoji, right-to-left text and characters beyond 16 bits come back.", "D05")
+@check("content.unicode", "must", "Emoji, right-to-left text and characters beyond 16 bits come back unchanged.", "D05")
 def unicode(trial: Trial) -> None:
     _equal(trial, '"größe 住所 \U0001f469\u200d\U0001f680"', '"\u05e9\u05dc\u05d5\u05dd \u202eabc"', '"\U0010fffd"')
 
 
-@check("content.normal-forms", "must", "Composed and combining characters are not turned into one another.", "D05")
+@check("content.normal-forms", "must", "Composed and combining characters are not converted into one another.", "D05")
 def normal_forms(trial: Trial) -> None:
     _equal(trial, '"e\u0301 \u00e9 \u212b \u00c5 \ufb01 \u1e9b\u0323"')
 
@@ -64,7 +65,7 @@ def separators(trial: Trial) -> None:
     _identical(trial, "\ufeff{}", '"\u2028\u2029"', '"a\ufeffb"')
 
 
-@check("content.trailing", "should", "Spaces and line ends at either end are content.", "D03")
+@check("content.trailing", "should", "Spaces and line ends at both ends belong to the content.", "D03")
 def trailing(trial: Trial) -> None:
     _identical(trial, "  {} ", "{}\n", "\r\n{}\r\n")
 
@@ -72,14 +73,14 @@ def trailing(trial: Trial) -> None:
 @check(
     "content.controls",
     "should",
-    "Every other character but U+0000 comes back, also the ones that XML cannot hold.",
+    "Every character except U+0000 comes back, even those that XML cannot represent.",
     "D05",
 )
 def controls(trial: Trial) -> None:
     _identical(trial, "\x01\x1f\x7f\x80\x9f", "\ufffe\uffff\ufffd")
 
 
-@check("content.not-json", "should", "Content is opaque: text that is not JSON comes back too.", "D04")
+@check("content.not-json", "should", "Content is opaque: even text that is not JSON comes back.", "D04")
 def not_json(trial: Trial) -> None:
     _identical(trial, "not JSON", "{", '"', "NaN", "'; drop table states; --")
 
@@ -92,7 +93,7 @@ def empty(trial: Trial) -> None:
 @check(
     "content.escapes",
     "should",
-    "Escapes inside the JSON stay escapes, also those of U+0000 and of lone surrogates.",
+    "Escapes inside the JSON stay escapes, including those of U+0000 and of lone surrogates.",
     "D03",
 )
 def escapes(trial: Trial) -> None:
@@ -102,7 +103,7 @@ def escapes(trial: Trial) -> None:
 @check(
     "content.nul",
     "should",
-    "U+0000 is refused with 400 rather than stored in some databases only.",
+    "U+0000 is refused with 400, because not every database can store it.",
     "protocol, section 5.6",
 )
 def nul(trial: Trial) -> None:
@@ -112,14 +113,14 @@ def nul(trial: Trial) -> None:
 @check(
     "content.surrogates",
     "should",
-    "A lone surrogate is refused with 400: no UTF-8 can hold it.",
+    "A lone surrogate is refused with 400, because UTF-8 cannot represent it.",
     "protocol, section 5.6",
 )
 def surrogates(trial: Trial) -> None:
     _refused(trial, "\ud800", "\udfff\ud800")
 
 
-@check("content.no-text", "should", "Content that is an object, not a text, is refused with 400.", "D04")
+@check("content.no-text", "should", "Content that is not a string is refused with 400.", "D04")
 def no_text(trial: Trial) -> None:
     _refused(trial, {}, [], 1, True, None)
 
@@ -134,7 +135,7 @@ def _refused(trial: Trial, *contents: object) -> None:
 @check(
     "content.bytes",
     "should",
-    "What a flow saves comes back byte for byte, not just as the same value.",
+    "A flow's content comes back byte for byte, not just as the same value.",
     "protocol, section 10.5",
 )
 def byte_for_byte(trial: Trial) -> None:
@@ -146,7 +147,12 @@ def byte_for_byte(trial: Trial) -> None:
     _identical(trial, run.state()["content"], compact, spaced, large)
 
 
-@check("content.64k", "must", "Sizes around 64 KiB, where some columns end, come back whole.", "protocol, section 5.6")
+@check(
+    "content.64k",
+    "must",
+    "Contents around 64 KiB, where some database columns end, come back whole.",
+    "protocol, section 5.6",
+)
 def around_64k(trial: Trial) -> None:
     _equal(trial, *(json.dumps("x" * (size - 2)) for size in (65_534, 65_535, 65_536, 65_537, 70_000)))
 
@@ -154,37 +160,37 @@ def around_64k(trial: Trial) -> None:
 @check(
     "content.64k-bytes",
     "must",
-    "The same in bytes: text that is longer in UTF-8 than in characters.",
+    "Contents whose UTF-8 form passes 64 KiB, although they have fewer characters, come back whole.",
     "protocol, section 5.6",
 )
 def around_64k_bytes(trial: Trial) -> None:
     _equal(trial, json.dumps("ü" * 40_000, ensure_ascii=False), json.dumps("\U0001f680" * 20_000, ensure_ascii=False))
 
 
-@check("content.500k", "must", "A state of 500 KB, the usual upper end, makes the round trip.", "protocol, section 5.6")
+@check("content.500k", "must", "A state of 500 KB, the usual upper limit, comes back whole.", "protocol, section 5.6")
 def usual_upper_end(trial: Trial) -> None:
-    chance = random.Random(5)  # noqa: S311 - what does not compress well
+    chance = random.Random(5)  # noqa: S311 - data that compresses badly
     _equal(trial, json.dumps([chance.random() for _ in range(25_000)]))
 
 
-@check("content.500k-plain", "must", "The same without compression.", "B11")
+@check("content.500k-plain", "must", "A state of 500 KB comes back whole without compression too.", "B11")
 def plain(trial: Trial) -> None:
     state = trial.state(content=json.dumps(["äöü page"] * 40_000, ensure_ascii=False))
     trial.expect(trial.client.save(state, compressed=False), 204, what="POST of 500 KB without zip")
     trial.expect_content(state["id"], state["content"])
 
 
-@check("content.1mb", "must", "A state of 1 MB makes the round trip.", "B11")
+@check("content.1mb", "must", "A state of 1 MB comes back whole.", "B11")
 def one_megabyte(trial: Trial) -> None:
     _equal(trial, _sized(1))
 
 
-@check("content.5mb", "must", "A state of 5 MB makes the round trip.", "B11")
+@check("content.5mb", "must", "A state of 5 MB comes back whole.", "B11")
 def five_megabytes(trial: Trial) -> None:
     _equal(trial, _sized(5))
 
 
-@check("content.10mb", "should", "A state of 10 MB makes the round trip.", "B11")
+@check("content.10mb", "should", "A state of 10 MB comes back whole.", "B11")
 def ten_megabytes(trial: Trial) -> None:
     _equal(trial, json.dumps(["äöü page"] * 1_000_000, ensure_ascii=False))  # 10 MB of text, which compresses well
 
@@ -196,7 +202,7 @@ def _sized(megabytes: int) -> str:
 
 
 @check(
-    "content.shrinks", "must", "A later content that is shorter replaces all of a longer one.", "protocol, section 10.5"
+    "content.shrinks", "must", "A later, shorter content replaces a longer one completely.", "protocol, section 10.5"
 )
 def shrinks(trial: Trial) -> None:
     state = trial.stored(content=json.dumps("x" * 200_000))

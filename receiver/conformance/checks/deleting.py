@@ -1,4 +1,4 @@
-"""Room 3: deleting. Protocol, section 2.4; case C13."""
+"""Stage 3: deleting states. Protocol, section 2.4; case C13."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ def _delete(trial: Trial, *ids: str, what: str = "DELETE") -> None:
     trial.expect(trial.client.delete(ids), 204, what=what)
 
 
-@check("delete.removes", "must", "A deleted state is gone, and 204 has no body.", "protocol, section 2.4")
+@check("delete.removes", "must", "A deleted state is gone, and the 204 has no body.", "protocol, section 2.4")
 def removes(trial: Trial) -> None:
     state = trial.stored()
     answer = trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
@@ -20,12 +20,12 @@ def removes(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("delete.unknown", "must", "Ids that do not exist are no fault.", "protocol, section 2.4")
+@check("delete.unknown", "must", "Deleting unknown ids is not an error.", "protocol, section 2.4")
 def unknown(trial: Trial) -> None:
     _delete(trial, str(uuid.uuid4()), str(uuid.uuid4()), what="DELETE of unknown ids")
 
 
-@check("delete.again", "must", "Deleting twice is no fault.", "protocol, section 2.4")
+@check("delete.again", "must", "Deleting a state twice is not an error.", "protocol, section 2.4")
 def again(trial: Trial) -> None:
     state = trial.stored()
     for time in ("first", "second"):
@@ -33,7 +33,7 @@ def again(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("delete.only-named", "must", "Only the states that are named are deleted.", "protocol, section 2.4")
+@check("delete.only-named", "must", "Only the named states are deleted.", "protocol, section 2.4")
 def only_named(trial: Trial) -> None:
     states = [trial.stored() for _ in range(3)]
     _delete(trial, states[1]["id"])
@@ -45,7 +45,7 @@ def only_named(trial: Trial) -> None:
 @check(
     "delete.many",
     "must",
-    "All the states that are named are deleted, known and unknown ones mixed.",
+    "All named states are deleted, even if unknown ids are among them.",
     "protocol, section 2.4",
 )
 def many(trial: Trial) -> None:
@@ -57,14 +57,14 @@ def many(trial: Trial) -> None:
         trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("delete.empty", "should", "An empty array is fine and deletes nothing.", "C13")
+@check("delete.empty", "should", "An empty array is accepted and deletes nothing.", "C13")
 def empty(trial: Trial) -> None:
     state = trial.stored()
     _delete(trial, what="DELETE of []")
     trial.expect_content(state["id"], state["content"])
 
 
-@check("delete.twice-in-one", "must", "An id that is named twice in one request is no fault.", "protocol, section 2.4")
+@check("delete.twice-in-one", "must", "Naming an id twice in one request is not an error.", "protocol, section 2.4")
 def twice_in_one(trial: Trial) -> None:
     state = trial.stored()
     _delete(trial, state["id"], state["id"], what="the same id twice")
@@ -78,7 +78,7 @@ def id_case(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted, by its id in upper case")
 
 
-@check("delete.odd-bodies", "should", "A body that is no array of ids is answered 400 and deletes nothing.", "C13")
+@check("delete.odd-bodies", "should", "A body that is not an array of ids is answered 400 and deletes nothing.", "C13")
 def odd_bodies(trial: Trial) -> None:
     state = trial.stored()
     for body in (b"null", b"{}", b'""', b'"id"', b"[1]", b"[null]", b"[[]]", b"[true]", b"1", b"[{}]", b'[""]', b" "):
@@ -86,7 +86,12 @@ def odd_bodies(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"], "the state that no request named")
 
 
-@check("delete.no-body", "should", "A DELETE whose body a proxy has dropped is answered 400: it named nothing.", "C13")
+@check(
+    "delete.no-body",
+    "should",
+    "A DELETE without a body, as after a proxy dropped it, is answered 400, because it names nothing.",
+    "C13",
+)
 def no_body(trial: Trial) -> None:
     state = trial.stored()
     trial.expect(trial.send("DELETE", trial.path()), 400, what="DELETE without a body")
@@ -96,7 +101,7 @@ def no_body(trial: Trial) -> None:
 @check(
     "delete.all-or-nothing",
     "should",
-    "One id that is none: 400, and the others are not deleted.",
+    "One invalid id is answered 400, and the other states are not deleted.",
     "protocol, section 10.2; C13",
 )
 def all_or_nothing(trial: Trial) -> None:

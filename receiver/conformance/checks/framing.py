@@ -1,10 +1,11 @@
-"""HTTP to the byte: where a body ends, and what is refused before it is read. Cases E01, E03, E05, E06, E10 and A25."""
+"""HTTP framing: where a body ends, and what is refused unread. Cases E01, E03, E05, E06, E10 and A25."""
 
 import json
 
 from receiver.conformance.registry import check
 from receiver.conformance.target import statuses
 from receiver.conformance.trial import SIGNATURE, Trial
+from receiver.mock_platform.json_values import JSON, JSONObject
 
 _FRAMINGS = {
     "length and chunked": ("Content-Length: {size}", "Transfer-Encoding: chunked"),
@@ -24,8 +25,8 @@ _CHUNKS = {
 }
 
 
-def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: str = "", **claims: object) -> bytes:
-    """Return a signed request to the tenant's states as bytes; ``lines`` are further header lines."""
+def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: str = "", **claims: JSON) -> bytes:
+    """Return a signed request to the tenant's states as bytes; ``lines`` are extra header lines."""
     path = trial.path()
     headers = {"Host": trial.target.parts.netloc, "Content-Type": "application/json"} | trial.headers(path, **claims)
     text = [f"{name}: {value}" for name, value in headers.items() if name != drop]
@@ -33,7 +34,7 @@ def _request(trial: Trial, method: str, body: bytes = b"", *lines: str, drop: st
     return head.encode() + body
 
 
-def _delete_of(trial: Trial, state: dict, *lines: str, **how: object) -> bytes:
+def _delete_of(trial: Trial, state: JSONObject, *lines: str, **how: JSON) -> bytes:
     body = json.dumps([state["id"]]).encode()
     return _request(trial, "DELETE", body, *(line.format(size=len(body)) for line in lines), **how)
 
@@ -45,7 +46,7 @@ def _expect(trial: Trial, received: bytes, what: str, *allowed: int) -> None:
         trial.fail(f"{wanted}, or a closed connection ({what})", f"{found} came")
 
 
-@check("framing.length", "must", "A plain request with Content-Length works.", "RFC 9112 6")
+@check("framing.length", "must", "A plain request with Content-Length succeeds.", "RFC 9112 6")
 def length(trial: Trial) -> None:
     state = trial.stored()
     received = trial.wire(_delete_of(trial, state, "Content-Length: {size}", "Connection: close"), wait=10)
@@ -54,7 +55,7 @@ def length(trial: Trial) -> None:
     trial.expect_absent(state["id"], "it was deleted")
 
 
-@check("framing.chunked", "should", "A body in chunks is read, as RFC 9112 demands.", "RFC 9112 7.1")
+@check("framing.chunked", "should", "The receiver reads a chunked body, as RFC 9112 requires.", "RFC 9112 7.1")
 def chunked(trial: Trial) -> None:
     state = trial.stored()
     body = json.dumps([state["id"]]).encode()
@@ -69,7 +70,7 @@ def chunked(trial: Trial) -> None:
 @check(
     "framing.ambiguous",
     "should",
-    "A body with two ends is refused, and what follows is not run as a request.",
+    "The receiver refuses a body with two possible ends and never runs the rest as a request.",
     "E01, RFC 9112 6.3",
 )
 def ambiguous(trial: Trial) -> None:
@@ -80,7 +81,7 @@ def ambiguous(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"], "the state that no valid request deleted")
 
 
-@check("framing.chunks", "should", "Malformed chunks are answered 400, and nothing is done.", "E03")
+@check("framing.chunks", "should", "Malformed chunks are answered 400 and have no effect.", "E03")
 def chunks(trial: Trial) -> None:
     state = trial.stored()
     body = json.dumps([state["id"]]).encode()
@@ -98,7 +99,9 @@ def short(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("framing.huge", "should", "A body of 99 GB is refused by its length, without reading it.", "E05")
+@check(
+    "framing.huge", "should", "The receiver refuses a body of 99 GB by its declared length, without reading it.", "E05"
+)
 def huge(trial: Trial) -> None:
     data = _request(trial, "POST", b"[", "Content-Length: 99000000000", "Connection: close")
     received = trial.wire(data, wait=5)
@@ -106,7 +109,12 @@ def huge(trial: Trial) -> None:
         trial.fail("413", f"{statuses(received)} came")
 
 
-@check("framing.unread", "should", "A body that was refused unread is never taken for the next request.", "E01")
+@check(
+    "framing.unread",
+    "should",
+    "The receiver never takes the unread body of a refused request for the next request.",
+    "E01",
+)
 def unread(trial: Trial) -> None:
     state = trial.stored()
     inner = _delete_of(trial, state, "Content-Length: {size}", "Connection: close")
@@ -116,7 +124,12 @@ def unread(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"], "the state that only a body named")
 
 
-@check("framing.two-signatures", "should", "Of two signature headers neither is taken: 401.", "A25")
+@check(
+    "framing.two-signatures",
+    "should",
+    "The receiver refuses a request with two signature headers: neither one counts.",
+    "A25",
+)
 def two_signatures(trial: Trial) -> None:
     state = trial.stored()
     good, bad = f"{SIGNATURE}: {trial.signature(trial.path())}", f"{SIGNATURE}: x.y.z"
@@ -126,7 +139,12 @@ def two_signatures(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("framing.imitated", "should", "X_ManyWho_Signature is another header, whatever a gateway makes of it.", "A25")
+@check(
+    "framing.imitated",
+    "should",
+    "X_ManyWho_Signature is another header, even if a gateway treats the two alike.",
+    "A25",
+)
 def imitated(trial: Trial) -> None:
     state = trial.stored()
     for name in (SIGNATURE.replace("-", "_"), SIGNATURE.replace("-", "_", 1)):
@@ -136,7 +154,7 @@ def imitated(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("framing.trailer", "should", "A signature that comes behind the body is too late.", "A25")
+@check("framing.trailer", "should", "The receiver refuses a signature that arrives after the body.", "A25")
 def trailer(trial: Trial) -> None:
     state = trial.stored()
     body = json.dumps([state["id"]]).encode()
@@ -156,7 +174,7 @@ def two_hosts(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("framing.no-http", "should", "What is not HTTP is refused or dropped, and harms nobody.", "E10")
+@check("framing.no-http", "should", "Data that is not HTTP is refused or dropped, and affects no other caller.", "E10")
 def no_http(trial: Trial) -> None:
     for data in (b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9.9\r\nHost: x\r\n\r\n"):
         _expect(trial, trial.wire(data, wait=1.5, finish=True), repr(data[:12]), 400, 404, 414, 505)

@@ -1,18 +1,19 @@
-"""The calls as HTTP: health, methods, media types, errors. Table E of the cases."""
+"""The calls as HTTP: health, methods, media types and errors. Cases, table E."""
 
 import gzip
 import json
 import re
 import uuid
 
-from receiver.conformance.answers import seen, told
+from receiver.conformance.answers import described, observed
 from receiver.conformance.exchanges import masked
 from receiver.conformance.registry import check
 from receiver.conformance.trial import Trial
 from receiver.mock_platform.client import BASE, Answer
+from receiver.mock_platform.json_values import JSONObject
 
 _FIELDS = {"action", "invokeType", "kind", "message", "responseBody", "responseHeaders", "statusCode", "uri"}
-_TELLING = re.compile(
+_REVEALING = re.compile(
     rb"Traceback|\bat [\w.$]+\([\w.]+:\d+\)|File \"|/home/|/usr/|/var/|sqlite|postgres|mysql|mariadb|jdbc|hikari|"
     rb"werkzeug|gunicorn|jwcrypto|psycopg|\b\d+\.\d+\.\d+\b",
     re.IGNORECASE,
@@ -22,20 +23,20 @@ _TELLING = re.compile(
 @check(
     "http.health",
     "must",
-    "GET /health answers 200 without a signature: load balancers ask it.",
+    "GET /health answers 200 without a signature, because load balancers call it.",
     "E11; protocol, section 2.1",
 )
 def health(trial: Trial) -> None:
     trial.expect(trial.client.health(), 200, what="GET /health")
 
 
-@check("http.health-silent", "should", "Health tells no version, path or store.", "E11")
+@check("http.health-silent", "should", "The health answer reveals no version, path or store.", "E11")
 def health_silent(trial: Trial) -> None:
     answer = trial.expect(trial.client.health(), 200, what="GET /health")
-    if found := _TELLING.search(answer.body):
+    if found := _REVEALING.search(answer.body):
         trial.fail("no version, path or store", f"{found[0].decode()!r} came")
-    if found := re.search(r"\d.*", answer.headers.get("server", "")):
-        trial.fail("a Server header without a version, or none", f"{found[0]!r} came")
+    if version := re.search(r"\d.*", answer.headers.get("server", "")):
+        trial.fail("a Server header without a version, or none", f"{version[0]!r} came")
     if len(answer.body) > 200:
         trial.fail("a short answer", f"{len(answer.body)} bytes came")
 
@@ -43,7 +44,7 @@ def health_silent(trial: Trial) -> None:
 @check(
     "http.unknown-address",
     "should",
-    "Any other address is answered 404 (or 401), never 500, and not redirected.",
+    "Any other address answers 404 (or 401): never 500, and never a redirect.",
     "E11",
 )
 def unknown_address(trial: Trial) -> None:
@@ -60,7 +61,7 @@ def unknown_address(trial: Trial) -> None:
 
 
 def _errors(trial: Trial) -> dict[str, Answer]:
-    """Return some refusals: by what they are about."""
+    """Return some refusals by what they are about."""
     path, state = trial.path(), trial.path(str(uuid.uuid4()))
     return {
         "404": trial.client.call("GET", state),
@@ -73,46 +74,48 @@ def _errors(trial: Trial) -> dict[str, Answer]:
 @check(
     "http.error-shape",
     "should",
-    "Every error is the platform's JSON problem, with its header.",
+    "Every error is a JSON problem in the platform's form, with its header.",
     "protocol, section 8.1",
 )
 def error_shape(trial: Trial) -> None:
     for what, answer in _errors(trial).items():
         trial.expect(answer, int(what[:3]), what=what)
         if (kind := answer.headers.get("content-type", "").partition(";")[0]) != "application/json":
-            came = f"{masked(kind)} came" if kind else f"{told(answer)} and without a type"
-            trial.fail(f"application/json ({what})", came, seen(answer, what))
+            came = f"{masked(kind)} came" if kind else f"{described(answer)} and without a type"
+            trial.fail(f"application/json ({what})", came, observed(answer, what))
         if answer.headers.get("x-manywho-service-problem-kind") != "service":
             trial.fail(
-                f"X-ManyWho-Service-Problem-Kind: service ({what})", f"{told(answer)}, without it", seen(answer, what)
+                f"X-ManyWho-Service-Problem-Kind: service ({what})",
+                f"{described(answer)}, without it",
+                observed(answer, what),
             )
         problem = answer.json
         if set(problem) != _FIELDS or problem["kind"] != "service" or problem["statusCode"] != answer.status:
             trial.fail(f"the fields {', '.join(sorted(_FIELDS))} ({what})", _unlike(problem, answer))
 
 
-def _unlike(problem: dict, answer: Answer) -> str:
-    """Return what is wrong with a problem body, in words."""
+def _unlike(problem: JSONObject, answer: Answer) -> str:
+    """Return in words what is wrong with a problem body."""
     wrong = [f"without {name}" for name in sorted(_FIELDS - set(problem))]
     wrong += [f"with {masked(name)}" for name in sorted(set(problem) - _FIELDS)]
     wrong += ["with another kind"] if problem.get("kind") != "service" else []
     wrong += ["with another statusCode"] if problem.get("statusCode") != answer.status else []
-    return f"{told(answer)} ({', '.join(wrong)})"
+    return f"{described(answer)} ({', '.join(wrong)})"
 
 
 @check(
     "http.error-silent",
     "should",
-    "No error holds a stack trace, a file path, a version or the name of a product.",
+    "No error reveals a stack trace, a file path, a version or a product name.",
     "protocol, section 8.4",
 )
 def error_silent(trial: Trial) -> None:
     for what, answer in _errors(trial).items():
-        if found := _TELLING.search(answer.body):
-            trial.fail(f"an error that tells nothing ({what})", f"{found[0].decode()!r} came")
+        if found := _REVEALING.search(answer.body):
+            trial.fail(f"an error that reveals nothing ({what})", f"{found[0].decode()!r} came")
 
 
-@check("http.head", "should", "HEAD is answered as GET, without the body; unsigned it is refused.", "E08")
+@check("http.head", "should", "HEAD answers like GET, but without the body; without a signature it is refused.", "E08")
 def head(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"])
@@ -123,7 +126,12 @@ def head(trial: Trial) -> None:
     trial.expect(trial.client.call("HEAD", trial.path(str(uuid.uuid4()))), 404, what="HEAD of an unknown id")
 
 
-@check("http.other-methods", "should", "Other methods have no effect: 405, or a bare answer to OPTIONS.", "E08")
+@check(
+    "http.other-methods",
+    "should",
+    "Other methods have no effect: they answer 405, and OPTIONS may answer without a body.",
+    "E08",
+)
 def other_methods(trial: Trial) -> None:
     state = trial.stored()
     body = json.dumps([state["id"]]).encode()
@@ -140,7 +148,7 @@ def other_methods(trial: Trial) -> None:
 @check(
     "http.delete-one",
     "should",
-    "DELETE of a state's own address is not a call of the contract, and deletes nothing.",
+    "DELETE of a single state's address is not in the contract and deletes nothing.",
     "E08",
 )
 def delete_one(trial: Trial) -> None:
@@ -159,13 +167,13 @@ def method_override(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-def _typed(trial: Trial, state: dict, kind: str, *allowed: int) -> None:
+def _typed(trial: Trial, state: JSONObject, kind: str, *allowed: int) -> None:
     path = trial.path()
     headers = trial.headers(path) | {"Content-Type": kind}
     trial.expect(trial.client.call("POST", path, trial.body(state), headers), *allowed, what=f"Content-Type {kind}")
 
 
-@check("http.content-type", "must", "JSON is JSON with and without a charset, in any letter case.", "E09")
+@check("http.content-type", "must", "The receiver accepts JSON with and without a charset, in any letter case.", "E09")
 def content_type(trial: Trial) -> None:
     for kind in ("application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8"):
         state = trial.state()
@@ -176,7 +184,7 @@ def content_type(trial: Trial) -> None:
 @check(
     "http.content-type-case",
     "should",
-    "Media types have no letter case, and parameters may be quoted.",
+    "Media types are case-insensitive, and their parameters may be quoted.",
     "E09, RFC 9110 8.3.1",
 )
 def content_type_case(trial: Trial) -> None:
@@ -187,7 +195,7 @@ def content_type_case(trial: Trial) -> None:
 @check(
     "http.content-type-other",
     "should",
-    "What is not declared as JSON in UTF-8 is refused: browsers send forms, not JSON.",
+    "The receiver refuses a body that is not declared as JSON in UTF-8: browsers can send forms, but not JSON.",
     "E09",
 )
 def content_type_other(trial: Trial) -> None:
@@ -198,7 +206,9 @@ def content_type_other(trial: Trial) -> None:
     trial.expect_absent(state["id"], "each save of it was refused")
 
 
-@check("http.content-encoding", "should", "A compressed body is refused, not taken for JSON.", "E09")
+@check(
+    "http.content-encoding", "should", "The receiver refuses a compressed body instead of reading it as JSON.", "E09"
+)
 def content_encoding(trial: Trial) -> None:
     state = trial.state()
     path = trial.path()
@@ -208,7 +218,7 @@ def content_encoding(trial: Trial) -> None:
     trial.expect_absent(state["id"], "its save was refused")
 
 
-@check("http.not-an-array", "should", "A body that is JSON but no array is answered 400.", "protocol, section 7.2")
+@check("http.not-an-array", "should", "A JSON body that is not an array is answered 400.", "protocol, section 7.2")
 def not_an_array(trial: Trial) -> None:
     state = trial.state()
     item = json.dumps({"token": trial.token(state)}).encode()
@@ -241,7 +251,12 @@ def not_json(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("http.byte-order-mark", "should", "A byte order mark of UTF-8 before a body is skipped.", "RFC 8259 8.1")
+@check(
+    "http.byte-order-mark",
+    "should",
+    "The receiver skips a UTF-8 byte order mark at the start of a body.",
+    "RFC 8259 8.1",
+)
 def byte_order_mark(trial: Trial) -> None:
     state = trial.state()
     answer = trial.send("POST", trial.path(), b"\xef\xbb\xbf" + trial.body(state))
@@ -252,7 +267,7 @@ def byte_order_mark(trial: Trial) -> None:
 @check(
     "http.duplicate-member",
     "should",
-    "An item with two tokens is refused, as two readers would take two different ones.",
+    "The receiver refuses an item with two tokens, because two readers could pick different ones.",
     "D07",
 )
 def duplicate_member(trial: Trial) -> None:
@@ -269,7 +284,7 @@ def no_body(trial: Trial) -> None:
     trial.expect(trial.send("POST", trial.path(), b""), 400, what="POST with an empty body")
 
 
-@check("http.keep-alive", "must", "Requests over one connection are answered each by its own answer.", "RFC 9112 9.3")
+@check("http.keep-alive", "must", "Each request on a kept-alive connection gets its own answer.", "RFC 9112 9.3")
 def keep_alive(trial: Trial) -> None:
     states = [trial.stored() for _ in range(3)]
     for state in states * 2:

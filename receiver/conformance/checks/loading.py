@@ -1,4 +1,4 @@
-"""Room 4: the reply to a GET, checked as the platform checks it. Protocol, section 6; case B20."""
+"""Stage 4: the reply to a GET, checked as the platform checks it. Protocol, section 6; case B20."""
 
 import json
 import time
@@ -9,27 +9,28 @@ from jwcrypto import jwe, jws
 
 from receiver.conformance.answers import same_meaning
 from receiver.conformance.registry import check
-from receiver.conformance.trial import Trial
+from receiver.conformance.trial import Failed, Trial
 from receiver.mock_platform.forging import unb64
+from receiver.mock_platform.json_values import JSONObject
 
 _SOURCE = "protocol, section 6"
-_HIDDEN = "a content that must not show"
+_HIDDEN = "a content that must stay secret"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A reply taken apart: both headers and the claims; what was used to encrypt it."""
+    """The parts of a reply: both headers, the claims, the content key, the iv and the signed token."""
 
-    outer: dict
-    inner: dict
-    claims: dict
+    outer: JSONObject
+    inner: JSONObject
+    claims: JSONObject
     key: bytes
     iv: bytes
     signed: str
 
 
 def _opened(trial: Trial, id: str) -> Reply:
-    """Return the reply to a GET of ``id``; fails unless the platform's key decrypts it."""
+    """Return the reply to a GET of ``id``; fail unless the platform's key decrypts it."""
     answer = trial.expect(trial.client.load(id), 200, what="GET of a stored state")
     token = answer.json.get("token")
     if not isinstance(token, str) or token.count(".") != 4:
@@ -45,7 +46,9 @@ def _opened(trial: Trial, id: str) -> Reply:
             outer.jose_header, json.loads(unb64(head)), json.loads(unb64(payload)), outer.cek, outer.objects["iv"], text
         )
     except Exception as cause:
-        trial.fail("a JWE to the platform key around a JWS", f"{type(cause).__name__} when it was opened")
+        raise Failed(
+            "a JWE for the platform key that contains a JWS", f"{type(cause).__name__} when it was opened"
+        ) from cause
 
 
 def _expect(trial: Trial, what: str, found: object, *expected: object) -> None:
@@ -58,7 +61,7 @@ def unknown(trial: Trial) -> None:
     trial.expect(trial.client.load(str(uuid.uuid4())), 404, what="GET of an unknown id")
 
 
-@check("load.shape", "must", "A reply is a JSON object that holds the token.", "protocol, section 2.2")
+@check("load.shape", "must", "A reply is a JSON object that contains the token.", "protocol, section 2.2")
 def shape(trial: Trial) -> None:
     answer = trial.expect(trial.client.load(trial.stored()["id"]), 200, what="GET")
     _expect(trial, "Content-Type", answer.headers.get("content-type", "").partition(";")[0], "application/json")
@@ -66,7 +69,7 @@ def shape(trial: Trial) -> None:
         trial.fail('{"token": "…"}', "another JSON value came")
 
 
-@check("load.encrypted", "must", "Nobody but the platform can read a reply.", _SOURCE)
+@check("load.encrypted", "must", "Only the platform can read a reply.", _SOURCE)
 def encrypted(trial: Trial) -> None:
     state = trial.stored(content=json.dumps({"secret": _HIDDEN}))
     answer = trial.expect(trial.client.load(state["id"]), 200, what="GET")
@@ -76,7 +79,7 @@ def encrypted(trial: Trial) -> None:
         trial.fail("an encrypted content", "it can be read")
 
 
-@check("load.encryption", "must", "The reply's alg and enc are those that the platform decrypts.", _SOURCE)
+@check("load.encryption", "must", "The reply uses an alg and enc that the platform decrypts.", _SOURCE)
 def encryption(trial: Trial) -> None:
     header = _opened(trial, trial.stored()["id"]).outer
     _expect(trial, "alg", header.get("alg"), "ECDH-ES+A192KW")
@@ -88,17 +91,17 @@ def encryption_kid(trial: Trial) -> None:
     _expect(trial, "kid", _opened(trial, trial.stored()["id"]).outer.get("kid"), trial.keys.platform.kid)
 
 
-@check("load.cty", "must", "The JWE says that it holds a JWT.", _SOURCE)
+@check("load.cty", "must", "The JWE header says that it contains a JWT.", _SOURCE)
 def cty(trial: Trial) -> None:
     _expect(trial, "cty", _opened(trial, trial.stored()["id"]).outer.get("cty"), "JWT")
 
 
-@check("load.zip", "should", "The reply is compressed, as states are large.", _SOURCE)
+@check("load.zip", "should", "The reply is compressed, because states are large.", _SOURCE)
 def compressed(trial: Trial) -> None:
     _expect(trial, "zip", _opened(trial, trial.stored()["id"]).outer.get("zip"), "DEF")
 
 
-@check("load.signed", "must", "The reply is signed with the receiver key, by ES384.", _SOURCE)
+@check("load.signed", "must", "The reply is signed by the receiver key with ES384.", _SOURCE)
 def signed(trial: Trial) -> None:
     reply = _opened(trial, trial.stored()["id"])
     _expect(trial, "alg", reply.inner.get("alg"), "ES384")
@@ -108,7 +111,7 @@ def signed(trial: Trial) -> None:
         token.deserialize(reply.signed)
         token.verify(trial.keys.receiver.jwk)
     except Exception as cause:
-        trial.fail("a signature by the receiver key", f"{type(cause).__name__} when it was verified")
+        raise Failed("a signature by the receiver key", f"{type(cause).__name__} when it was verified") from cause
 
 
 @check("load.signing-kid", "must", "The signature names the receiver key that the request asked for.", _SOURCE)
@@ -126,16 +129,14 @@ def aud(trial: Trial) -> None:
     _expect(trial, "aud", _opened(trial, trial.stored()["id"]).claims.get("aud"), "manywho", ["manywho"])
 
 
-@check(
-    "load.sub", "must", "sub is the id that was asked for: a reply cannot be passed off as another state's.", _SOURCE
-)
+@check("load.sub", "must", "sub is the requested id, so a reply cannot pass for another state's.", _SOURCE)
 def sub(trial: Trial) -> None:
     one, other = trial.stored(), trial.stored()
     for state in (one, other):
         _expect(trial, "sub", _opened(trial, state["id"]).claims.get("sub"), state["id"])
 
 
-@check("load.exp", "must", "A reply has an end, and it lies ahead.", _SOURCE)
+@check("load.exp", "must", "A reply has an expiry, and it lies in the future.", _SOURCE)
 def exp(trial: Trial) -> None:
     claims = _opened(trial, trial.stored()["id"]).claims
     value = claims.get("exp")
@@ -143,7 +144,7 @@ def exp(trial: Trial) -> None:
         trial.fail("an exp within the next minutes", f"{value!r} came")
 
 
-@check("load.times", "should", "exp is 10 minutes ahead, iat now, nbf 2 minutes ago.", _SOURCE)
+@check("load.times", "should", "exp is 10 minutes ahead, iat is now, and nbf is 2 minutes ago.", _SOURCE)
 def times(trial: Trial) -> None:
     claims, now = _opened(trial, trial.stored()["id"]).claims, time.time()
     for name, offset in (("exp", 600), ("iat", 0), ("nbf", -120)):
@@ -153,7 +154,7 @@ def times(trial: Trial) -> None:
             trial.fail(f"{name} at {offset:+} s from now", f"{came} came")
 
 
-@check("load.claims-only", "should", "A reply holds the claims of the contract and no more.", _SOURCE)
+@check("load.claims-only", "should", "A reply contains the claims of the contract and no others.", _SOURCE)
 def claims_only(trial: Trial) -> None:
     found = set(_opened(trial, trial.stored()["id"]).claims)
     expected = {"iss", "aud", "sub", "exp", "iat", "nbf", "jti", "content"}
@@ -161,7 +162,7 @@ def claims_only(trial: Trial) -> None:
         trial.fail(f"the claims {', '.join(sorted(expected))}", f"{', '.join(sorted(found ^ expected))} differ")
 
 
-@check("load.fresh", "must", "Ephemeral key, content key and iv are never used twice.", "B20, RFC 7518 8.1")
+@check("load.fresh", "must", "No two replies share an ephemeral key, a content key or an iv.", "B20, RFC 7518 8.1")
 def fresh(trial: Trial) -> None:
     id = trial.stored()["id"]
     replies = [_opened(trial, id) for _ in range(12)]
@@ -174,7 +175,7 @@ def fresh(trial: Trial) -> None:
             trial.fail(f"12 replies with 12 different values of {name}", f"{len(values)} came")
 
 
-@check("load.jti", "must", "Each reply has a jti of its own.", "B20")
+@check("load.jti", "must", "Each reply has its own jti.", "B20")
 def jti(trial: Trial) -> None:
     id = trial.stored()["id"]
     found = [_opened(trial, id).claims.get("jti") for _ in range(5)]
@@ -189,7 +190,7 @@ def no_change(trial: Trial) -> None:
         trial.expect_content(state["id"], state["content"])
 
 
-@check("load.id-case", "should", "An id in upper case asks for the same state, and sub is the id.", "A20")
+@check("load.id-case", "should", "An id in upper case returns the same state, and sub is the id.", "A20")
 def id_case(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path(state["id"].upper())

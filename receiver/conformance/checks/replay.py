@@ -1,15 +1,15 @@
-"""One signature serves one change; the identical request again is a retry. Protocol, section 3.4; case A21."""
+"""One signature is good for one change; the identical request again is a retry. Protocol, section 3.4; case A21."""
 
 import json
 
 from receiver.conformance.registry import check
-from receiver.conformance.trial import FIRST, LATER, Trial, worded
+from receiver.conformance.trial import FIRST, LATER, Trial, versioned
 
 
 @check(
     "replay.retry",
     "must",
-    "The identical request again, as after a lost reply, is answered 204 again.",
+    "The identical request, sent again as after a lost reply, is answered 204 again.",
     "protocol, section 10.3; A21",
 )
 def retry(trial: Trial) -> None:
@@ -21,7 +21,12 @@ def retry(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("replay.retry-delete", "must", "The same for a DELETE.", "protocol, section 10.3; A21")
+@check(
+    "replay.retry-delete",
+    "must",
+    "The identical DELETE, sent again, is answered 204 again.",
+    "protocol, section 10.3; A21",
+)
 def retry_delete(trial: Trial) -> None:
     state = trial.stored()
     path, body = trial.path(), json.dumps([state["id"]]).encode()
@@ -32,7 +37,10 @@ def retry_delete(trial: Trial) -> None:
 
 
 @check(
-    "replay.load", "must", "A GET may be repeated under its signature: it changes nothing.", "protocol, section 10.3"
+    "replay.load",
+    "must",
+    "A GET may be repeated with the same signature, because it changes nothing.",
+    "protocol, section 10.3",
 )
 def load(trial: Trial) -> None:
     state = trial.stored()
@@ -45,7 +53,7 @@ def load(trial: Trial) -> None:
 @check(
     "replay.no-second-effect",
     "should",
-    "A late copy of a save does not bring a deleted state back.",
+    "A late copy of a save does not bring back a deleted state.",
     "A21; protocol, section 3.4",
 )
 def no_second_effect(trial: Trial) -> None:
@@ -61,7 +69,7 @@ def no_second_effect(trial: Trial) -> None:
 @check(
     "replay.no-second-delete",
     "should",
-    "A late copy of a delete does not delete what was saved since.",
+    "A late copy of a delete does not delete what was saved after it.",
     "A21; protocol, section 3.4",
 )
 def no_second_delete(trial: Trial) -> None:
@@ -77,7 +85,7 @@ def no_second_delete(trial: Trial) -> None:
 @check(
     "replay.other-body",
     "should",
-    "A caught signature does not carry another body: 401, nothing changed.",
+    "An intercepted signature does not authorise another body: the answer is 401, and nothing changes.",
     "protocol, section 3.4",
 )
 def other_body(trial: Trial) -> None:
@@ -94,7 +102,7 @@ def other_body(trial: Trial) -> None:
 @check(
     "replay.other-method",
     "should",
-    "A signature caught from a save does not delete: POST and DELETE share a path.",
+    "A signature intercepted from a save does not authorise a DELETE, although both share a path.",
     "protocol, section 3.4",
 )
 def other_method(trial: Trial) -> None:
@@ -110,24 +118,24 @@ def other_method(trial: Trial) -> None:
 @check(
     "replay.new-signature",
     "should",
-    "A used jti in a new signature is still used: it binds, not the signature's bytes.",
+    "A used jti stays used under a new signature: the jti counts, not the bytes of the signature.",
     "protocol, section 3.4",
 )
 def new_signature(trial: Trial) -> None:
     state = trial.stored()
     path = trial.path()
     jti = f"jti-{state['id']}"
-    first = trial.send("POST", path, trial.body(state | {"updatedAt": LATER, "content": worded("newer")}), jti=jti)
+    first = trial.send("POST", path, trial.body(state | {"updatedAt": LATER, "content": versioned("newer")}), jti=jti)
     trial.expect(first, 204, what="the save")
     body = json.dumps([state["id"]]).encode()
     trial.expect(trial.send("DELETE", path, body, jti=jti), 401, what="a DELETE under the same jti, signed anew")
-    trial.expect_content(state["id"], worded("newer"))
+    trial.expect_content(state["id"], versioned("newer"))
 
 
 @check(
     "replay.free-after-refusal",
     "should",
-    "A request that was refused has not used its jti up.",
+    "A refused request does not use up its jti.",
     "protocol, section 10.2; protocol, section 3.4",
 )
 def free_after_refusal(trial: Trial) -> None:
@@ -147,6 +155,6 @@ def old_copy(trial: Trial) -> None:
     path, body = trial.path(), trial.body(state)
     headers = trial.headers(path)
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
-    trial.stored(state | {"updatedAt": LATER, "content": worded("newer")})
+    trial.stored(state | {"updatedAt": LATER, "content": versioned("newer")})
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the copy of the first save")
-    trial.expect_content(state["id"], worded("newer"), "the newer content still")
+    trial.expect_content(state["id"], versioned("newer"), "the newer content still")

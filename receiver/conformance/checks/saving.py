@@ -1,23 +1,24 @@
-"""Room 3: saving. What replaces what, and which claims make a state. Protocol, section 5; part C of the cases."""
+"""Stage 3: saving states: which version replaces which, and which claims a state needs. Protocol, section 5."""
 
 import random
 import uuid
 
-from receiver.conformance.answers import told
+from receiver.conformance.answers import described
 from receiver.conformance.registry import check
-from receiver.conformance.trial import FIRST, LATER, Trial, tomorrow, worded
+from receiver.conformance.trial import FIRST, LATER, Trial, tomorrow, versioned
 from receiver.mock_platform.flow_states import FlowRun
+from receiver.mock_platform.json_values import JSON, JSONObject
 
 REQUIRED = ("id", "tenant", "flow", "flowVersion", "isDone", "createdAt", "updatedAt", "content")
 NULLABLE = ("parent", "currentMapElement", "currentUser", "expiresAt")
 
 
-def save(trial: Trial, state: dict, what: str, **changes: object) -> None:
-    """Save ``state`` with ``changes``; 204 is expected."""
+def save(trial: Trial, state: JSONObject, what: str, **changes: JSON) -> None:
+    """Save ``state`` with ``changes``; fail unless the answer is 204."""
     trial.expect(trial.client.save(state | changes), 204, what=what)
 
 
-@check("save.new", "must", "A state is stored, answered 204 without a body, and comes back.", "protocol, section 2.3")
+@check("save.new", "must", "A new state is answered 204 without a body, and a GET returns it.", "protocol, section 2.3")
 def new(trial: Trial) -> None:
     state = trial.state()
     answer = trial.expect(trial.client.save(state), 204, what="a new state")
@@ -29,7 +30,7 @@ def new(trial: Trial) -> None:
 @check(
     "save.flow",
     "must",
-    "A run of a flow is saved step by step, each time larger, and is answered as it is now.",
+    "A flow's run is saved step by step, growing each time, and a GET returns the latest version.",
     "protocol, section 5.7",
 )
 def flow(trial: Trial) -> None:
@@ -41,62 +42,67 @@ def flow(trial: Trial) -> None:
         run.step()
 
 
-@check("save.newer-wins", "must", "A later updatedAt replaces what is stored.", "protocol, section 5.7; C08")
+@check("save.newer-wins", "must", "A later updatedAt replaces the stored state.", "protocol, section 5.7; C08")
 def newer_wins(trial: Trial) -> None:
     state = trial.stored()
     trial.expect_content(state["id"], state["content"])
-    save(trial, state, "a newer state", updatedAt=LATER, content=worded("newer"))
-    trial.expect_content(state["id"], worded("newer"), "the newer content")
+    save(trial, state, "a newer state", updatedAt=LATER, content=versioned("newer"))
+    trial.expect_content(state["id"], versioned("newer"), "the newer content")
 
 
 @check(
     "save.older-ignored",
     "must",
-    "A save that comes late answers 204 and changes nothing.",
+    "A save that arrives late is answered 204 and changes nothing.",
     "protocol, section 5.7; C08",
 )
 def older_ignored(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
-    save(trial, state, "an older state", updatedAt=FIRST, content=worded("older"))
-    trial.expect_content(state["id"], state["content"], "the newer content still")
+    save(trial, state, "an older state", updatedAt=FIRST, content=versioned("older"))
+    trial.expect_content(state["id"], state["content"], "the newer content, unchanged")
 
 
 @check(
     "save.equal-replaces",
     "should",
-    "An equal updatedAt replaces: the last of two saves at one instant stays.",
+    "An equal updatedAt replaces the stored state: of two saves at one instant, the last one stays.",
     "protocol, section 5.7; C08",
 )
 def equal_replaces(trial: Trial) -> None:
     state = trial.stored()
-    save(trial, state, "the same updatedAt", content=worded("equal"))
-    trial.expect_content(state["id"], worded("equal"), "the content that came last")
+    save(trial, state, "the same updatedAt", content=versioned("equal"))
+    trial.expect_content(state["id"], versioned("equal"), "the content that came last")
 
 
-@check("save.any-order", "must", "Whatever the order of arrival, the newest stays.", "C08; protocol, section 10.5")
+@check(
+    "save.any-order",
+    "must",
+    "The newest version stays, in whatever order the versions arrive.",
+    "C08; protocol, section 10.5",
+)
 def any_order(trial: Trial) -> None:
     base = trial.state()
-    versions = [{"updatedAt": f"2026-01-01T00:00:{n:02d}.000Z", "content": worded(str(n))} for n in range(12)]
+    versions = [{"updatedAt": f"2026-01-01T00:00:{n:02d}.000Z", "content": versioned(str(n))} for n in range(12)]
     random.Random(8).shuffle(versions)  # noqa: S311 - an order of arrival
     for version in versions:
         save(trial, base, f"the version of {version['updatedAt']}", **version)
-    trial.expect_content(base["id"], worded("11"), "the newest version")
+    trial.expect_content(base["id"], versioned("11"), "the newest version")
 
 
 @check(
     "save.again-after-delete",
     "must",
-    "A deleted state may be saved again, also an older version of it.",
+    "A deleted state can be saved again, even in an older version.",
     "protocol, section 5.7",
 )
 def again_after_delete(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
     trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE")
-    save(trial, state, "an older version after the delete", updatedAt=FIRST, content=worded("again"))
-    trial.expect_content(state["id"], worded("again"), "what was saved after the delete")
+    save(trial, state, "an older version after the delete", updatedAt=FIRST, content=versioned("again"))
+    trial.expect_content(state["id"], versioned("again"), "what was saved after the delete")
 
 
-@check("save.nulls", "must", "parent, currentMapElement and currentUser may be null or hold a value.", "C05")
+@check("save.nulls", "must", "parent, currentMapElement and currentUser may be null or have a value.", "C05")
 def nulls(trial: Trial) -> None:
     full = {name: str(uuid.uuid4()) for name in NULLABLE[:3]} | {"expiresAt": "2099-01-01T00:00:00.0000000Z"}
     for what, values in (("with null", dict.fromkeys(NULLABLE[:3])), ("with values", full)):
@@ -105,7 +111,7 @@ def nulls(trial: Trial) -> None:
         trial.expect_content(state["id"], state["content"])
 
 
-@check("save.never-expires", "should", "expiresAt may be null: such a state is kept for ever.", "C05")
+@check("save.never-expires", "should", "expiresAt may be null: such a state never expires.", "C05")
 def never_expires(trial: Trial) -> None:
     state = trial.state(expiresAt=None)
     save(trial, state, "expiresAt null")
@@ -115,16 +121,16 @@ def never_expires(trial: Trial) -> None:
 @check(
     "save.empties",
     "should",
-    "The nullable claims may be empty texts.",
+    "The nullable claims may be empty strings.",
     "protocol, section 5.4",
 )
 def empties(trial: Trial) -> None:
     state = trial.state(**dict.fromkeys(NULLABLE, ""))
-    save(trial, state, "with empty texts")
+    save(trial, state, "with empty strings")
     trial.expect_content(state["id"], state["content"])
 
 
-@check("save.is-done", "must", "A state is done or not.", "protocol, section 5.4")
+@check("save.is-done", "must", "isDone may be true or false.", "protocol, section 5.4")
 def is_done(trial: Trial) -> None:
     for value in (True, False):
         state = trial.state(isDone=value)
@@ -132,13 +138,18 @@ def is_done(trial: Trial) -> None:
         trial.expect_content(state["id"], state["content"])
 
 
-@check("save.expired", "must", "A state whose expiresAt has passed is answered until it is purged.", "C12")
+@check("save.expired", "must", "A state whose expiresAt has passed is still returned until it is purged.", "C12")
 def expired(trial: Trial) -> None:
     state = trial.stored(expiresAt="2026-01-01T10:00:01.0000000Z")
     trial.expect_content(state["id"], state["content"], "the expired state")
 
 
-@check("save.required", "must", "A state without one of its required claims is refused, and nothing is stored.", "C05")
+@check(
+    "save.required",
+    "must",
+    "The receiver refuses a state without one of its required claims and stores nothing.",
+    "C05",
+)
 def required(trial: Trial) -> None:
     _claims(trial, {f"no {name}": {name: ...} for name in REQUIRED})
 
@@ -146,22 +157,23 @@ def required(trial: Trial) -> None:
 @check(
     "save.required-named",
     "should",
-    "A missing claim is answered 400, naming item and claim.",
+    "A missing claim is answered 400, and the message names the item and the claim.",
     "C05; protocol, section 5.4",
 )
 def required_named(trial: Trial) -> None:
     for name in REQUIRED:
-        answer = trial.expect(trial.post(trial.token(trial.state(), **{name: ...})), 400, what=f"no {name}")
+        missing: JSONObject = {name: ...}
+        answer = trial.expect(trial.post(trial.token(trial.state(), **missing)), 400, what=f"no {name}")
         message = str(answer.json.get("message"))
         if "0" not in message or name not in message:
-            trial.fail(f"a message that names item 0 and {name}", told(answer))
+            trial.fail(f"a message that names item 0 and {name}", described(answer))
 
 
 @check(
     "save.wrong-types", "should", "A claim of another type is answered 400, never 500, and nothing is stored.", "C05"
 )
 def wrong_types(trial: Trial) -> None:
-    values: tuple = (None, 1, True, [], {}, "text")
+    values: tuple[JSON, ...] = (None, 1, True, [], {}, "text")
     valid = {("isDone", "True"), ("content", "'text'")}
     changes = {
         f"{name}: {value!r}": {name: value} for name in REQUIRED for value in values if (name, repr(value)) not in valid
@@ -169,17 +181,18 @@ def wrong_types(trial: Trial) -> None:
     _claims(trial, changes, 400)
 
 
-@check("save.nullable-wrong", "should", "The nullable claims hold a UUID or a time, or nothing.", "C05")
+@check("save.nullable-wrong", "should", "A nullable claim must be a UUID, a time or nothing.", "C05")
 def nullable_wrong(trial: Trial) -> None:
-    _claims(trial, {f"{name}: {value!r}": {name: value} for name in NULLABLE for value in (1, [], True, "x", " ")}, 400)
+    values: tuple[JSON, ...] = (1, [], True, "x", " ")
+    _claims(trial, {f"{name}: {value!r}": {name: value} for name in NULLABLE for value in values}, 400)
 
 
-@check("save.almost-boolean", "should", 'isDone is true or false, not "true" or 1.', "C05")
+@check("save.almost-boolean", "should", 'isDone must be true or false, not "true" or 1.', "C05")
 def almost_boolean(trial: Trial) -> None:
     _claims(trial, {repr(value): {"isDone": value} for value in ("true", 1, 0, "")}, 400)
 
 
-def _claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
+def _claims(trial: Trial, variants: dict[str, JSONObject], *allowed: int) -> None:
     state = trial.state()
     for name, changes in variants.items():
         answer = trial.post(trial.token(state, **changes))
@@ -189,7 +202,12 @@ def _claims(trial: Trial, variants: dict[str, dict], *allowed: int) -> None:
     trial.expect_absent(state["id"], "each save of it was refused")
 
 
-@check("save.id-spelling", "should", "An id has the spelling 8-4-4-4-12 and no other: 400.", "protocol, section 5.4")
+@check(
+    "save.id-spelling",
+    "should",
+    "An id must be spelled 8-4-4-4-12; any other spelling is answered 400.",
+    "protocol, section 5.4",
+)
 def id_spelling(trial: Trial) -> None:
     id = trial.state()["id"]
     spellings = ("{" + id + "}", "urn:uuid:" + id, id.replace("-", ""), id[:-1], id + "0", id + "\n", " " + id)
@@ -203,7 +221,7 @@ def id_spelling(trial: Trial) -> None:
 def id_case(trial: Trial) -> None:
     state = trial.stored()
     upper = state["id"].upper()
-    save(trial, state, "the id in upper case", id=upper, updatedAt=LATER, content=worded("newer"))
-    trial.expect_content(state["id"], worded("newer"), "the newer content, saved under the id in upper case")
-    save(trial, state, "an older one in upper case", id=upper, content=worded("older"))
-    trial.expect_content(state["id"], worded("newer"), "the newer content still")
+    save(trial, state, "the id in upper case", id=upper, updatedAt=LATER, content=versioned("newer"))
+    trial.expect_content(state["id"], versioned("newer"), "the newer content, saved under the id in upper case")
+    save(trial, state, "an older one in upper case", id=upper, content=versioned("older"))
+    trial.expect_content(state["id"], versioned("newer"), "the newer content, unchanged")

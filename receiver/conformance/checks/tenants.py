@@ -1,25 +1,26 @@
-"""Tenants are apart. Cases C01 and C03. A receiver that serves one tenant alone refuses the other: as good."""
+"""Tenants are isolated. A receiver that serves one tenant only may refuse the other. Cases C01 and C03."""
 
 import json
 
 from receiver.conformance.registry import check
-from receiver.conformance.trial import LATER, Trial, worded
+from receiver.conformance.trial import LATER, Trial, versioned
+from receiver.mock_platform.json_values import JSONObject
 
 _REFUSED = (400, 401, 403, 404)
 
 
-def _still_there(trial: Trial, state: dict) -> None:
-    trial.expect_content(state["id"], state["content"], "the tenant's own state as it was")
+def _still_there(trial: Trial, state: JSONObject) -> None:
+    trial.expect_content(state["id"], state["content"], "the tenant's own state, unchanged")
 
 
-@check("tenants.load", "must", "A tenant cannot load a state of another one.", "C03")
+@check("tenants.load", "must", "A tenant cannot load another tenant's state.", "C03")
 def load(trial: Trial) -> None:
     state = trial.stored()
     answer = trial.client_of(trial.other).load(state["id"])
     trial.expect(answer, *_REFUSED, what="GET of another tenant's id")
 
 
-@check("tenants.delete", "must", "A tenant cannot delete a state of another one.", "C03")
+@check("tenants.delete", "must", "A tenant cannot delete another tenant's state.", "C03")
 def delete(trial: Trial) -> None:
     state = trial.stored()
     answer = trial.client_of(trial.other).delete([state["id"]])
@@ -30,27 +31,29 @@ def delete(trial: Trial) -> None:
 @check(
     "tenants.save",
     "should",
-    "A save of an id that another tenant holds does not touch that one's state.",
+    "Saving an id that another tenant uses does not touch that tenant's state.",
     "protocol, section 5.4; C03",
 )
 def save(trial: Trial) -> None:
     state = trial.stored()
-    theirs = trial.state(id=state["id"], tenant=trial.other, updatedAt=LATER, content=worded("theirs"))
+    theirs = trial.state(id=state["id"], tenant=trial.other, updatedAt=LATER, content=versioned("theirs"))
     answer = trial.client_of(trial.other).save(theirs)
     trial.expect(answer, 204, *_REFUSED, what="POST of an id that another tenant holds")
     _still_there(trial, state)
     if answer.status == 204:
-        trial.expect_content(state["id"], worded("theirs"), "the other tenant's own content", tenant=trial.other)
+        trial.expect_content(state["id"], versioned("theirs"), "the other tenant's own content", tenant=trial.other)
         trial.expect(trial.client.delete([state["id"]]), 204, what="DELETE of the first tenant's")
-        trial.expect_content(state["id"], worded("theirs"), "the other tenant's state still", tenant=trial.other)
+        trial.expect_content(
+            state["id"], versioned("theirs"), "the other tenant's state, unchanged", tenant=trial.other
+        )
 
 
 @check(
-    "tenants.same-id", "should", "Two tenants may hold the same id, each with its own times.", "protocol, section 5.4"
+    "tenants.same-id", "should", "Two tenants may use the same id, each with its own times.", "protocol, section 5.4"
 )
 def same_id(trial: Trial) -> None:
     state = trial.stored(updatedAt=LATER)
-    theirs = trial.state(id=state["id"], tenant=trial.other, content=worded("theirs, and older"))
+    theirs = trial.state(id=state["id"], tenant=trial.other, content=versioned("theirs, and older"))
     answer = trial.client_of(trial.other).save(theirs)
     trial.expect(answer, 204, *_REFUSED, what="POST of an older state under the same id")
     if answer.status == 204:
@@ -58,7 +61,9 @@ def same_id(trial: Trial) -> None:
     _still_there(trial, state)
 
 
-@check("tenants.claim", "should", "A state whose tenant is not the path's is refused, and stored for neither.", "C01")
+@check(
+    "tenants.claim", "should", "A state whose tenant is not the path's is refused and stored for neither tenant.", "C01"
+)
 def claim(trial: Trial) -> None:
     state = trial.state()
     trial.made.add((trial.other, state["id"]))
@@ -67,7 +72,7 @@ def claim(trial: Trial) -> None:
     trial.expect(trial.client_of(trial.other).load(state["id"]), *_REFUSED, what="GET by the tenant of the claim")
 
 
-@check("tenants.token", "must", "A token made for one tenant cannot be stored under another.", "B17, C01")
+@check("tenants.token", "must", "A token for one tenant cannot be stored under another.", "B17, C01")
 def token(trial: Trial) -> None:
     state = trial.state()
     trial.made.add((trial.other, state["id"]))
@@ -76,7 +81,7 @@ def token(trial: Trial) -> None:
     trial.expect(trial.client_of(trial.other).load(state["id"]), *_REFUSED, what="GET by the other tenant")
 
 
-@check("tenants.signature", "must", "A signature for one tenant opens no path of another.", "A15, A17")
+@check("tenants.signature", "must", "A signature for one tenant gives no access to another tenant's paths.", "A15, A17")
 def signature(trial: Trial) -> None:
     state = trial.stored()
     own = trial.path(state["id"])
@@ -94,7 +99,7 @@ def signature(trial: Trial) -> None:
     _still_there(trial, state)
 
 
-@check("tenants.jti", "should", "Two tenants that use the same jti do not disturb each other.", "protocol, section 3.4")
+@check("tenants.jti", "should", "Two tenants that use the same jti do not affect each other.", "protocol, section 3.4")
 def jti(trial: Trial) -> None:
     shared = f"shared-{trial.state()['id']}"
     for tenant in (trial.tenant, trial.other):
@@ -102,5 +107,5 @@ def jti(trial: Trial) -> None:
         answer = client.call("DELETE", path, json.dumps([tenant]).encode(), client.headers(path, jti=shared))
         if tenant == trial.tenant:
             trial.expect(answer, 204, what="the first tenant's DELETE")
-        elif client.load(tenant).status == 404:  # it serves the other tenant at all
+        elif client.load(tenant).status == 404:  # the receiver serves the other tenant
             trial.expect(answer, 204, what="the other tenant's DELETE under the same jti")

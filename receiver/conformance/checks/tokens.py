@@ -1,31 +1,34 @@
-"""Room 2: what a state's token may be, around its content. Table B of the cases.
+"""Stage 2: the form of a state's token. Cases, table B.
 
-At level must any refusal will do, as the Java receiver answers 500; that 400 names the item is checked at should.
+Checks of level must accept any refusal, because the Java service answers 500. Checks of level should expect a 400 that
+names the item.
 """
 
 import json
 import random
 import zlib
+from collections.abc import Callable, Mapping
 
 from jwcrypto import jwe as jose_jwe
 
-from receiver.conformance.answers import told
+from receiver.conformance.answers import described
 from receiver.conformance.registry import check
 from receiver.conformance.trial import LATER, Trial
 from receiver.mock_platform import forging, tokens
+from receiver.mock_platform.json_values import JSON, JSONObject
 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
-def inner_of(trial: Trial, state: dict) -> str:
-    """Return the signed state, not yet encrypted."""
+def inner_of(trial: Trial, state: JSONObject) -> str:
+    """Return the signed but not yet encrypted state."""
     return tokens.sign(tokens.state_claims(state), trial.keys.platform)
 
 
-def refused(trial: Trial, variants: dict[str, object], *allowed: int, state: dict | None = None) -> None:
-    """Fail unless a POST of each token of ``variants`` is refused and nothing is stored of it.
+def refused(trial: Trial, variants: Mapping[str, JSON], *allowed: int, state: JSONObject | None = None) -> None:
+    """Fail unless a POST of each token of ``variants`` is refused and stores nothing.
 
-    With ``allowed``, by one of these statuses. The tokens are of ``state``, or of any that is stored already.
+    ``allowed`` are the accepted statuses; without it, any refusal will do. All tokens are for ``state``, if given.
     """
     kept = trial.stored()
     for name, token in variants.items():
@@ -35,10 +38,10 @@ def refused(trial: Trial, variants: dict[str, object], *allowed: int, state: dic
             trial.expect(answer, *allowed, what=name)
         if state:
             trial.expect_absent(state["id"], f"{name} was refused")
-    trial.expect_content(kept["id"], kept["content"], "another state as it was")
+    trial.expect_content(kept["id"], kept["content"], "another state, unchanged")
 
 
-def _refused_inner(trial: Trial, make, *allowed: int) -> None:
+def _refused_inner(trial: Trial, make: Callable[[JSONObject], dict[str, str]], *allowed: int) -> None:
     state = trial.state()
     refused(
         trial,
@@ -48,22 +51,25 @@ def _refused_inner(trial: Trial, make, *allowed: int) -> None:
     )
 
 
-@check("tokens.not-encrypted", "should", "A state that travels unencrypted is refused.", "B01")
+@check("tokens.not-encrypted", "should", "The receiver refuses a state that is not encrypted.", "B01")
 def not_encrypted(trial: Trial) -> None:
     state = trial.state()
     refused(trial, {"the bare inner JWS": inner_of(trial, state)}, state=state)
 
 
 @check(
-    "tokens.not-signed", "must", "Anybody can encrypt to a public key: claims that nobody signed are refused.", "B02"
+    "tokens.not-signed",
+    "must",
+    "The receiver refuses unsigned claims, because anyone can encrypt to a public key.",
+    "B02",
 )
 def not_signed(trial: Trial) -> None:
     _refused_inner(trial, lambda state: {"raw claims": json.dumps(tokens.state_claims(state))})
 
 
-@check("tokens.nested", "should", "Tokens nested in another order are refused.", "B03")
+@check("tokens.nested", "should", "The receiver refuses tokens that are nested in another order.", "B03")
 def nested(trial: Trial) -> None:
-    def make(state: dict) -> dict:
+    def make(state: JSONObject) -> dict[str, str]:
         inner = inner_of(trial, state)
         header = {"alg": "ES384", "kid": trial.keys.platform.kid, "cty": "JWT"}
         return {
@@ -74,12 +80,17 @@ def nested(trial: Trial) -> None:
     _refused_inner(trial, make)
 
 
-@check("tokens.request-signature", "must", "A request signature, encrypted, is no state.", "B03")
+@check("tokens.request-signature", "must", "The receiver refuses an encrypted request signature as a state.", "B03")
 def request_signature(trial: Trial) -> None:
     refused(trial, {"a request signature": tokens.seal(trial.signature(trial.path()), trial.keys.receiver)})
 
 
-@check("tokens.all-pairs", "must", "Both key-wrapping and both content algorithms of the contract are read.", "B06")
+@check(
+    "tokens.all-pairs",
+    "must",
+    "The receiver reads both key-wrapping and both content algorithms of the contract.",
+    "B06",
+)
 def all_pairs(trial: Trial) -> None:
     for alg in ("ECDH-ES+A192KW", "ECDH-ES+A256KW"):
         for enc in ("A192CBC-HS384", "A256CBC-HS512"):
@@ -88,14 +99,19 @@ def all_pairs(trial: Trial) -> None:
             trial.expect_content(state["id"], state["content"])
 
 
-@check("tokens.uncompressed", "must", "zip is usual but not always there.", "B06")
+@check("tokens.uncompressed", "must", "The receiver reads tokens without zip.", "B06")
 def uncompressed(trial: Trial) -> None:
     state = trial.state()
     trial.expect(trial.client.save(state, compressed=False), 204, what="without zip")
     trial.expect_content(state["id"], state["content"])
 
 
-@check("tokens.party-info", "should", "apu and apv are part of the key agreement, and read.", "B06, RFC 7518 4.6.1.2")
+@check(
+    "tokens.party-info",
+    "should",
+    "The receiver reads tokens with apu and apv, which are part of the key agreement.",
+    "B06, RFC 7518 4.6.1.2",
+)
 def party_info(trial: Trial) -> None:
     state = trial.state()
     answer = trial.client.save(state, apu=forging.b64(b"platform"), apv=forging.b64(b"receiver"))
@@ -103,14 +119,16 @@ def party_info(trial: Trial) -> None:
     trial.expect_content(state["id"], state["content"])
 
 
-@check("tokens.cty-case", "should", "cty is a media type: jwt means JWT.", "B06, RFC 7519 5.2")
+@check("tokens.cty-case", "should", "cty is a media type and case-insensitive: jwt means JWT.", "B06, RFC 7519 5.2")
 def cty_case(trial: Trial) -> None:
     state = trial.state()
     trial.expect(trial.client.save(state, cty="jwt"), 204, what="cty jwt")
     trial.expect_content(state["id"], state["content"])
 
 
-@check("tokens.cty-other", "should", "A JWE that does not say that it holds a JWT is refused.", "B07")
+@check(
+    "tokens.cty-other", "should", "The receiver refuses a JWE whose header does not say that it contains a JWT.", "B07"
+)
 def cty_other(trial: Trial) -> None:
     state, receiver = trial.state(), trial.keys.receiver
     inner = inner_of(trial, state).encode()
@@ -121,7 +139,7 @@ def cty_other(trial: Trial) -> None:
     refused(trial, made, state=state)
 
 
-@check("tokens.json-form", "should", "Only the compact form is a token, not its JSON serializations.", "B14")
+@check("tokens.json-form", "should", "Only the compact form is a token; the JSON serializations are refused.", "B14")
 def json_form(trial: Trial) -> None:
     state, receiver = trial.state(), trial.keys.receiver
     header = {"alg": "ECDH-ES+A192KW", "enc": "A192CBC-HS384", "kid": receiver.kid, "cty": "JWT"}
@@ -136,7 +154,7 @@ def json_form(trial: Trial) -> None:
     refused(trial, variants, state=state)
 
 
-def _damaged(trial: Trial, state: dict, each: int = 2) -> dict[str, str]:
+def _damaged(trial: Trial, state: JSONObject, each: int = 2) -> dict[str, str]:
     chance = random.Random(15)  # noqa: S311 - places to damage
     parts = trial.token(state).split(".")
     made = {}
@@ -153,7 +171,10 @@ def _damaged(trial: Trial, state: dict, each: int = 2) -> dict[str, str]:
 
 
 @check(
-    "tokens.damaged", "must", "A token with any part changed, cut, emptied or longer is refused, and not stored.", "B15"
+    "tokens.damaged",
+    "must",
+    "The receiver refuses a token with any part changed, cut, emptied or extended, and does not store it.",
+    "B15",
 )
 def damaged(trial: Trial) -> None:
     state = trial.state()
@@ -167,11 +188,11 @@ def damaged(trial: Trial) -> None:
 @check(
     "tokens.uniform",
     "should",
-    "Every damage is answered by the same 400, which tells no cryptographic step.",
+    "Every kind of damage gets the same 400, which does not reveal the cryptographic step that failed.",
     "B15; protocol, section 8.3",
 )
 def uniform(trial: Trial) -> None:
-    bodies = {}
+    bodies: dict[bytes, str] = {}
     for name, token in _damaged(trial, trial.state(), each=1).items():
         answer = trial.expect(trial.post(token), 400, what=name)
         bodies.setdefault(answer.body, name)
@@ -179,7 +200,12 @@ def uniform(trial: Trial) -> None:
         trial.fail("the same body for each damage", f"different ones came, as for: {', '.join(bodies.values())}")
 
 
-@check("tokens.deflate-damaged", "should", "Compressed data that ends early, goes on, or is none, is refused.", "B15")
+@check(
+    "tokens.deflate-damaged",
+    "should",
+    "The receiver refuses compressed data that ends early, continues too long, or is not compressed at all.",
+    "B15",
+)
 def deflate_damaged(trial: Trial) -> None:
     state, receiver = trial.state(), trial.keys.receiver
     deflater = zlib.compressobj(wbits=-15)
@@ -197,7 +223,7 @@ def deflate_damaged(trial: Trial) -> None:
     refused(trial, made, 400, state=state)
 
 
-@check("tokens.bomb", "should", "130 kB that inflate to 98 MB are refused before they fill the memory.", "B12")
+@check("tokens.bomb", "should", "The receiver refuses 130 kB that inflate to 98 MB before they fill its memory.", "B12")
 def bomb(trial: Trial) -> None:
     state = trial.stored()
     sealed = tokens.seal("A" * 98_700_000, trial.keys.receiver)
@@ -205,13 +231,13 @@ def bomb(trial: Trial) -> None:
     path, body = trial.path(), json.dumps([{"token": sealed}]).encode()
     answer = trial.client.call("POST", path, body, trial.headers(path, signature="x"))
     trial.expect(answer, 401, what="the same without a signature")
-    trial.expect_content(state["id"], state["content"], "the receiver lives on")
+    trial.expect_content(state["id"], state["content"], "the receiver keeps running")
 
 
 @check(
     "tokens.bomb-state",
     "should",
-    "A signed state of 98 MB is refused too, or stored whole; it never breaks the receiver.",
+    "A signed state of 98 MB is either refused or stored whole, and never breaks the receiver.",
     "B12; protocol, section 10.4",
 )
 def bomb_state(trial: Trial) -> None:
@@ -227,7 +253,7 @@ def bomb_state(trial: Trial) -> None:
 @check(
     "tokens.unknown-members",
     "must",
-    "What the platform may add later, beside token and in the claims, is ignored.",
+    "The receiver ignores unknown members beside token and unknown claims: the platform may add some.",
     "protocol, section 2.3",
 )
 def unknown_members(trial: Trial) -> None:
@@ -240,13 +266,15 @@ def unknown_members(trial: Trial) -> None:
 @check(
     "tokens.item-shape",
     "should",
-    "An item that holds no token is answered 400, naming it, and no other is stored.",
+    "An item without a token is answered 400 and named, and no other item is stored.",
     "B15",
 )
 def item_shape(trial: Trial) -> None:
     state = trial.state()
     good = {"token": trial.token(state)}
-    for item in ({"token": None}, {"token": 1}, {"token": []}, {"token": ""}, {"token": {}}, {}, None, ["x"], 1):
+    no_tokens: tuple[JSON, ...] = (None, 1, [], "", {})
+    items: tuple[JSON, ...] = (*({"token": value} for value in no_tokens), {}, None, ["x"], 1)
+    for item in items:
         trial.expect(trial.client.post([good, item]), 400, what=json.dumps(item))
     trial.expect_absent(state["id"], "each of its requests was refused")
 
@@ -254,7 +282,7 @@ def item_shape(trial: Trial) -> None:
 @check(
     "tokens.names-item",
     "should",
-    "A refused token is the caller's fault: 400, naming the item's index, as JSON.",
+    "A refused token is the caller's mistake: the receiver answers 400 and names the item's index, in JSON.",
     "protocol, section 8.2",
 )
 def names_item(trial: Trial) -> None:
@@ -265,6 +293,6 @@ def names_item(trial: Trial) -> None:
             items[index] = broken
             answer = trial.expect(trial.post(*items), 400, what="a bad item among good ones")
             if str(index) not in str(answer.json.get("message")):
-                trial.fail(f"a message that names item {index}", told(answer))
+                trial.fail(f"a message that names item {index}", described(answer))
     trial.expect_absent(good["id"], "another item of its request was refused")
     trial.stored(good | {"updatedAt": LATER})

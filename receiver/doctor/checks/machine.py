@@ -8,7 +8,6 @@ import shlex
 import stat
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import cryptography
 from cryptography.hazmat.backends.openssl import backend
@@ -18,6 +17,7 @@ from receiver import __version__
 from receiver.doctor.checks.configuration import is_in_container
 from receiver.doctor.findings import Finding, cause_text, fail, ok, warn
 from receiver.doctor.subject import Subject
+from receiver.process.disk import disk_space
 from receiver.process.running import base_of
 from receiver.stores.urls.store_url import StoreURL
 
@@ -37,7 +37,7 @@ def check_disk(subject: Subject) -> Iterator[Finding]:
         needs.append((f"running receivers in {base}", base, _SPACE_TO_RUN, f"df -h {shlex.quote(base)}"))
     for whose, path, least, fix in needs:
         try:
-            free, inodes = _free_space(path)
+            free, _, inodes = disk_space(path)
         except OSError as cause:
             yield fail("disk", f"{whose}: {cause_text(cause)}", f"ls -ld {shlex.quote(path)}")
             continue
@@ -50,16 +50,6 @@ def check_disk(subject: Subject) -> Iterator[Finding]:
             fine.append(f"{_size(free)} free for {whose}")
     if fine:
         yield ok("disk", "; ".join(fine))
-
-
-def _free_space(path: str) -> tuple[int, float]:
-    """Return the free bytes and inodes where ``path`` is or would be made; raises OSError."""
-    found = Path(os.path.abspath(path))
-    while not os.path.exists(found) and found != found.parent:
-        found = found.parent
-    status = os.statvfs(found)
-    inodes = status.f_favail if status.f_files else float("inf")  # some file systems do not count them
-    return status.f_bavail * status.f_frsize, inodes
 
 
 def _size(count: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver import __version__
-from receiver.commands.health import ask, fetch
+from receiver.admin.client import AdminClient
 from receiver.commands.keys import ago
 from receiver.doctor.findings import Finding, cause_text, fail, ok, warn
 from receiver.doctor.subject import Subject
@@ -40,10 +40,11 @@ def check(subject: Subject) -> Iterator[Finding]:
     if service.admin is None:
         parts.append("its admin listener is off")
     else:
-        readiness, problems = _readiness(service.admin)
+        admin = AdminClient(service.admin)
+        readiness, problems = _readiness(admin)
         parts.append(readiness)
         yield from problems
-        yield from _from_metrics(subject, service, service.admin)
+        yield from _from_metrics(subject, service, admin)
     yield from _other_settings(subject, service)
     yield from _changed_files(subject, service)
     yield ok(TOPIC, ", ".join(parts))
@@ -64,14 +65,14 @@ def _missing(subject: Subject) -> Finding:
     return warn(TOPIC, message, f"receiver serve; {_SYSTEMD}")
 
 
-def _readiness(admin: str) -> tuple[str, list[Finding]]:
-    """Return what the receiver with the admin listener ``admin`` says about itself, and the problems it reports."""
+def _readiness(admin: AdminClient) -> tuple[str, list[Finding]]:
+    """Return the readiness that ``admin`` reports, and a finding for each of its problems."""
     try:
-        _, answer = ask(admin, "/readyz")
+        _, answer = admin.get_json("/readyz")
         status, checks = str(answer["status"]), dict(answer["checks"])
         messages = {name: (str(one["verdict"]), str(one["told"])) for name, one in checks.items()}
     except (OSError, KeyError, TypeError, ValueError) as cause:
-        message = f"its admin listener, {admin}, does not answer: {cause_text(cause)}"
+        message = f"its admin listener, {admin.address}, does not answer: {cause_text(cause)}"
         return "readiness unknown", [fail(TOPIC, message, "look into its log; receiver health")]
     found = []
     if status == "draining":
@@ -84,7 +85,7 @@ def _readiness(admin: str) -> tuple[str, list[Finding]]:
     return f"{status}{f', {workers} workers'.replace(' run', '') if workers else ''}", found
 
 
-def _from_metrics(subject: Subject, service: Service, admin: str) -> Iterator[Finding]:
+def _from_metrics(subject: Subject, service: Service, admin: AdminClient) -> Iterator[Finding]:
     """Yield where the metrics of ``service`` show another version, key or certificate than there is here."""
     try:
         samples = _samples(admin)
@@ -102,8 +103,8 @@ def _from_metrics(subject: Subject, service: Service, admin: str) -> Iterator[Fi
         yield warn(TOPIC, message, f"kill -HUP {service.pid}, and look into its log for why it kept the old one")
 
 
-def _samples(admin: str) -> Samples:
-    status, text = fetch(admin, "/metrics")
+def _samples(admin: AdminClient) -> Samples:
+    status, text = admin.get("/metrics")
     if status != 200:
         raise ValueError("no metrics")
     try:

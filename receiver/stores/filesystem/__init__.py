@@ -1,7 +1,7 @@
-"""States as files: a folder per tenant, a file per state, for a disk that people and backups can look into.
+"""States as files: a folder per tenant, a file per state, on a disk that people and backups can read.
 
-``planning.py`` tells what changes come to, ``changes.py`` how they are made, ``formats.py`` what stands in a file,
-``durable.py`` how it comes to last.
+``planning.py`` works out what changes do, ``changes.py`` makes them, ``formats.py`` defines the files and
+``durable.py`` makes them last.
 """
 
 import itertools
@@ -36,7 +36,7 @@ from receiver.stores.filesystem.planning import (
 )
 from receiver.stores.filesystem.shapes import UUID, is_uuid
 
-_PURGED_AT_ONCE = 500  # states; so that no save waits long for a purge
+_PURGED_AT_ONCE = 500  # states; few enough that no save waits long for a purge
 
 _log = logging.getLogger("receiver")
 T = TypeVar("T", State, Summary)
@@ -58,15 +58,15 @@ class FilesystemStore(Store):
     def prepare(self) -> None:
         with file_errors():
             self.check_location()
-            # A store that was there is never made anew: what is missing now may only be unmounted.
+            # A store that has been there is never made again: it may only be unmounted.
             if self.create and self._prepared is None:
                 self._make()
-            durable.sync_folder(str(self.path))  # whoever made it may have died before
+            durable.sync_folder(str(self.path))  # the process that made it may have died before its own sync
             found = durable.identity(self._mark)
             if found is None:
                 raise StoreUnavailable(f"files: there is no store at {self.path} (is the volume mounted?)")
             for tenant in self._names(str(self.path), UUID):
-                with suppress(OSError, Problem):  # that tenant's next call meets it, and tells
+                with suppress(OSError, Problem):  # that tenant's next call meets it, and reports it
                     self._folder(tenant).tidy()
             self._prepared = found
 
@@ -83,18 +83,18 @@ class FilesystemStore(Store):
             formats.check_mark(str(path))
 
     def _make(self) -> None:
-        """Make the folder, but none above it, and mark it as a store."""
+        """Make the folder, but none above, and mark it as a store."""
         path = str(self.path)
         durable.make_folder(path)
-        with suppress(PermissionError):  # above a volume that was made for us
+        with suppress(PermissionError):  # the parent of a volume that was made for us
             durable.sync_folder(str(self.path.parent))
         durable.make_lock(path)
         with durable.locked(path, time.monotonic() + self.timeout):
             formats.make_mark(path)
 
     def ping(self) -> None:
-        # Asking is enough, and free: a file written for each health check, which anybody may call, would wear the disk,
-        # and a full one, which still answers every load, would make the service look dead.
+        # Looking is enough, and free. Anyone may call the health check: a file written each time would wear the disk,
+        # and a full disk, which still serves every load, would make the service look dead.
         with file_errors():
             self._ready()
             if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
@@ -116,7 +116,7 @@ class FilesystemStore(Store):
                 with folder.open(id) as file:
                     return file.whole()
             except FileNotFoundError:
-                self._ready()  # a volume that went away meanwhile is no missing state
+                self._ready()  # a volume that was unmounted meanwhile is no missing state
                 return None
 
     def was_done(self, tenant: str, receipt: Receipt) -> bool:
@@ -170,12 +170,12 @@ class FilesystemStore(Store):
                 try:
                     for ids in self._expired(tenant, before):
                         purged += self._changed(tenant, purging(ids, before)).stored
-                except StoreDamaged as damage:  # the other tenants' go all the same
+                except StoreDamaged as damage:  # the states of other tenants are purged all the same
                     _log.error("nothing of tenant %s is purged: %s", tenant, damage.cause)
         return purged
 
     def _expired(self, tenant: str, before: int) -> Iterator[list[str]]:
-        """Yield the ids of the states of ``tenant`` that expire before ``before``, nanoseconds, in portions."""
+        """Yield lists of the ids of ``tenant``'s states that expire before ``before`` (nanoseconds since 1970)."""
         folder = self._folder(tenant)
         known = partial(stored, folder)
         expired = (id for id in self._ids(folder) if has_expired(known, id, before))
@@ -200,7 +200,7 @@ class FilesystemStore(Store):
         """Nothing is held open between two calls."""
 
     def _ready(self) -> None:
-        """Return when the store lies where it was, prepared; else prepare it, or raise StoreUnavailable."""
+        """Make sure that the prepared store is still where it was; else prepare it, or raise StoreUnavailable."""
         if self._prepared is None or durable.identity(self._mark) != self._prepared:
             self.prepare()
 
@@ -209,7 +209,7 @@ class FilesystemStore(Store):
         return self._tenants.get(tenant) or self._tenants.setdefault(tenant, TenantFolder(str(self.path), tenant))
 
     def _is_unknown(self, tenant: str) -> bool:
-        """Tell whether there is no folder of ``tenant``, in a store that is there."""
+        """Return whether the store, which must be there, has no folder of ``tenant``."""
         folder = self._folder(tenant)
         with file_errors():
             missing = durable.identity(folder.path) is None
@@ -217,20 +217,20 @@ class FilesystemStore(Store):
             return missing
 
     def _changed(self, tenant: str, change: Change) -> Effect:
-        """Return what ``change`` of ``tenant`` answers, when it lasts."""
+        """Make ``change`` of ``tenant``; return its effect when it is durable."""
         folder = self._folder(tenant)
         with file_errors(full=StoreFull):
             self._ready()
             return folder.change(change, self.timeout)
 
     def _each(self, tenant: str | None, read: Callable[[StateFile], T | None], on_damage: OnDamage) -> Iterator[T]:
-        """Yield what ``read`` makes of each state's file, those of ``tenant`` or all, one shard's names in memory."""
+        """Yield what ``read`` returns for each state's file, of ``tenant`` or all; one shard's names in memory."""
         with file_errors():
             self._ready()
             for name in self._names(str(self.path), UUID) if tenant is None else (tenant,):
                 try:
                     yield from self._each_of(self._folder(name), read, on_damage)
-                except StoreDamaged as damage:  # of the tenant as a whole
+                except StoreDamaged as damage:  # of the whole tenant
                     on_damage(damage)
 
     def _each_of(self, folder: TenantFolder, read: Callable[[StateFile], T | None], on_damage: OnDamage) -> Iterator[T]:
@@ -255,7 +255,7 @@ class FilesystemStore(Store):
                     yield name.removesuffix(".state")
 
     def _names(self, path: str, pattern: re.Pattern[str]) -> list[str]:
-        """Return the names in the folder ``path`` that are ``pattern``, in order; what else lies there is not ours."""
+        """Return the names in the folder ``path`` that match ``pattern``, in order; any others are not ours."""
         try:
             return sorted(filter(pattern.fullmatch, os.listdir(path)))
         except (FileNotFoundError, NotADirectoryError):

@@ -1,26 +1,26 @@
-"""The folder of one tenant, and how it is changed: all or nothing, at whatever instant the process or the power goes.
+"""The folder of one tenant, and how it is changed: all or nothing, whenever the process dies or the power fails.
 
-Changes that wait at the same moment are done as a group, with one record and its syncs: "the change" below.
+Changes that wait at the same time are made as a group, with one record and its syncs: "the change" below.
 
 | in the folder          |                                                                                    |
 |------------------------|------------------------------------------------------------------------------------|
 | ``ab/<id>.state``        | a state, in the shard of the first two digits of its id                              |
-| ``.receipts/<hash>``     | the record of a change that came with a ``jti``, under the SHA-256 of each one it has |
-| ``.lock``                | locked by whoever changes something here                                           |
+| ``.receipts/<hash>``     | the record of a change that has a ``jti``, under the SHA-256 of each that it has    |
+| ``.lock``                | locked while something is changed here                                             |
 | ``.change/``             | the change under way; empty at rest                                                |
 | ``.change/<id>.<token>`` | a state file on its way to its shard                                               |
-| ``.change/record``       | what the change does; once it bears this name, the change is done, come what may     |
+| ``.change/record``       | what the change does; once it has this name, the change is committed                 |
 
-The steps of a change, under the lock. A name lasts when its folder is synced; before that, in no order.
+The steps of a change, under the lock. Names last once their folder is synced; until then, any of them may be lost.
 
 1. State files and record are written into ``.change`` and synced; the folders they go to are made and synced.
-2. The record gets its name: the commit. From here on whoever meets it goes on with step 3.
+2. The record gets its name: the commit. From now on, any process that finds it continues with step 3.
 3. ``.change`` is synced. State files move to their shards, deleted ones go, the shards are synced.
-4. The record gets a second name in ``.receipts`` for each receipt that it came with, and that folder is synced.
-5. It loses the first. That need not last: a record that comes back is finished again, to no effect, since a later
-   change replaces it before it moves a file.
+4. The record gets another name in ``.receipts`` for each of its receipts, and that folder is synced.
+5. It loses its first name. That need not last: a record that comes back is finished again, without effect, since a
+   later change replaces it before it moves a file.
 
-What a process left that died before step 2 is removed by the next one. A power cut in step 3, or a copy of the folder
+The next process removes what is left of one that died before step 2. A power cut in step 3, or a copy of the folder
 made meanwhile, can leave a record without its files: nothing of that change was acknowledged, and nothing is done.
 """
 
@@ -39,11 +39,11 @@ from receiver.stores.filesystem.planning import Change, Plan
 from receiver.stores.filesystem.receipts import Receipts, fields_of
 from receiver.stores.filesystem.shapes import Fields, is_record, only
 from receiver.stores.group_commit import GroupCommit
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 
 class TenantFolder:
-    """The folder of ``tenant`` in the folder ``root``, which need not have one. One object serves all threads."""
+    """The folder of ``tenant`` in the folder ``root``; it need not exist. One object serves all threads."""
 
     def __init__(self, root: str, tenant: str) -> None:
         self.root = root
@@ -59,14 +59,14 @@ class TenantFolder:
         return StateFile(self._file_of(id), self.tenant, id)
 
     def held(self, ids: Iterable[str]) -> list[str]:
-        """Return those of ``ids`` that there is a state of, damaged or not."""
+        """Return those of ``ids`` that have a state, damaged or not."""
         shards = set(os.listdir(self.path))
         return [id for id in ids if id[:2] in shards and durable.identity(self._file_of(id))]
 
     def settle(self, timeout: float) -> None:
-        """Return when no change that is seen now is half in place: wait for a living process, finish for a dead one.
+        """Wait until the change under way, if any, is wholly in place; finish it if its process died.
 
-        Raises StoreUnavailable after ``timeout`` seconds. Normally one look suffices and no lock is taken.
+        Raises StoreUnavailable after ``timeout`` seconds. Normally one look suffices, and no lock is taken.
         """
         seen = durable.identity(self._record)
         deadline = time.monotonic() + timeout
@@ -78,30 +78,30 @@ class TenantFolder:
             durable.pause(deadline)
 
     def tidy(self) -> None:
-        """Finish, or remove, what dead processes left. What a living one is about is left to it."""
+        """Finish or remove what dead processes left; a living process finishes its own."""
         if os.listdir(self._change):
             with durable.lock_if_free(self.path) as held:
                 if held:
                     self._recover()
 
     def change(self, change: Change, timeout: float) -> Effect:
-        """Return what ``change`` answers, when it lasts. Whatever it raises before the commit leaves nothing.
+        """Make ``change`` and return its effect when it is durable. An error before the commit leaves nothing behind.
 
-        After it, and when its turn has not come within ``timeout`` seconds, it raises StoreUnavailable. A change that
-        was committed is gone on with by the next call.
+        Raises StoreUnavailable for an error after the commit: the next call finishes the change. Also when its turn
+        has not come within ``timeout`` seconds.
         """
-        # Threads of one process queue here; only processes meet in the polling of the file's lock.
+        # Threads of one process queue here; only processes poll the file's lock.
         return self._group.submit(change, timeout)
 
     def _locked(self, deadline: float) -> AbstractContextManager[None]:
-        """Return what holds this tenant's lock, as ``durable.locked`` does; makes the folder if it is not there."""
+        """Return the context that holds this tenant's lock (``durable.locked``); makes the folder if it is missing."""
         if durable.identity(f"{self.path}/{durable.LOCK}") is None:
             self._make()
         return durable.locked(self.path, deadline)
 
     def _commit(self, group: Sequence[Change]) -> list[Effect | Exception]:
-        """Do the changes of ``group`` durably and return what each answers, or its exception; under the lock."""
-        with waiting():
+        """Make the changes of ``group`` durably; return the effect of each, or its exception. Under the lock."""
+        with blocking():
             return self._done(group)
 
     def _done(self, group: Sequence[Change]) -> list[Effect | Exception]:
@@ -128,7 +128,7 @@ class TenantFolder:
             return cause
 
     def _make(self) -> None:
-        """Make the folder. Its lock comes last: where that is, the rest lasts, whoever made it."""
+        """Make the folder. Its lock comes last: where that exists, the rest is durable."""
         for folder in (self.path, self._change):
             durable.make_folder(folder)
         for folder in (self.path, self.root):
@@ -136,7 +136,7 @@ class TenantFolder:
         durable.make_lock(self.path)
 
     def _write(self, plan: Plan) -> Fields:
-        """Write what ``plan`` does into ``.change`` and commit it; return its record. What it raises leaves nothing."""
+        """Write ``plan`` into ``.change`` and commit it; return its record. An error leaves nothing behind."""
         receipts = [fields_of(receipt) for receipt in plan.receipts.values()]
         record: Fields = {
             "token": secrets.token_hex(8),
@@ -145,7 +145,7 @@ class TenantFolder:
             "receipts": receipts,
         }
         try:
-            # Files come first: they tell who finds them that a folder may have been made that does not last yet.
+            # Files come first: they tell a process that finds them that a new folder may not be durable yet.
             durable.write_files(self._files(record, plan))
             self._make_folders(record)
             os.rename(self._new("", record), self._record)
@@ -156,7 +156,7 @@ class TenantFolder:
         return record
 
     def _files(self, record: Fields, plan: Plan) -> Iterator[tuple[str, tuple[bytes, ...], int | None]]:
-        """Yield the files of ``plan``, one at a time in memory, for ``durable.write_files``; ``record`` is the last."""
+        """Yield the files of ``plan`` for ``durable.write_files``, one at a time in memory, ``record`` last."""
         for id, state in plan.states.items():
             line, content = encode(self.tenant, state)
             record["states"][id] = zlib.crc32(line)
@@ -184,12 +184,12 @@ class TenantFolder:
         os.unlink(self._record)
 
     def _recover(self) -> None:
-        """Finish the change that a dead process committed, remove what one left that did not; under the lock."""
+        """Finish a change that a dead process committed, or remove what it left uncommitted. Under the lock."""
         with durable.file_errors():
             try:
                 if not os.listdir(self._change):
                     return
-            except FileNotFoundError:  # a copy of the folder, without its empty ones
+            except FileNotFoundError:  # a copy that left out empty folders
                 self._make()
                 return
             record = self._read_record()
@@ -201,7 +201,7 @@ class TenantFolder:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove what lies in ``.change``, after making a folder last that its maker may not have."""
+        """Empty ``.change``, after syncing the tenant's folder: a process that died may not have done so."""
         left = os.listdir(self._change)
         if left:
             durable.sync_folder(self.path)
@@ -211,7 +211,7 @@ class TenantFolder:
     def _read_record(self) -> Fields | None:
         """Return the record of the change under way; None where none was written whole.
 
-        Raises StoreDamaged for one that was, and is none of a change here: what it does to whose files is not known.
+        Raises StoreDamaged for one that is whole but no record of a change here: its effect is unknown.
         """
         try:
             with open(self._record, "rb", opener=durable.read_only) as file:
@@ -223,7 +223,7 @@ class TenantFolder:
             raise StoreDamaged(f"files: {self._record} {told}") from cause
 
     def _is_written(self, path: str, id: str, record: Fields) -> bool:
-        """Tell whether at ``path`` lies, undamaged, the very file of the state ``id`` that ``record`` is about."""
+        """Return whether the file at ``path`` is the one that ``record`` wrote for the state ``id``, undamaged."""
         try:
             with StateFile(path, self.tenant, id) as file:
                 file.whole()

@@ -1,4 +1,4 @@
-"""Files that last: how they are made, synced and locked, and what becomes of a file system's errors."""
+"""Durable files: how they are made, synced and locked, and the contract's errors for those of a file system."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ from itertools import islice
 
 from receiver.files import ownership
 from receiver.problems import Problem, StoreUnavailable
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -19,18 +19,18 @@ LOCK = ".lock"
 
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe nobody writes to would hold for ever
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe that nobody writes to would block for ever
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_OPEN_AT_ONCE = 32  # files; a batch may have thousands, a process has descriptors for a thousand
+_OPEN_AT_ONCE = 32  # files; a batch may have thousands, a process a thousand descriptors
 _HAS_HINT = hasattr(os, "posix_fadvise")
-_POLL = 0.001  # seconds; a lock is rarely free for longer than this while many want it
+_POLL = 0.001  # seconds; a contended lock is rarely free for longer
 
 
 @contextmanager
 def file_errors(full: type[Problem] = StoreUnavailable) -> Iterator[None]:
-    """Turn what the file system raises into the contract's errors: the one place that knows them.
+    """Turn the file system's errors into those of the contract.
 
-    ``full`` is StoreFull where want of room means that nothing was changed, and the caller should learn it.
+    ``full`` is StoreFull where a lack of free space means that nothing was changed, and the caller should know.
     """
     try:
         yield
@@ -40,27 +40,27 @@ def file_errors(full: type[Problem] = StoreUnavailable) -> Iterator[None]:
 
 
 def _owned(cause: OSError) -> str:
-    """Return what helps where a file of the store, or the folder that it lies in, is another user's."""
+    """Return the fix if a file of the store, or its folder, belongs to another user; else ""."""
     if not isinstance(cause, PermissionError) or not isinstance(cause.filename, str):
         return ""
     return ownership(cause.filename) or ownership(os.path.dirname(cause.filename))
 
 
 def read_only(path: str, _flags: int = 0) -> int:
-    """Return a descriptor that reads the file at ``path``, which is no symbolic link; an opener for ``open``."""
+    """Open the file at ``path``, which must not be a symbolic link, for reading; an opener for ``open``."""
     return os.open(path, _READ)
 
 
 def write_file(path: str, *parts: bytes) -> None:
-    """Make one file, as ``write_files`` makes many."""
+    """Make one file as ``write_files`` does."""
     write_files([(path, parts, None)])
 
 
 def write_files(files: Iterable[tuple[str, tuple[bytes, ...], int | None]]) -> None:
-    """Make files and return when their contents last; their names do once their folder is synced.
+    """Make files whose contents are durable on return; their names are once their folder is synced.
 
-    Each is a path, the parts of its content, and its time in seconds since the epoch, or None for now. Raises OSError,
-    FileExistsError among them.
+    Each is a path, the parts of its content, and its modification time in seconds since the epoch, None for now.
+    Raises OSError, such as FileExistsError.
     """
     files = iter(files)
     while _write_some(islice(files, _OPEN_AT_ONCE)) == _OPEN_AT_ONCE:
@@ -68,9 +68,9 @@ def write_files(files: Iterable[tuple[str, tuple[bytes, ...], int | None]]) -> N
 
 
 def _write_some(files: Iterable[tuple[str, tuple[bytes, ...], int | None]]) -> int:
-    """Make as many files as there are and return how many, all written before the first is synced.
+    """Make ``files`` and return how many; all are written before the first is synced.
 
-    So the disk is at work on all of them while the first is waited for.
+    So the disk works on all of them during the first sync.
     """
     descriptors: list[int] = []
     with ExitStack() as closing:
@@ -88,7 +88,7 @@ def _write_some(files: Iterable[tuple[str, tuple[bytes, ...], int | None]]) -> i
 
 
 def _write(descriptor: int, parts: tuple[bytes, ...], mtime: int | None) -> None:
-    os.fchmod(descriptor, FILE_MODE)  # the umask may have taken some of it
+    os.fchmod(descriptor, FILE_MODE)  # whatever the umask is
     for part in parts:
         left = memoryview(part)
         while left:
@@ -98,14 +98,14 @@ def _write(descriptor: int, parts: tuple[bytes, ...], mtime: int | None) -> None
 
 
 def _begin_sync(descriptor: int) -> None:
-    """Have the kernel begin to write the file, without waiting for it; a hint, where there is such a one."""
+    """Ask the kernel to begin writing the file, without waiting; a hint, where the system has one."""
     if _HAS_HINT:
         with suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def make_folder(path: str) -> bool:
-    """Make the folder ``path`` for its owner only; return whether it is new. It lasts once its parent is synced."""
+    """Make the folder ``path`` for its owner only; return whether it is new. Durable once its parent is synced."""
     try:
         os.mkdir(path, FOLDER_MODE)
     except FileExistsError:
@@ -115,7 +115,7 @@ def make_folder(path: str) -> bool:
 
 
 def sync_folder(path: str) -> None:
-    """Return when the names in the folder ``path`` last: those made, those renamed, those removed."""
+    """Make the names in the folder ``path`` durable, whether created, renamed or removed."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -124,7 +124,7 @@ def sync_folder(path: str) -> None:
 
 
 def identity(path: str) -> tuple[int, int, int] | None:
-    """Return what tells the file at ``path`` from another one there, or None when there is none."""
+    """Return what identifies the file at ``path`` among others there; None when there is none."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def identity(path: str) -> tuple[int, int, int] | None:
 
 
 def make_lock(folder: str) -> None:
-    """Make the file whose lock is the lock of ``folder``, if it is not there."""
+    """Make the lock file of ``folder`` if it is missing."""
     descriptor = os.open(f"{folder}/{LOCK}", _LOCK | os.O_CREAT, FILE_MODE)
     try:
         if stat.S_IMODE(os.fstat(descriptor).st_mode) != FILE_MODE:
@@ -144,9 +144,10 @@ def make_lock(folder: str) -> None:
 
 @contextmanager
 def lock_if_free(folder: str) -> Iterator[bool]:
-    """Hold the lock of ``folder`` if nobody else does, and yield whether it is held.
+    """Take the lock of ``folder`` if it is free, and yield whether it was.
 
-    Each time a descriptor of its own: so it excludes threads as well as processes. The kernel frees that of the dead.
+    Each call opens the file anew, so the lock excludes threads as well as processes. The kernel releases the lock of a
+    process that dies.
     """
     descriptor = os.open(f"{folder}/{LOCK}", _LOCK)
     try:
@@ -158,7 +159,7 @@ def lock_if_free(folder: str) -> Iterator[bool]:
         try:
             yield True
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing would not do while a forked process has a copy
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough while a forked process has a copy
     finally:
         os.close(descriptor)
 
@@ -178,5 +179,5 @@ def pause(deadline: float) -> None:
     """Wait a moment for another process; raises StoreUnavailable when ``deadline`` (time.monotonic) has passed."""
     if time.monotonic() >= deadline:
         raise StoreUnavailable("files: another change was not finished in time")
-    with waiting():
+    with blocking():
         time.sleep(_POLL)

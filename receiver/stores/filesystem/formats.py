@@ -1,8 +1,8 @@
-"""What the files hold: the mark of the store; a checked line of JSON, and behind it, in a state file, the content.
+"""The formats of files: the mark of the store; a line of JSON with a checksum; in a state file, then the content.
 
-``head -1 FILE`` shows what is known of a state, ``tail -n +2 FILE`` its content, unless it is sealed. A line ends in
-the CRC-32 of all that stands before it, that of the content included: so each bit of the file is covered, and what is
-known of a state can be trusted without reading its content.
+``head -1 FILE`` shows the metadata of a state, ``tail -n +2 FILE`` its content, unless it is sealed. A line ends in the
+CRC-32 of everything before it, which includes the CRC-32 of the content. So each bit of the file is covered, and the
+metadata can be trusted without reading the content.
 """
 
 import errno
@@ -20,18 +20,18 @@ from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
 from receiver.stores.filesystem.shapes import Fields, is_header, only
 
-FORMAT = 2  # the version of the layout, 1 knew no sealed contents; a newer one is left alone
+FORMAT = 2  # the version of the layout; 1 had no sealed contents; a newer one is left alone
 MARK = "format"
 _NEW_MARK = ".format"
 _STORE = "external-storage-receiver"
-_NO_STRANGERS = {"lost+found", LOCK, _NEW_MARK}  # what an empty volume, or a start that failed, may hold
+_NO_STRANGERS = {"lost+found", LOCK, _NEW_MARK}  # left by a new volume, or by a start that failed
 _NO_LINKS = {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
-_LONGEST_LINE = 8192  # bytes; that of a state has some 700
+_LONGEST_LINE = 8192  # bytes; a state's has some 700
 _CHECK = b', "crc32": '
 
 
 def check_mark(folder: str) -> None:
-    """Raise StoreMisplaced unless ``folder`` is a store in a format that is known, or empty."""
+    """Raise StoreMisplaced unless ``folder`` is empty, or a store in a known format."""
     mark = f"{folder}/{MARK}"
     try:
         names = set(os.listdir(folder))
@@ -54,9 +54,9 @@ def check_mark(folder: str) -> None:
 
 
 def make_mark(folder: str) -> None:
-    """Mark ``folder`` as a store of this format, unless it is; under its lock. It lasts once the folder is synced.
+    """Mark ``folder`` as a store of this format, unless it is marked. Under its lock; durable once it is synced.
 
-    Raises StoreMisplaced where there are no hard links: every receipt needs one.
+    Raises StoreMisplaced where the file system has no hard links: every receipt needs one.
     """
     new, mark = f"{folder}/{_NEW_MARK}", f"{folder}/{MARK}"
     with suppress(FileNotFoundError):  # left by a start that failed
@@ -66,7 +66,7 @@ def make_mark(folder: str) -> None:
         with open(mark, "rb", opener=read_only) as file:
             if file.read(_LONGEST_LINE) == text:
                 return
-        replace_file(mark, text)  # of an older format, which this one can read
+        replace_file(mark, text)  # of an older format, which this program can read
         return
     write_file(new, text)
     try:
@@ -80,17 +80,17 @@ def make_mark(folder: str) -> None:
 
 
 class Torn(ValueError):
-    """A line is not to the bit what was written: a part is missing, or changed."""
+    """A line is not exactly what was written: a part is missing or changed."""
 
 
 def to_line(fields: Fields) -> bytes:
-    """Return ``fields`` as one line of JSON in ASCII with a last one, ``crc32``, over all others."""
+    """Return ``fields`` as one line of JSON in ASCII; a last field, ``crc32``, covers all others."""
     body = json.dumps(fields)[:-1].encode("ascii")
     return b'%b%b"%08x"}\n' % (body, _CHECK, zlib.crc32(body))
 
 
 def from_line(line: bytes) -> Fields:
-    """Return the fields of ``line``; raises Torn unless its checksum is right, and ValueError unless it has fields."""
+    """Return the fields of ``line``; raises Torn for a wrong checksum, ValueError for anything but a JSON object."""
     body, _, rest = line.rpartition(_CHECK)
     if rest != b'"%08x"}\n' % zlib.crc32(body):
         raise Torn("not what was written")
@@ -98,7 +98,7 @@ def from_line(line: bytes) -> Fields:
 
 
 def _object(text: bytes) -> Fields:
-    """Return the members of ``text``, an object in JSON; raises ValueError for anything else."""
+    """Return the members of the JSON object ``text``; raises ValueError for anything else."""
     try:
         found = json.loads(text)
     except RecursionError:
@@ -123,8 +123,8 @@ def encode(tenant: str, state: State) -> tuple[bytes, bytes]:
 class StateFile:
     """The open file of the state ``id`` of ``tenant`` at ``path``: a context that closes it.
 
-    It stays what it was when it was opened, whatever replaces it meanwhile. ``line`` is its first line. Raises
-    FileNotFoundError, and StoreDamaged when that line is not what was written there.
+    It keeps what it held when it was opened, even if it is replaced meanwhile. ``line`` is its first line. Raises
+    FileNotFoundError, and StoreDamaged when that line is not what was written.
     """
 
     def __init__(self, path: str, tenant: str, id: str) -> None:
@@ -153,7 +153,7 @@ class StateFile:
             return _state_of(self._fields, "")
 
     def summary(self) -> Summary:
-        """Return the Summary, without reading the content; raises StoreDamaged when its size is another one."""
+        """Return the Summary without reading the content; raises StoreDamaged when its size is wrong."""
         state = self.state()
         with _damage(self.id):
             times = state.updated_at, state.expires_at
@@ -169,7 +169,7 @@ class StateFile:
             return _state_of(self._fields, content.decode("utf-8"))
 
     def _size(self) -> int:
-        """Return the size of the content in bytes; raises ValueError when the file has another one."""
+        """Return the size of the content in bytes; raises ValueError when the file's size does not match."""
         size: int = self._fields["contentBytes"]
         if os.fstat(self._file.fileno()).st_size != len(self.line) + size:
             raise ValueError("the content has another size")

@@ -13,9 +13,9 @@ Uses = dict[tuple[str, str], int]
 
 
 def read(folder: str) -> Uses:
-    """Return (role, kid) → seconds since the epoch of the store at ``folder``; none where the file is damaged.
+    """Return (role, kid) → seconds since the epoch of the store at ``folder``; nothing if the file is damaged.
 
-    What it tells can be found anew: which keys contents need stands with each content. Raises OSError.
+    It can be rebuilt: each content names the key that it needs. Raises OSError.
     """
     try:
         with open(f"{folder}/{_NAME}", "rb", opener=durable.read_only) as file:
@@ -29,7 +29,7 @@ def read(folder: str) -> Uses:
 
 
 def change(folder: str, edit: Callable[[Uses], object], timeout: float) -> None:
-    """Let ``edit`` change the uses of the store at ``folder``, under its lock; durable when this returns."""
+    """Change the uses of the store at ``folder`` with ``edit``, under its lock; durable when this returns."""
     with durable.locked(folder, time.monotonic() + timeout):
         uses = read(folder)
         edit(uses)

@@ -1,7 +1,7 @@
-"""What a group of changes comes to, before any of it is written: each of them sees what those before it did.
+"""The plan of a group of changes, before any of it is written: each change sees the effect of those before it.
 
-A change is a function that is given the Plan, takes its place in it as a whole and returns what its caller gets. One
-that raises has put nothing into the plan, so that it takes no other with it.
+A change is a function that takes the Plan, adds all of itself to it and returns the Effect for its caller. A change
+that raises has added nothing, so it does not fail the others.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from receiver.stores.filesystem.receipts import Receipts
 
 
 class OnDisk(Protocol):
-    """What a plan asks of the folder that it is for."""
+    """What a plan needs of the tenant's folder."""
 
     receipts: Receipts
 
@@ -25,10 +25,10 @@ class OnDisk(Protocol):
 
 
 class Plan:
-    """What a group of changes does to ``folder``, over what lies there; made and carried out under the folder's lock.
+    """What a group of changes does to ``folder``; made and carried out under the folder's lock.
 
-    ``states`` are those to store, by id, and ``deleted`` the ids of those to delete: no id is in both. ``receipts`` are
-    those to keep, by jti.
+    ``states`` are the states to store, by id, and ``deleted`` the ids to delete: no id is in both. ``receipts`` are the
+    receipts to keep, by jti.
     """
 
     def __init__(self, folder: OnDisk) -> None:
@@ -38,30 +38,30 @@ class Plan:
         self.receipts: dict[str, Receipt] = {}
 
     def outcome_of(self, change: "Change") -> Effect | Exception:
-        """Return what ``change``, the next one, answers, or the exception that its own caller gets."""
+        """Return the effect of ``change``, the next one, or the exception that its own caller gets."""
         try:
             return change(self)
         except Exception as cause:  # noqa: BLE001 - its own caller gets it
             return cause
 
     def known(self, id: str) -> State | None:
-        """Return the state ``id`` as the changes before left it, perhaps without its content; raises StoreDamaged."""
+        """Return the state ``id`` after the changes so far, perhaps without content; raises StoreDamaged."""
         if id in self.deleted:
             return None
         return self.states.get(id) or stored(self._folder, id)
 
     def whole(self, id: str) -> State | None:
-        """Return the state ``id`` as the changes before left it, with its content; raises StoreDamaged."""
+        """Return the state ``id`` after the changes so far, with its content; raises StoreDamaged."""
         return None if id in self.deleted else self.states.get(id) or stored(self._folder, id, StateFile.whole)
 
     def held(self, ids: Iterable[str]) -> list[str]:
-        """Return those of ``ids`` that there is a state of after the changes before, damaged or not; in any order."""
+        """Return those of ``ids`` that have a state after the changes so far, damaged or not; in any order."""
         ids = list(dict.fromkeys(ids))
         elsewhere = self._folder.held(id for id in ids if id not in self.states and id not in self.deleted)
         return [id for id in ids if id in self.states] + elsewhere
 
     def bind(self, receipt: Receipt | None) -> tuple[str, Receipt | None]:
-        """Return how the jti of ``receipt`` stands (as Effect has it), and ``receipt`` if it is to be kept.
+        """Return what the jti of ``receipt`` was (Effect.jti_was), and ``receipt`` itself if it must be kept.
 
         Raises ReplayRefused, StoreDamaged.
         """
@@ -76,7 +76,7 @@ class Plan:
         return receipt.compare(first), receipt if first is None else None
 
     def add(self, states: Mapping[str, State], deleted: Collection[str], receipt: Receipt | None) -> None:
-        """Store ``states``, delete those of the ids ``deleted`` (other ones) and keep ``receipt``; cannot fail."""
+        """Store ``states``, delete the ids ``deleted`` (others) and keep ``receipt``; cannot fail."""
         for id in states:
             self.deleted.pop(id, None)
         for id in deleted:
@@ -91,7 +91,7 @@ Change = Callable[[Plan], Effect]
 
 
 def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
-    """Return the change that saves ``states``, all or none of them, as Store.save has it."""
+    """Return the change that saves ``states``, all or none (Store.save)."""
 
     def save(plan: Plan) -> Effect:
         was, unkept = plan.bind(receipt)
@@ -115,7 +115,7 @@ def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
 
 
 def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:
-    """Return the change that deletes the states ``ids``, as Store.delete has it."""
+    """Return the change that deletes the states ``ids`` (Store.delete)."""
 
     def delete(plan: Plan) -> Effect:
         was, unkept = plan.bind(receipt)
@@ -129,7 +129,7 @@ def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:
 
 
 def replacing_content(pairs: Sequence[tuple[State, State]]) -> Change:
-    """Return the change that exchanges contents, as Store.exchange has it."""
+    """Return the change that replaces contents (Store.replace_content)."""
 
     def replace_contents(plan: Plan) -> Effect:
         changed = {old.id: replace(old, content=new.content) for old, new in pairs if plan.whole(old.id) == old}
@@ -140,7 +140,7 @@ def replacing_content(pairs: Sequence[tuple[State, State]]) -> Change:
 
 
 def purging(ids: Sequence[str], before: int) -> Change:
-    """Return the change that deletes those of the states ``ids`` that still expire before ``before``, nanoseconds.
+    """Return the change that deletes those of the states ``ids`` that still expire before ``before`` (nanoseconds).
 
     Its effect counts them as stored.
     """
@@ -154,7 +154,7 @@ def purging(ids: Sequence[str], before: int) -> Change:
 
 
 def stored(folder: OnDisk, id: str, read: Callable[[StateFile], State] = StateFile.state) -> State | None:
-    """Return the state ``id`` that lies in ``folder`` as ``read`` does, or None; raises StoreDamaged."""
+    """Return the state ``id`` in ``folder``, read by ``read``, or None; raises StoreDamaged."""
     try:
         with folder.open(id) as file:
             return read(file)
@@ -163,11 +163,11 @@ def stored(folder: OnDisk, id: str, read: Callable[[StateFile], State] = StateFi
 
 
 def has_expired(known: Callable[[str], State | None], id: str, before: int) -> bool:
-    """Tell whether the state ``id``, as ``known`` has it, is there and expires before ``before``, nanoseconds."""
+    """Return whether ``known`` has the state ``id`` and it expires before ``before`` (nanoseconds since 1970)."""
     try:
         state = known(id)
-    except StoreDamaged:  # its time is not known
+    except StoreDamaged:  # its time is unknown
         return False
-    # Whole seconds on both sides: a state goes a second late rather than early.
+    # Whole seconds on both sides: a state is purged a second late rather than early.
     expires = state.expires_at if state else None
     return expires is not None and expires.has_expired(before // NANOSECONDS * NANOSECONDS)

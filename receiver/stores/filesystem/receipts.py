@@ -1,4 +1,4 @@
-"""The receipts of one tenant: which requests were done before. Each is the record of the group of its change."""
+"""The receipts of one tenant: which requests were done before. A receipt is the record of its change's group."""
 
 import hashlib
 import os
@@ -12,23 +12,23 @@ from receiver.stores.filesystem.durable import read_only, sync_folder
 from receiver.stores.filesystem.formats import from_line
 from receiver.stores.filesystem.shapes import Fields, is_record, only
 
-_TIDYING = 60  # seconds between two looks for expired ones
+_TIDYING = 60  # seconds between two searches for expired ones
 _NAME = re.compile("[0-9a-f]{64}")
 
 
 class Receipts:
-    """The receipts in the folder ``path``, which need not be there."""
+    """The receipts in the folder ``path``, which need not exist."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._tidied: int | None = None
 
     def file_of(self, jti: str) -> str:
-        """Return the path of the receipt of ``jti``, there or not."""
+        """Return the path of the receipt of ``jti``, whether it exists or not."""
         return f"{self.path}/{_name_of(jti)}"
 
     def first_use(self, receipt: Receipt) -> tuple[str, bytes] | None:
-        """Return method and digest that the ``jti`` of ``receipt`` was first used for, or None; raises StoreDamaged."""
+        """Return (method, digest) of the first use of the ``jti`` of ``receipt``, or None; raises StoreDamaged."""
         try:
             path = self.file_of(receipt.jti)
             first = _read(path)
@@ -39,20 +39,20 @@ class Receipts:
             raise StoreDamaged(f"files: the receipt {path} cannot be read back") from cause
 
     def keep(self, record: str, jtis: Iterable[str]) -> None:
-        """Keep the file ``record``, which stays where it is, as the receipt of all ``jtis``; return when that lasts."""
+        """Keep the file ``record``, which also stays where it is, as the receipt of all ``jtis``, durably."""
         for path in map(self.file_of, jtis):
             try:
                 os.link(record, path)
-            except FileExistsError:  # one that expired, or this very one
+            except FileExistsError:  # an expired one, or this very one
                 os.unlink(path)
                 os.link(record, path)
         sync_folder(self.path)
 
     def drop_expired(self, now: int) -> None:
-        """Remove those that expired before ``now``, once in a while; under the tenant's lock.
+        """Remove receipts that expired before ``now``, once in a while. Under the tenant's lock.
 
-        The time of a file is the latest expiry in it, so that only expired ones are read. What is in them counts: a
-        copy of the folder may bear other times.
+        A file's modification time is its latest expiry, so only expired ones are read. What they hold counts: a copy of
+        the folder may have other times.
         """
         if self._tidied is not None and abs(now - self._tidied) < _TIDYING:
             return
@@ -64,7 +64,7 @@ class Receipts:
 
 
 def fields_of(receipt: Receipt) -> dict[str, str | int]:
-    """Return what a record keeps of ``receipt``."""
+    """Return the fields of ``receipt`` in a record."""
     return {
         "jti": receipt.jti,
         "method": receipt.method,
@@ -78,7 +78,7 @@ def _name_of(jti: str) -> str:
 
 
 def _read(path: str) -> Fields:
-    """Return what the record at ``path`` keeps of the jti that it is named for; raises ValueError for damage."""
+    """Return the fields of the receipt that ``path`` is named for; raises ValueError for damage."""
     with open(path, "rb", opener=read_only) as file:
         kept = only(from_line(file.read()), is_record)["receipts"]
     fields: Fields
@@ -92,4 +92,4 @@ def _has_expired(path: str, now: int) -> bool:
     try:
         return bool(_read(path)["expires"] < now)
     except ValueError:
-        return True  # damaged, and its time is over
+        return True  # damaged, and expired by its time

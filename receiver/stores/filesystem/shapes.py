@@ -1,4 +1,4 @@
-"""What may stand in each of the store's files. A right checksum only tells that it is what somebody wrote.
+"""What each of the store's files may hold: a right checksum only proves that somebody wrote it.
 
 Ids become paths: one that is no UUID could lead to another tenant's files.
 """
@@ -22,12 +22,12 @@ Fields = dict[str, Any]
 
 
 def is_uuid(value: object) -> bool:
-    """Tell whether ``value`` is a UUID in lower case, and so no path."""
+    """Return whether ``value`` is a UUID in lower case, and so cannot be a path."""
     return isinstance(value, str) and UUID.fullmatch(value) is not None
 
 
 def is_record(fields: Fields) -> bool:
-    """Tell whether ``fields`` are those of a change: its token, states by id, deleted ids, receipts."""
+    """Return whether ``fields`` are the record of a change: its token, states by id, deleted ids, receipts."""
     if fields.keys() != _RECORD or not _is(_TOKEN, fields["token"]):
         return False
     states, deleted, receipts = fields["states"], fields["deleted"], fields["receipts"]
@@ -54,9 +54,9 @@ def _is_receipt(value: object) -> bool:
 
 
 def is_header(fields: Fields) -> bool:
-    """Tell whether ``fields`` are those of a state, besides its id and tenant: of the right types, ids that are UUIDs.
+    """Return whether ``fields`` are those of a state: of the right types, with UUIDs for ids.
 
-    Raises KeyError for one that is missing; whether times can be read, their reader tells.
+    Its own id and tenant, and the syntax of times, are checked elsewhere. Raises KeyError for a missing field.
     """
     return (
         is_uuid(fields["flow"])
@@ -75,7 +75,7 @@ def is_header(fields: Fields) -> bool:
 
 
 def are_uses(fields: Fields) -> bool:
-    """Tell whether ``fields`` say when keys were used: role → key id → seconds since the epoch."""
+    """Return whether ``fields`` say when keys were used: role → key id → seconds since the epoch."""
     return all(
         _is(_WORD, role)
         and isinstance(kids, dict)
@@ -93,7 +93,7 @@ def _is_count(value: object) -> bool:
 
 
 def only(fields: Fields, is_right: Callable[[Fields], bool]) -> Fields:
-    """Return ``fields``; raises ValueError unless they are right."""
+    """Return ``fields``; raises ValueError unless ``is_right`` accepts them."""
     if not is_right(fields):
         raise ValueError("not of the right shape")
     return fields

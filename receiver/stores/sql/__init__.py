@@ -1,8 +1,7 @@
 """States in a database server: PostgreSQL, MariaDB and MySQL; SQL Server (written, not run here).
 
-Each change is one transaction at READ COMMITTED whose statements touch rows in the order of their keys. What another
-transaction, or a connection that broke, got in the way of is done once more; what cannot be answered in time is
-an outage.
+Each change is one transaction at READ COMMITTED whose statements touch rows in the order of their keys. A change that
+another transaction or a broken connection stopped is tried again; one that gets no answer in time is an outage.
 """
 
 import itertools
@@ -35,13 +34,13 @@ from receiver.stores.sql.schema import key_uses, states
 from receiver.stores.sql.statements import upserts
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import metrics
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
 _PAGE = 500
 _BYTES_PER_READ = 4 << 20
-_RECEIPTS_KEPT = 256  # changes between two deletions of those whose time has passed
-_LEAST_TRY = 0.2  # seconds; with less left another try would be begun in vain
+_RECEIPTS_KEPT = 256  # changes between two deletions of expired ones
+_LEAST_TRY = 0.2  # seconds; with less left, another try would be in vain
 Result = TypeVar("Result")
 _Ask = Callable[[Select[Any]], Sequence[Any]]
 
@@ -49,8 +48,8 @@ _Ask = Callable[[Select[Any]], Sequence[Any]]
 class SqlStore(Store):
     """States in the database at ``store_url``; ``timeout`` in seconds bounds every wait for it.
 
-    ``connections`` is the most that this process holds open; ``logins`` are in the place of user and password of
-    ``store_url``. Raises StoreMisplaced when the driver is missing.
+    ``connections`` is the most that this process holds open; ``logins`` replace user and password of ``store_url``.
+    Raises StoreMisplaced when the driver is missing.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class SqlStore(Store):
         self._opening = threading.Lock()
         self._preparing = threading.Lock()
         self._prepared = False
-        self._failed: Problem | None = None  # why the last one to prepare it could not
+        self._failed: Problem | None = None  # why the last attempt to prepare it failed
         self._changes = itertools.count(random.randrange(_RECEIPTS_KEPT))  # noqa: S311 - not all processes at once
 
     def prepare(self) -> None:
@@ -85,7 +84,7 @@ class SqlStore(Store):
             self._prepared = True
 
     def check_location(self) -> None:
-        """Nothing can be told without asking the server, and one that is down is no reason not to start."""
+        """Do nothing: only the server could tell, and one that is down must not stop the start."""
 
     def ping(self) -> None:
         self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
@@ -101,7 +100,7 @@ class SqlStore(Store):
         return self._read(lambda connection: was(connection, tenant, receipt)) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
-        # In the order of their ids, and those of one id as they came: two batches never wait for each other in turn.
+        # Sorted by id, stably: two batches never deadlock, and states of one id keep their order.
         rows = sorted((row_of(tenant, state) for state in states), key=lambda row: row["id"])
 
         def work(connection: Connection) -> Effect:
@@ -147,16 +146,16 @@ class SqlStore(Store):
         self._change(lambda connection: connection.execute(delete(key_uses).where(*own)), None)
 
     def purge(self, before: int) -> int:
-        # Whole seconds on both sides: a state goes a second late rather than early.
+        # Whole seconds on both sides: a state is purged a second late rather than early.
         second = states.c.expires_second
         expired = and_(second >= EXPIRY_FROM, second < before // NANOSECONDS)
         some = select(states.c.tenant, states.c.id).where(expired).limit(_IDS_PER_STATEMENT)
         total, count = 0, 1
         while count and (found := self._read(lambda connection: connection.execute(some).all())):
-            count = 0  # where nothing of what was found can be deleted, another look will not help
+            count = 0  # if none of what was found can be deleted, another search will not help
             for tenant in {row.tenant_id for row in found}:
                 ids = sorted(row.id for row in found if row.tenant_id == tenant)
-                # Asked again under the row's lock: it may have been saved with a later expiry meanwhile.
+                # Checked again under the row's lock: it may have been saved with a later expiry meanwhile.
                 count += self._change(partial(delete_states, tenant=tenant, ids=ids, condition=expired), None)
             total += count
         return total
@@ -206,7 +205,7 @@ class SqlStore(Store):
                     self.logins.of(self.store_url),
                 )
                 if before != self._login:
-                    self._opened[1].dispose()  # idle connections; one that is in use goes when it is given back
+                    self._opened[1].dispose()  # idle connections; one in use is replaced when it is returned
             return self._opened[1]
 
     def _make_ready(self) -> None:
@@ -214,11 +213,11 @@ class SqlStore(Store):
             return
         before = self._failed
         if not self._preparing.acquire(timeout=left(self.timeout)):  # the server was down when this process started
-            raise StoreUnavailable("the schema was not looked at in time")
+            raise StoreUnavailable("the schema was not checked in time")
         try:
             if self._prepared:
                 return  # type: ignore[unreachable]  # another thread may have prepared it meanwhile
-            if self._failed and self._failed is not before:  # another call waited in vain: this one does not wait again
+            if self._failed and self._failed is not before:  # another call waited in vain; this one does not
                 raise type(self._failed)(self._failed.cause)
             self.prepare()
         except Problem as problem:
@@ -228,7 +227,7 @@ class SqlStore(Store):
             self._preparing.release()
 
     def _walk(self, ask: _Ask, only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
-        """Yield the summaries that ``ask`` answers to queries of a page each, tenant by tenant: all by index."""
+        """Yield the summaries that ``ask`` returns for queries of a page each, tenant by tenant, by index."""
         tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
         tenant = only or next(iter(ask(tenants)), [None])[0]
         while tenant:
@@ -241,13 +240,13 @@ class SqlStore(Store):
             tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
-        with waiting(), errors.driver_errors(), bounded(self.timeout):
+        with blocking(), errors.driver_errors(), bounded(self.timeout):
             self._make_ready()
             return self._repeat(work, writes=False)
 
     def _change(self, work: Callable[[Connection], Result], receipt: Receipt | None) -> Result:
-        """Return what ``work`` answers in a transaction of its own, which is then durable."""
-        with waiting():
+        """Return what ``work`` returns, done in its own transaction, which is then durable."""
+        with blocking():
             with errors.driver_errors(), bounded(self.timeout):
                 self._make_ready()
                 result = self._repeat(work, writes=True)
@@ -256,13 +255,13 @@ class SqlStore(Store):
             return result
 
     def _repeat(self, work: Callable[[Connection], Result], writes: bool) -> Result:
-        """Do ``work`` in a transaction, again while something that passes is in its way, until the time is over.
+        """Do ``work`` in a transaction; try again after errors that may pass, until the deadline.
 
-        One that only reads (not ``writes``) needs none where each statement is its own.
+        Work that only reads (not ``writes``) needs no transaction where each statement is its own.
         """
         pause = 0.01
         while True:
-            # A connection that cannot be made is an outage now, and 503 tells the platform to come again.
+            # A connection that cannot be made is an outage: 503 makes the platform retry.
             with checked_out(self._engine()) as connection:
                 try:
                     with metrics.committing(1) if writes else nullcontext(), connection.begin():
@@ -272,7 +271,7 @@ class SqlStore(Store):
                 except DBAPIError as error:
                     if errors.is_for_another_connection(error):
                         connection.invalidate()
-                        pause = max(0.1, pause)  # so that a failover does not become a storm of logins
+                        pause = max(0.1, pause)  # so that a failover does not cause a storm of logins
                     if not errors.is_worth_another_try(error) or left(pause + _LEAST_TRY) < pause + _LEAST_TRY:
                         raise
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - so that two do not meet again
@@ -288,7 +287,7 @@ class SqlStore(Store):
         return "new" if added else was(connection, tenant, receipt)
 
     def _forget(self, now: int) -> None:
-        """Delete some receipts whose time has passed; that this fails is no fault of the change before."""
+        """Delete some expired receipts; a failure is only logged, since the change before it succeeded."""
         try:
             with errors.driver_errors(), bounded(self.timeout):
                 self._repeat(partial(queries.forget_receipts, now=now), writes=True)

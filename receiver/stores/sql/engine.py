@@ -1,8 +1,8 @@
-"""How a database server is reached: drivers, TLS, hosts in their order, and a bound for every wait.
+"""Engines for database servers: drivers, connection pools, and a bound for every wait.
 
-A server that is frozen, or a network that swallows packets, must not hold a thread: each wait ends on this side
-(the ``Bounded`` connections) a little after the server was asked to end it by itself, and at the latest when the time
-of the whole call is over (``bounded``).
+A frozen server, or a network that swallows packets, must not hold a thread. So each wait ends on this side (the
+``Bounded`` connections) a little after the time at which the server was asked to end it, and at the latest when the
+time of the whole call is over (``bounded``).
 """
 
 import importlib
@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from receiver.problems import StoreMisplaced
 from receiver.stores.logins import Login, Logins
-from receiver.stores.sql.logging_in import check_login, note_login, telling
+from receiver.stores.sql.logging_in import check_login, logged, note_login
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import metrics
 
@@ -28,9 +28,9 @@ _DIALECTS = {
     "mysql": ("mysql+pymysql", "pymysql"),
     "sqlserver": ("mssql+mssqlpython", "mssql_python"),
 }
-_IDLE = 1.0  # seconds after which a connection is pinged before it is used
-_RECYCLE = 1800  # seconds: shorter than the idle time-out of common firewalls and proxies is not needed, since pings
-# Makes a connection; and what a new one is told first, in at most so many seconds for each answer.
+_IDLE = 1.0  # seconds after which an idle connection is pinged before use
+_RECYCLE = 1800  # seconds; it may exceed the idle time-out of firewalls and proxies, since idle connections are pinged
+# Makes a connection; prepares a new one, with at most so many seconds for each answer.
 _Connect = Callable[[], DBAPIConnection]
 _Prepare = Callable[[DBAPIConnection, ConnectionPoolEntry, float], None]
 
@@ -49,27 +49,27 @@ def check_driver(store_url: StoreURL) -> None:
 def make_engine(
     store_url: StoreURL, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
 ) -> Engine:
-    """Return an engine for ``store_url`` with at most ``connections``; nothing is connected yet.
+    """Return an engine for ``store_url`` with at most ``connections``; it does not connect yet.
 
-    Each connection is made with the login that ``logins`` hold then, and replaced once that is another one.
+    Each connection is made with the login that ``logins`` then hold, and replaced when that login changes.
 
     Transactions are begun by ``begin``, or by connections with the options TRANSACTIONAL.
-    ``timeout`` (seconds) bounds what a call waits before it gives up: a share for a free connection, one for
-    connecting, and ``answer`` seconds, or just under half of it, for each answer. Raises StoreMisplaced.
+    ``timeout`` (seconds) bounds how long a call waits: a share for a free connection, one for connecting, and
+    ``answer`` seconds, by default just under half of it, for each answer. Raises StoreMisplaced.
     """
     check_driver(store_url)
-    answer = answer or 0.45 * timeout  # a ping that is not answered, then a login that is not, make a whole
+    answer = answer or 0.45 * timeout  # a ping and then a login without answer fit into the time-out
     logins = logins or Logins()
     connect, prepare = _driver(store_url, timeout, answer, partial(logins.of, store_url))
     engine = create_engine(
         URL.create(_DIALECTS[store_url.kind][0]),
-        creator=telling(connect, store_url, logins),
+        creator=logged(connect, store_url, logins),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout / 5,
         pool_recycle=_RECYCLE,
-        pool_use_lifo=True,  # idle connections grow old and are closed rather than all kept busy in turn
-        # Where a transaction is begun by a statement of its own, a read needs none, and two round trips less.
+        pool_use_lifo=True,  # so that surplus connections grow idle and are closed
+        # With transactions begun by an explicit statement, a read needs none, which saves two round trips.
         isolation_level="AUTOCOMMIT" if store_url.kind == "postgresql" else "READ COMMITTED",
         hide_parameters=True,  # they hold content, and errors reach the log
         execution_options={
@@ -82,7 +82,7 @@ def make_engine(
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", partial(check_login, logins, store_url))
     event.listen(engine, "checkout", partial(_ping_unless_used, engine))
-    if prepare:  # before SQLAlchemy looks at the session: it would take its quotes from the server's sql_mode
+    if prepare:  # before SQLAlchemy looks at the session, whose quotes depend on the server's sql_mode
         event.listen(engine, "connect", lambda connection, record: prepare(connection, record, answer), insert=True)
     return engine
 
@@ -90,7 +90,7 @@ def make_engine(
 def _driver(
     store_url: StoreURL, timeout: float, answer: float, login: Callable[[], Login]
 ) -> tuple[_Connect, _Prepare | None]:
-    """Return what makes a connection and what prepares it; a driver is loaded when its store is opened."""
+    """Return the functions that make and prepare a connection; a driver is imported when its store is opened."""
     # The types ignored: SQLAlchemy's protocol of a connection has a __getattr__ that no driver declares.
     if store_url.kind == "postgresql":
         from receiver.stores.sql import postgresql  # noqa: PLC0415
@@ -106,7 +106,7 @@ def _driver(
 
 
 def begin(connection: Connection) -> None:
-    """Begin the transaction that a change is made in, where the driver does not do so by itself."""
+    """Begin the transaction of a change, where the driver does not do so itself."""
     if statement := connection.info.get("begin"):
         connection.exec_driver_sql(statement)
 
@@ -118,9 +118,9 @@ def _note_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None
 def _ping_unless_used(
     engine: Engine, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
 ) -> None:
-    """Have a connection that has been idle for a while replaced, and all with it, when it does not answer.
+    """Replace a connection that has been idle for a while, and all others, when it does not answer.
 
-    One that was just used is as good as one that was just pinged: what breaks meanwhile is tried again on another.
+    One that was just used needs no ping: if it breaks, the work is tried again on another.
     """
     if time.monotonic() - record.info.get("used", math.inf) <= _IDLE:
         return

@@ -1,14 +1,14 @@
-"""What the drivers raise → the contract's errors, and what is worth trying again: the one place that knows them.
+"""The drivers' errors → the contract's errors, and which are worth another try.
 
 | code                                          | means                                     |
 |-----------------------------------------------|-------------------------------------------|
-| 40001, 40P01 · 1205, 1213                      | another transaction was in the way: again |
-| 08*, 57P01, 57P02, 57P03, 25006 · 2006, 2013, … | the connection is of no use: another one  |
-| 53100 · 1021, 1114, 3675                       | no room                                   |
-| 28*, 3D000, 3F000, 42501 · 1044, 1045, 1049 …   | what the settings name cannot be          |
+| 40001, 40P01 · 1205, 1213                      | another transaction interfered: try again |
+| 08*, 57P01, 57P02, 57P03, 25006 · 2006, 2013, … | the connection is useless: try another    |
+| 53100 · 1021, 1114, 3675                       | no free space                             |
+| 28*, 3D000, 3F000, 42501 · 1044, 1045, 1049 …   | the settings are wrong                    |
 
-Texts of a server may quote the content of a state, so only its codes and the first line of what it says about a
-connection go into a cause.
+A server's message may quote the content of a state. So a cause holds only its code and, for errors of connections, the
+first line of the message.
 """
 
 import re
@@ -22,10 +22,10 @@ from receiver.problems import LoginRefused, Problem, StoreFull, StoreMisplaced, 
 
 _AGAIN = re.compile("40001|40P01|1205|1213")
 _ANOTHER = re.compile("08.*|57P0[1-3]|25006|1047|1053|1077|1290|1792|1836|1927|2006|2013|2055")
-_QUOTING = re.compile("(?:22|23|P0).{3}")  # of data, of constraints, of somebody's triggers: their texts quote values
+_QUOTING = re.compile("(?:22|23|P0).{3}")  # errors of data, constraints and triggers, whose messages quote values
 _FULL = re.compile("53100|1021|1114|3675")
 _MISPLACED = re.compile("28.{3}|3D000|3F000|42501|22P05|1044|1045|1049|1142|1665|1698|18456|4060")
-# libpq tells a refused login without a code, in the language of the server.
+# libpq reports a refused login without a code, in the language of the server.
 _REFUSED = re.compile(
     r"password authentication failed|no password supplied|no pg_hba\.conf entry"
     r"|(?:database|role) \"[^\"]*\" does not exist|certificate verify failed"
@@ -47,7 +47,7 @@ _HINTS = {
 
 
 def code_of(error: DBAPIError) -> str:
-    """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``; "" for none."""
+    """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``, or ""."""
     return _code_of_driver(error.orig)
 
 
@@ -57,34 +57,34 @@ def _code_of_driver(error: BaseException | None) -> str:
 
 
 def is_refused_login(error: BaseException | None) -> bool:
-    """Tell whether ``error``, as a driver raised it while it connected, says that user or password are not let in."""
-    # libpq tells it without a code, in the language of the server.
+    """Return whether ``error``, raised by a driver while connecting, means that user or password are wrong."""
+    # libpq reports it without a code, in the language of the server.
     return bool(_LOGIN.fullmatch(_code_of_driver(error)) or _LOGIN_TEXT.search(str(error)))
 
 
 def is_worth_another_try(error: DBAPIError) -> bool:
-    """Tell whether the transaction of ``error``, done whole once more, may succeed.
+    """Return whether the whole transaction of ``error`` may succeed when it is tried again.
 
-    That is safe after any outcome: a receipt that was kept makes it a repetition, and without one a save is
-    equal to itself and a delete finds nothing.
+    That is safe whatever happened: a receipt that was kept makes it a repetition; without one, a save repeats itself
+    and a delete finds nothing.
     """
     code = code_of(error)
     return bool(error.connection_invalidated or _AGAIN.fullmatch(code) or _ANOTHER.fullmatch(code))
 
 
 def is_for_another_connection(error: DBAPIError) -> bool:
-    """Tell whether the connection of ``error`` still works, but to a server that cannot serve, such as a standby."""
+    """Return whether the connection of ``error`` works but leads to a server that cannot serve, such as a standby."""
     return not error.connection_invalidated and bool(_ANOTHER.fullmatch(code_of(error)))
 
 
 def is_hopeless(error: DBAPIError) -> bool:
-    """Tell whether ``error`` says that what the settings name cannot be, so that waiting will not help."""
+    """Return whether ``error`` says that the settings are wrong, so that waiting will not help."""
     return bool(_MISPLACED.fullmatch(code_of(error)))
 
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turn what SQLAlchemy and the drivers raise into the contract's errors."""
+    """Turn the errors of SQLAlchemy and the drivers into those of the contract."""
     try:
         yield
     except DBAPIError as error:
@@ -96,7 +96,7 @@ def driver_errors() -> Iterator[None]:
 
 
 def problem_of(error: DBAPIError) -> Problem:
-    """Return the problem that ``error`` is to a caller, with its cause for the log."""
+    """Return the Problem for ``error``, with its cause for the log."""
     code = code_of(error)
     said = _first_line(error)
     cause = ": ".join(part for part in (type(error.orig).__name__, code, said) if part)
@@ -114,7 +114,7 @@ def problem_of(error: DBAPIError) -> Problem:
 
 
 def _first_line(error: DBAPIError) -> str:
-    """Return what the server said of the connection; nothing where a statement failed, which may quote content."""
+    """Return the server's message about a connection; "" for a failed statement, which may quote content."""
     primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
     if primary:  # without DETAIL, which holds the row
         return "" if _QUOTING.fullmatch(code_of(error)) else primary

@@ -8,7 +8,7 @@ TIMES = ("created_at", "updated_at", "expires_at")
 COLUMNS = (*IDS, *TIMES, "is_done", "content")
 NULLABLE = ("parent_id", "current_map_element_id", "current_user_id", "expires_at")
 _NIL = "00000000-0000-0000-0000-000000000000"
-_DIGITS = {"postgresql": 6, "mysql": 0, "sqlserver": 7}  # of a second's fraction, where the type does not say
+_DIGITS = {"postgresql": 6, "mysql": 0, "sqlserver": 7}  # of a second's fraction, where the type names none
 _SECOND = 1_000_000_000  # nanoseconds
 _SENT = 7  # digits that the platform sends
 # Fails while a state is sealed, which the Java service could not open: `receiver store reseal --open` comes first.
@@ -25,18 +25,18 @@ class JavaTable:
     not_null: frozenset[str] = frozenset()
 
     def digits(self, name: str) -> int:
-        """Return how many digits of a second's fraction the column ``name`` keeps."""
+        """Return how many digits of a second's fraction the column ``name`` holds."""
         _, opened, rest = self.types[name].partition("(")
         return int(rest.partition(")")[0]) if opened else _DIGITS[self.kind]
 
     @property
     def rounded(self) -> int:
-        """By how many nanoseconds an updatedAt may have been rounded up: half of the last digit that is kept."""
+        """The most nanoseconds by which an updatedAt was rounded up: half of the last digit that is kept."""
         digits = self.digits("updated_at")
         return 10 ** (9 - digits) // 2 if digits < _SENT else 0
 
     def earliest(self, second: str, nanosecond: str) -> tuple[str, str]:
-        """Return the expressions ``second`` and ``nanosecond`` of an updatedAt less what it may have been rounded up.
+        """Return the expressions ``second`` and ``nanosecond`` of an updatedAt, less the most that it was rounded up.
 
         The difference to the text of the time marks the row (Instant.rounded).
         """
@@ -50,7 +50,7 @@ class JavaTable:
         return f"({name} at time zone 'UTC')" if "WITH TIME ZONE" in self.types[name] else name
 
     def is_binary(self, name: str) -> bool:
-        """Tell whether the ids in the column ``name`` are 16 bytes."""
+        """Return whether the ids in the column ``name`` are 16 bytes."""
         return self.types[name].upper().startswith(("BINARY", "VARBINARY"))
 
     def nil(self, name: str) -> str:

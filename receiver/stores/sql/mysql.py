@@ -16,7 +16,7 @@ from receiver.stores.urls.store_url import StoreURL
 
 
 class Bounded(pymysql.connections.Connection):
-    """A connection that waits for no answer longer than the call that asked for it may last."""
+    """A connection that waits for an answer no longer than the time left for the call."""
 
     @property
     def _read_timeout(self) -> float:
@@ -28,7 +28,7 @@ class Bounded(pymysql.connections.Connection):
 
 
 def connector(store_url: StoreURL, timeout: float, answer: float, login: Callable[[], Login]) -> Callable[[], Bounded]:
-    """Return a function that makes a connection to the server at ``store_url`` with the ``login`` in force then.
+    """Return a function that connects to the server at ``store_url`` with the ``login`` then in force.
 
     ``timeout`` (seconds) bounds the whole call, ``answer`` the wait for each answer.
     """
@@ -43,7 +43,7 @@ def connector(store_url: StoreURL, timeout: float, answer: float, login: Callabl
 
     def connect() -> Bounded:
         username, password = login()
-        # PyMySQL would make Latin-1 of a text. The files of TLS may have been renewed: libpq reads them each time, too.
+        # PyMySQL would encode a text in Latin-1. TLS files are read each time, as by libpq: they may have been renewed.
         ours = known | {"user": username or None, "password": password.text.encode("utf-8")}
         ours |= _tls(store_url.parameters)
         for name, port in store_url.hosts[:-1]:
@@ -51,7 +51,7 @@ def connector(store_url: StoreURL, timeout: float, answer: float, login: Callabl
                 with bounded(each):
                     return Bounded(**ours, **_address(name, port))
             except pymysql.OperationalError:
-                continue  # the next one may be there
+                continue  # the next host may answer
         with bounded(timeout / 4):
             return Bounded(**ours, **_address(*store_url.hosts[-1]))
 
@@ -63,9 +63,9 @@ def _address(name: str, port: int) -> dict[str, Any]:
 
 
 def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return PyMySQL's arguments for ssl-mode and its companions, as the MySQL shell means them.
+    """Return PyMySQL's arguments for ssl-mode and its companions, with the MySQL shell's meaning.
 
-    Without ssl-mode it is "preferred", and with ssl-ca it verifies. Raises StoreMisplaced for unusable files.
+    Without ssl-mode it is "verify-ca" if ssl-ca is given, else "preferred". Raises StoreMisplaced for unusable files.
     """
     mode = parameters.get("ssl-mode") or ("verify-ca" if "ssl-ca" in parameters else "preferred")
     if mode == "disabled":
@@ -85,7 +85,7 @@ def _tls(parameters: Mapping[str, str]) -> dict[str, Any]:
 
 
 def prepare(connection: DBAPIConnection, record: ConnectionPoolEntry, answer: float) -> None:
-    """Make the session strict, bounded, and on a Galera node wait until it has what other nodes acknowledged."""
+    """Make the session strict and bounded; a Galera node then waits for what other nodes acknowledged."""
     seconds = max(1, round(answer))
     settings = [
         "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,NO_ZERO_DATE,NO_ZERO_IN_DATE'",

@@ -1,4 +1,4 @@
-"""Connections of an engine's pool while they are used, and the figures about them."""
+"""Connections of an engine's pool while they are in use, and their metrics."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from receiver.telemetry import metrics
 
 @contextmanager
 def checked_out(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection of ``engine``, which goes back at the end; raises what SQLAlchemy does when there is none."""
+    """Yield a connection of ``engine`` and return it at the end; raises SQLAlchemy's error when none is free."""
     with metrics.waiting_for_connection():
         connection = engine.connect()
     try:

@@ -14,12 +14,12 @@ from receiver.stores.deadline import left, shorter
 from receiver.stores.logins import Login
 from receiver.stores.urls.store_url import StoreURL
 
-_LIBPQ_WAIT = 2  # seconds that it takes at least to give up connecting
+_LIBPQ_WAIT = 2  # seconds; the least time-out for connecting that libpq knows
 _KEEPALIVE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
 
 
 class Bounded(psycopg.Connection[TupleRow]):
-    """A connection whose waits end, each after ``answer`` seconds: libpq alone waits for a frozen server for ever."""
+    """A connection whose waits end after ``answer`` seconds each: libpq alone waits for a frozen server for ever."""
 
     answer: float  # set as soon as it is connected
 
@@ -28,12 +28,12 @@ class Bounded(psycopg.Connection[TupleRow]):
             return super().wait(gen, interval, left(timeout or self.answer + 0.2))
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                self.pgconn.finish()  # an answer is still due: nothing else can be asked on it
+                self.pgconn.finish()  # an answer is still due, so the connection is of no use
             raise
 
 
 def connector(store_url: StoreURL, timeout: float, answer: float, login: Callable[[], Login]) -> Callable[[], Bounded]:
-    """Return a function that makes a connection to the server at ``store_url`` with the ``login`` in force then.
+    """Return a function that connects to the server at ``store_url`` with the ``login`` then in force.
 
     ``timeout`` (seconds) bounds the whole call, ``answer`` the wait for each answer.
     """
@@ -44,7 +44,7 @@ def connector(store_url: StoreURL, timeout: float, answer: float, login: Callabl
         hosts = random.sample(store_url.hosts, len(store_url.hosts)) if mixed else list(store_url.hosts)
         username, password = login()
         ours = {"user": username or None, "password": password.text or None, **given}
-        # libpq would try them all itself, but not stop when the time is over.
+        # libpq would try them all itself, but not stop at the deadline.
         for name, port in hosts[:-1]:
             try:
                 return _connect(name, port, ours, answer)
@@ -67,7 +67,7 @@ def _parameters(store_url: StoreURL, timeout: float, answer: float) -> dict[str,
     """Return libpq's parameters: those of the URL, and the shorter of its waits and ours."""
     given = {"application_name": "receiver", "client_encoding": "UTF8", **_KEEPALIVE}
     if len(store_url.hosts) > 1:
-        given["target_session_attrs"] = "read-write"  # a standby among them must not be taken for the primary
+        given["target_session_attrs"] = "read-write"  # a standby must not be taken for the primary
     given |= {name: value for name, value in store_url.parameters.items() if name != "search_path"}
     wait = max(_LIBPQ_WAIT, round(timeout / 4 / len(store_url.hosts)))  # seconds for each host
     given["connect_timeout"] = str(shorter(wait, given.get("connect_timeout")))
@@ -76,10 +76,10 @@ def _parameters(store_url: StoreURL, timeout: float, answer: float) -> dict[str,
 
 
 def prepare(connection: DBAPIConnection, record: ConnectionPoolEntry, answer: float) -> None:
-    """Ask the server to end a statement by itself, and make sure that a commit is durable.
+    """Make the server end statements that take too long, and make sure that a commit is durable.
 
-    A transaction that writes sets this for itself, as it begins. Reads need it of the session, but behind
-    PgBouncer, which tells another process id than the server's, a session is everybody's: there our own bound is all.
+    A transaction that writes sets both when it begins. Reads need the limit in the session. Behind PgBouncer, which
+    reports another process id than the server does, a session is shared: there, only our own bound applies.
     """
     connection.autocommit = True
     limit = f"statement_timeout = {round(1000 * answer)}"

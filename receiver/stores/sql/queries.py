@@ -1,4 +1,4 @@
-"""What a database server is asked in one dialect for all, and what is told from its answers."""
+"""The statements that are the same for all database servers, and what their answers mean."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from receiver.stores.rows import FIELDS
 from receiver.stores.sql.schema import receipts, states
 
 _STATEMENT_OVERHEAD = 8192  # bytes around a content
-_RECEIPTS_FORGOTTEN = 1024  # at once: four times as many as are added between two times
+_RECEIPTS_FORGOTTEN = 1024  # at once; four times as many as are added between two deletions
 ROW = [states.c[name] for name in FIELDS]
 SUMMARY = [states.c[name] for name in ("tenant", "id", "updated_at", "updated_nanosecond", "expires_at")]
-# Made once: building a statement takes longer than asking it.
+# Built once: building a statement takes longer than running it.
 FIND = select(*ROW).where(states.c.tenant == bindparam("tenant"), states.c.id == bindparam("id"))
 _RECEIPT = select(receipts.c.method, receipts.c.digest).where(
     receipts.c.tenant == bindparam("tenant"),
     receipts.c.jti == bindparam("jti"),
     receipts.c.expires >= bindparam("now"),
 )
-# A row that was adopted from the Java service has no checksum to be told by; its content is in the clear.
+# A row adopted from the Java service has no checksum to compare; its content is in the clear.
 _REPLACE_CONTENT = (
     update(states)
     .where(
@@ -38,7 +38,7 @@ _REPLACE_CONTENT = (
 
 
 def replace_content(connection: Connection, row: Mapping[str, object]) -> int:
-    """Exchange the content of a state (``rows.replacement_of``); return 1, or 0 when it is not what it was."""
+    """Replace the content of a state (``rows.replacement_of``); return 1, or 0 when it has changed since."""
     names = {
         "of_tenant": "tenant",
         "of_id": "id",
@@ -52,11 +52,11 @@ def replace_content(connection: Connection, row: Mapping[str, object]) -> int:
 
 
 def check_size(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise TooLarge for a content that MariaDB or MySQL would not take: it ends the connection without a word."""
+    """Raise TooLarge for a content that MariaDB or MySQL would refuse by closing the connection without a message."""
     largest = connection.info.get("largest_statement")
     for row in rows if largest else ():
         content = row["content"].encode("utf-8")
-        escaped = sum(content.count(byte) for byte in (b'"', b"'", b"\\", b"\n", b"\r", b"\x1a"))  # as PyMySQL does
+        escaped = sum(content.count(byte) for byte in (b'"', b"'", b"\\", b"\n", b"\r", b"\x1a"))  # as PyMySQL escapes
         if len(content) + escaped + _STATEMENT_OVERHEAD > largest:
             raise TooLarge(
                 f"state {row['id']}: {len(content)} bytes of content are more than max_allowed_packet of the database"
@@ -74,13 +74,13 @@ def was(connection: Connection, tenant: str, receipt: Receipt) -> str:
 def delete_states(
     connection: Connection, tenant: str, ids: Sequence[str], condition: ColumnElement[bool] | None = None
 ) -> int:
-    """Delete the states ``ids`` of ``tenant`` that meet the ``condition``; return how many there were."""
+    """Delete the states ``ids`` of ``tenant`` that meet ``condition``; return how many were deleted."""
     statement = delete(states).where(states.c.tenant == tenant, states.c.id.in_(ids))
     return connection.execute(statement if condition is None else statement.where(condition)).rowcount
 
 
 def forget_receipts(connection: Connection, now: int) -> None:
-    """Delete receipts whose time has passed at ``now`` (seconds since the epoch), as many as do not take long."""
+    """Delete some receipts that expired before ``now`` (seconds since the epoch); few enough to be quick."""
     key, expired = (receipts.c.tenant, receipts.c.jti), receipts.c.expires < now
     for tenant, jti in connection.execute(select(*key).where(expired).order_by(*key).limit(_RECEIPTS_FORGOTTEN)).all():
         connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, expired))

@@ -1,7 +1,7 @@
 """The three tables of a database server, as the statements see them. The migrations make them; a test compares both.
 
-Columns are named as in the Java service that this replaces, so that a table of its can be adopted and its readers
-still read; attributes are those of rows.py. Ids are UUIDs where the engine has that type.
+Columns are named as in the Java service that this program replaces, so that its table can be adopted and its readers
+still work; attributes are those of rows.py. Ids are UUIDs where the engine has that type.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ CONTENT = (
     .with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
     .with_variant(mssql.NVARCHAR(None, collation="Latin1_General_100_BIN2"), "mssql")
 )
-# Compared to the byte: a collation of text may take "a" and "a " for the same.
+# Compared by bytes: in a text collation "a" and "a " may be equal.
 JTI = LargeBinary().with_variant(mysql.VARBINARY(1020), "mysql", "mariadb").with_variant(VARBINARY(1020), "mssql")
 DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb").with_variant(mssql.BINARY(32), "mssql")
 KID = String(36)
@@ -43,7 +43,7 @@ OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
-    "mysql_row_format": "DYNAMIC",  # keys as long as a jti fit into no other
+    "mysql_row_format": "DYNAMIC",  # no other format holds keys as long as a jti
 }
 
 metadata = MetaData()
@@ -61,7 +61,7 @@ states = Table(
     Column("current_user_id", UUID, key="current_user"),
     Column("created_at", String(40), nullable=False),
     Column("updated_at", String(40), nullable=False),
-    # Of an adopted row, the earliest time that its updated_at may stand for (Instant.rounded): newer wins by them.
+    # In an adopted row, the earliest time that updated_at may stand for (Instant.rounded); "newer wins" compares these.
     Column("updated_second", BigInteger, nullable=False),
     Column("updated_nanosecond", Integer, nullable=False),
     Column("expires_at", String(40)),

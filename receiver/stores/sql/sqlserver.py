@@ -12,7 +12,7 @@ from receiver.stores.urls.store_url import StoreURL
 def connector(
     store_url: StoreURL, _timeout: float, answer: float, login: Callable[[], Login]
 ) -> Callable[[], DBAPIConnection]:
-    """Return a function that makes a connection to the server at ``store_url`` with the ``login`` in force then.
+    """Return a function that connects to the server at ``store_url`` with the ``login`` then in force.
 
     ``answer`` (seconds) bounds the wait for each answer.
     """

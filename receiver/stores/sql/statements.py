@@ -1,7 +1,7 @@
-"""The upserts of each dialect: everything else that a database server is asked is the same for all.
+"""The upserts of each dialect; all other statements are the same for every server.
 
-Citus, CockroachDB and YugabyteDB take what PostgreSQL takes here: values come from us, the key is (tenant_id, id),
-and what is set is a value of the new row or a sum.
+Citus, CockroachDB and YugabyteDB accept the statements for PostgreSQL: values come from us, the key is (tenant_id, id),
+and each column is set to a value of the new row or a sum.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,10 @@ Columns = ReadOnlyColumnCollection[str, KeyedColumnElement[Any]]
 
 @dataclass(frozen=True)
 class Upsert:
-    """What a new row does to the one with its key: when it replaces, and which columns.
+    """When a new row replaces the one with its key, and in which columns.
 
-    ``condition`` takes the new row and returns when; ``condition_text`` is the same for SQL Server, whose names
-    of the rows are s (new) and t (kept). ``counted`` names a column that a replacement adds 1 to.
+    ``condition`` takes the new row and returns the condition; ``condition_text`` is the same for SQL Server, which
+    calls the rows s (new) and t (kept). ``counted`` names a column that each replacement increments.
     """
 
     table: Table
@@ -34,7 +34,7 @@ class Upsert:
     counted: str | None = None
 
     def values(self, new: Columns) -> dict[str, ColumnElement[Any]]:
-        """Return what each column becomes, in the order in which it must."""
+        """Return the new value of each column, in the order of assignment."""
         counted = {self.counted: self.table.c[self.counted] + 1} if self.counted else {}
         return counted | {name: getattr(new, name) for name in self.replaced}
 
@@ -56,7 +56,7 @@ _STATE = Upsert(
     " or s.updated_second = t.updated_second and s.updated_nanosecond >= t.updated_nanosecond)",
     counted="revision",
 )
-# A receipt gives way when its time has passed; its ``jti`` is then as good as new.
+# An expired receipt is replaced; its ``jti`` is then as good as new.
 _RECEIPT = Upsert(
     receipts,
     ("method", "digest", "expires"),
@@ -82,8 +82,8 @@ def _on_conflict(upsert: Upsert) -> Executable:
 
 
 def _on_duplicate_key(upsert: Upsert) -> Executable:
-    # There is no WHERE: each column decides for itself, in this order, and sees what the ones before have become.
-    # So what the condition compares comes last, the nanosecond before the second.
+    # There is no WHERE: each column has its own condition, in this order, and sees the new values of those before.
+    # So the columns that the condition compares come last, the nanosecond before the second.
     insert = mysql.insert(upsert.table)
     newer = upsert.condition(insert.inserted)
     return insert.on_duplicate_key_update(
@@ -95,7 +95,7 @@ def _on_duplicate_key(upsert: Upsert) -> Executable:
 
 
 def _merge(upsert: Upsert) -> Executable:
-    """Return SQL Server's statement. Without HOLDLOCK two that insert the same key at once would collide."""
+    """Return SQL Server's statement. Without HOLDLOCK, two inserts of the same key at once would collide."""
     columns = [column for column in upsert.table.columns if column.key != upsert.counted]
     names = ", ".join(column.name for column in columns)
     new = ", ".join(f"s.{column.name}" for column in columns)

@@ -1,8 +1,8 @@
 """The embedded store: one SQLite file in WAL mode, shared by all workers of one machine.
 
-sqlite-utils makes the schema and its migrations; the hot path is SQL of its own. Changes are BEGIN IMMEDIATE
-transactions: a deferred one that reads before it writes fails at once under load. Those that wait at the same moment
-share one, and its sync.
+sqlite-utils makes the schema and its migrations; the hot path has its own SQL. Changes are BEGIN IMMEDIATE
+transactions: a deferred one that reads before it writes fails at once under load. Changes that wait at the same time
+share one transaction, and its sync.
 """
 
 import itertools
@@ -21,11 +21,11 @@ from receiver.stores.rows import readable, replacement_of, row_of, state_of, sum
 from receiver.stores.sqlite.driver import driver_errors, sqlite3
 from receiver.stores.sqlite.file import DatabaseFile, begin
 from receiver.stores.sqlite.rows import COLUMNS, NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, UPSERT, bind, forget, jti_was
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 
 _PAGE = 500
-_LARGE = 1 << 20  # characters of a content that no connection shall keep: one remembers what it was given last
-_RECEIPTS_KEPT = 8  # between two deletions of those whose time has passed
+_LARGE = 1 << 20  # characters; a connection keeps the last values it was given, so one that had more is closed
+_RECEIPTS_KEPT = 8  # between two deletions of expired ones
 _FIND = f"select {COLUMNS} from states where tenant = :tenant and id = :id"  # noqa: S608
 
 
@@ -36,7 +36,7 @@ class SqliteStore(Store):
         self.path = Path(path)
         self.timeout = timeout
         self._file = DatabaseFile(self.path, timeout, create)
-        # Threads of one process queue here in order; only processes meet in SQLite's unfair busy wait.
+        # Threads of one process queue here in order; only processes compete in SQLite's unfair busy wait.
         self._receipts = itertools.count()
         self._group: GroupCommit[_Change, Effect] = GroupCommit(self._commit)
 
@@ -100,7 +100,7 @@ class SqliteStore(Store):
         with driver_errors():
             self._file.connection()
             with closing(self._file.connect()) as connection:
-                connection.execute("vacuum")  # pages that are free, or in part, still hold what they held
+                connection.execute("vacuum")  # free pages, and free parts of pages, still hold earlier contents
                 connection.execute("pragma wal_checkpoint(truncate)")
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
@@ -116,7 +116,7 @@ class SqliteStore(Store):
         self._change(lambda connection: Effect(connection.execute(sql, (role, kid)).rowcount))
 
     def purge(self, before: int) -> int:
-        # Whole seconds on both sides: a state goes a second late rather than early.
+        # Whole seconds on both sides: a state is purged a second late rather than early.
         bounds = {"first": EXPIRY_FROM, "second": before // NANOSECONDS}
         sql = "delete from states where expires_second >= :first and expires_second < :second"
         return self._change(lambda connection: Effect(connection.execute(sql, bounds).rowcount)).stored
@@ -163,7 +163,7 @@ class SqliteStore(Store):
     def _bound(
         self, tenant: str, receipt: Receipt | None, work: Callable[[sqlite3.Connection, str], Effect]
     ) -> Callable[[sqlite3.Connection], Effect]:
-        """Return ``work``, told how the jti stood, bound to ``receipt``: the same request has no second effect."""
+        """Return ``work`` bound to ``receipt``: the same request has no second effect. It gets what the jti was."""
 
         def bound(connection: sqlite3.Connection) -> Effect:
             if receipt and next(self._receipts) % _RECEIPTS_KEPT == 0:
@@ -174,11 +174,11 @@ class SqliteStore(Store):
         return bound
 
     def _change(self, work: Callable[[sqlite3.Connection], Effect], large: bool = False) -> Effect:
-        """Return what ``work`` does in a transaction that is then durable; all of it or nothing."""
+        """Return what ``work`` returns, done in a transaction that is then durable; all of it or nothing."""
         return self._group.submit(_Change(work, time.monotonic() + self.timeout, large), self.timeout)
 
     def _commit(self, group: Sequence["_Change"]) -> list[Effect | Exception]:
-        """Do the changes of ``group`` in one durable transaction; one that cannot be done takes no other with it."""
+        """Do the changes of ``group`` in one durable transaction; a change that fails does not fail the others."""
         if len(group) > 1:
             with suppress(Exception):
                 return self._transaction(group)
@@ -196,7 +196,7 @@ class SqliteStore(Store):
         begin(connection, group[0].deadline)
         try:
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
-            with waiting():
+            with blocking():
                 connection.execute("commit")
             self._file.check_written()  # else the log was removed meanwhile, and the commit with it
         except BaseException:
@@ -213,7 +213,7 @@ class SqliteStore(Store):
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """Work on a connection, the time.monotonic() by which its transaction must have begun, and if it is ``large``."""
+    """Work on a connection, its ``deadline`` (time.monotonic()) to begin a transaction, and whether it is ``large``."""
 
     work: Callable[[sqlite3.Connection], Effect]
     deadline: float
@@ -223,5 +223,5 @@ class _Change:
 def _outcome(change: _Change, connection: sqlite3.Connection) -> Effect | ReplayRefused:
     try:
         return change.work(connection)
-    except ReplayRefused as refusal:  # nothing of the change is done by then, so that the others may go on
+    except ReplayRefused as refusal:  # nothing of this change was done, so the others may go on
         return refusal

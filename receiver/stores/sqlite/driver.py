@@ -1,4 +1,4 @@
-"""SQLite's driver, and what becomes of its errors."""
+"""SQLite's driver, and the contract's errors for what it raises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +21,12 @@ def code_of(error: sqlite3.Error) -> int | None:
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turn what the driver raises into the contract's errors: the one place that knows them."""
+    """Turn the driver's errors into those of the contract. Only this module knows the driver's."""
     try:
         yield
     except sqlite3.Error as cause:
         code = code_of(cause)
-        if code is None:  # raised by the driver, which could not make text of what SQLite holds
+        if code is None:  # raised by the driver itself, which could not decode what SQLite holds
             raise StoreDamaged(f"SQLite: {type(cause).__name__}") from cause
         text = f"SQLite: {cause.sqlite_errorname}: {cause}"
         if code == sqlite3.SQLITE_FULL:

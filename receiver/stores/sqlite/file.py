@@ -1,4 +1,4 @@
-"""SQLite's file: where it may lie, how it is made and opened, and what becomes of the driver's errors."""
+"""SQLite's file: where it may lie, and how it is made and opened."""
 
 import os
 import threading
@@ -13,14 +13,15 @@ from sqlite_utils import Database
 from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
-from receiver.stores.sqlite import mark, wal
+from receiver.stores.sqlite import mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.threadpool import waiting
+from receiver.stores.sqlite.wal import Identity, WriteAheadLog
+from receiver.threadpool import blocking
 
-_POLL = 0.001  # seconds; another process rarely holds the write lock for longer
+_POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
-_JOURNAL_BYTES = 64 << 20  # what is left of the write-ahead log after a checkpoint
+_JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 
 
@@ -32,23 +33,24 @@ class _Held(NamedTuple):
 
     connection: sqlite3.Connection
     made_for: _MADE_FOR
-    log: wal.Identity
+    log: Identity | None
 
 
 class DatabaseFile:
-    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. One serves all threads."""
+    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. It serves all threads."""
 
     def __init__(self, path: Path, timeout: float, create: bool) -> None:
         self.path = path
         self.timeout = timeout
         self.create = create
+        self._log = WriteAheadLog(path)
         self._mine = threading.local()
         self._writer: _Held | None = None
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
     def prepare(self) -> None:
-        """Make the file if that is allowed, and bring its schema up to date (Store.prepare)."""
+        """Make the file if allowed, and upgrade its schema (Store.prepare)."""
         deadline = time.monotonic() + self.timeout
         with driver_errors(), _held(self._preparing, self.timeout):
             self.check_location()
@@ -67,7 +69,7 @@ class DatabaseFile:
             self._prepared = identity
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Bring the schema up to date; takes the write lock only where there is something to do."""
+        """Upgrade the schema; takes the write lock only if there is something to do."""
         database = Database(connection, execute_plugins=False)
         self._check_not_newer(database)
         if migrations.pending(database):
@@ -77,7 +79,7 @@ class DatabaseFile:
             connection.execute("commit")
 
     def check_schema(self, connection: sqlite3.Connection) -> str:
-        """Return the last step of the schema (Store.schema_version)."""
+        """Return the last migration of the schema (Store.schema_version)."""
         database = Database(connection, execute_plugins=False)
         self._check_not_newer(database)
         if migrations.pending(database):
@@ -94,14 +96,16 @@ class DatabaseFile:
     def check_location(self) -> None:
         """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
         path, folder = self.path, self.path.parent
-        if os.path.exists(path) and not os.path.isfile(path):  # Path's own raise where they may not look
+        if os.path.exists(path) and not os.path.isfile(
+            path
+        ):  # Path's own methods raise where they lack the right to look
             raise StoreMisplaced(f"{path}: is not a file")
         if mark.was_emptied(path):
             raise StoreMisplaced(
                 f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
                 " with its -wal and -shm, and the next start makes a new store"
             )
-        wal.check_not_lost(path)
+        self._log.check_not_lost()
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
             raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
@@ -112,27 +116,27 @@ class DatabaseFile:
             )
         for needed in (folder, path, f"{path}-wal", f"{path}-shm"):  # the write-ahead log is made beside the file
             if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
-                # What root's command left beside the file is not all: the whole folder is the receiver's.
+                # A command that root ran left more than this one: the whole folder must be the receiver's.
                 owned = ownership(needed) and (ownership(folder) or ownership(needed))
                 raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
 
     def _create_file(self) -> None:
-        """Make the file, readable by its owner only, and its folder, but no folder above that one."""
+        """Make the file, for its owner only, and its folder, but no folder above."""
         with suppress(FileExistsError):
             self.path.parent.mkdir(mode=0o700)
-        # Only when it is new: closing any descriptor of a database drops this process's locks on it.
+        # Open a new file only: closing any descriptor of a database drops this process's locks on it.
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _identity(self) -> tuple[int, int]:
-        """Return what tells this file from another one at the same path; raises OSError when it is gone."""
+        """Return what identifies the file among others at the same path; raises OSError when it is gone."""
         status = os.stat(self.path)
         if self._prepared and not status.st_size:
             raise StoreDamaged("SQLite: the file has been emptied")
         return status.st_dev, status.st_ino
 
     def connect(self) -> sqlite3.Connection:
-        """Return a new connection, which may go from thread to thread; its transactions are begun by hand."""
+        """Return a new connection, which any thread may use; its transactions are begun explicitly."""
         connection = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
         for pragma in (
             "synchronous = full",  # 204 means durable: in WAL mode, normal may lose the last commits
@@ -143,7 +147,7 @@ class DatabaseFile:
         return connection
 
     def _enter_wal(self, connection: sqlite3.Connection, deadline: float) -> None:
-        """Switch to WAL; SQLite does not wait for a lock there, so processes starting together must."""
+        """Switch to WAL. SQLite does not wait for the lock there, so processes that start together wait here."""
         while connection.execute("pragma journal_mode").fetchone()[0] != "wal":
             try:
                 mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
@@ -156,23 +160,23 @@ class DatabaseFile:
                     raise StoreMisplaced(f"{self.path}: this file system does not carry a write-ahead log")
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection to the file that lies at the path now.
+        """Return this thread's connection to the file that is at the path now.
 
-        A file that was removed stays writable through an open connection, and what is acknowledged then is
-        lost: so it is looked at each time, and a missing one is an outage rather than an empty store.
+        A removed file stays writable through an open connection, and what is acknowledged then is lost. So each
+        call looks at the file and its log; a missing one is an outage, not an empty store.
         """
         current = self._current()
         held: _Held | None = getattr(self._mine, "held", None)
         if held is None or held.made_for != current:
             held = self._mine.held = self._open(current)
         else:
-            wal.check_in_use(self.path, held.connection, held.log)
+            self._log.check_in_use(held.connection, held.log)
         return held.connection
 
     def writer(self) -> sqlite3.Connection:
-        """Return the connection for changes, to the file that lies at the path now; for one thread at a time.
+        """Return the connection for changes to the file that is at the path now; for one thread at a time.
 
-        It does not wait for the write lock of other processes by itself.
+        It does not itself wait for the write lock of other processes.
         """
         current = self._current()
         if self._writer is None or self._writer.made_for != current:
@@ -185,19 +189,19 @@ class DatabaseFile:
     def check_written(self) -> None:
         """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
         if self._writer:
-            wal.check_in_use(self.path, self._writer.connection, self._writer.log)
+            self._log.check_in_use(self._writer.connection, self._writer.log)
 
     def _open(self, current: _MADE_FOR) -> _Held:
         """Return a new connection to keep, beside those that this process has."""
         if self._writer and self._writer.made_for == current:
             self.check_written()
-        wal.check_not_lost(self.path)
+        self._log.check_not_lost()
         connection = self.connect()
         connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, wal.identity_of(self.path) or ())
+        return _Held(connection, current, self._log.identity())
 
     def _current(self) -> _MADE_FOR:
-        """Return what this process's connections to the file must be made for, which is prepared."""
+        """Return what connections must be made for, this process and the file, after preparing the file."""
         if self._prepared is None:
             self.prepare()
         identity = self._identity()
@@ -206,7 +210,7 @@ class DatabaseFile:
         return os.getpid(), identity
 
     def drop_writer(self) -> None:
-        """Close the connection for changes; the next one makes its own."""
+        """Close the connection for changes; the next change opens another."""
         held, self._writer = self._writer, None
         if held:
             held.connection.close()
@@ -221,7 +225,7 @@ class DatabaseFile:
 
 @contextmanager
 def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
-    with waiting():
+    with blocking():
         held = lock.acquire(timeout=timeout)
     if not held:
         raise StoreUnavailable("SQLite: the file was not prepared in time")
@@ -232,9 +236,9 @@ def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
 
 
 def begin(connection: sqlite3.Connection, deadline: float) -> None:
-    """Begin a transaction that may write, on a connection that does not wait by itself.
+    """Begin a transaction that may write, on a connection that does not itself wait for the lock.
 
-    Waits for the right to until ``deadline`` (time.monotonic): others compute meanwhile.
+    Waits for the write lock until ``deadline`` (time.monotonic); other threads compute meanwhile.
     """
     while True:
         try:
@@ -243,5 +247,5 @@ def begin(connection: sqlite3.Connection, deadline: float) -> None:
         except sqlite3.OperationalError as busy:
             if code_of(busy) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
-        with waiting():
+        with blocking():
             time.sleep(_POLL)

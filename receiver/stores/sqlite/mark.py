@@ -1,7 +1,7 @@
-"""The mark of a store on SQLite's file: an attribute of the file (xattr(7)), which outlasts what the file holds.
+"""The mark of a store on SQLite's file: an attribute of the file (xattr(7)), which stays when the file is emptied.
 
-It tells a store that was emptied from a new file that an operator made on purpose. A copy of the file need not have it,
-and some file systems keep no attributes: there an emptied file cannot be told from a new one.
+It distinguishes a store that was emptied from an empty file that an operator made on purpose. Some file systems keep no
+attributes: there the two look the same.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ def put(path: Path) -> None:
 
 
 def was_emptied(path: Path) -> bool:
-    """Tell whether the file at ``path`` is empty although it has been a store, or has a log that a store left."""
+    """Return whether the file at ``path`` is empty although it has held a store, or a store's log lies beside it."""
     try:
         if os.stat(path).st_size:
             return False

@@ -1,14 +1,14 @@
-"""The statements of the SQLite store's hot path, and how it keeps receipts."""
+"""The statements of the SQLite store's hot path, and its receipts."""
 
 from receiver.idempotency import Receipt
 from receiver.stores.rows import FIELDS
 from receiver.stores.sqlite.driver import sqlite3
 
-_STALE_RECEIPTS = 1024  # deleted at once: more than is added between two times
+_STALE_RECEIPTS = 1024  # deleted at once; more than are added between two deletions
 
 
 def forget(connection: sqlite3.Connection, now: int) -> None:
-    """Delete receipts whose time has passed at ``now`` (seconds since the epoch), as many as do not take long."""
+    """Delete some receipts that expired before ``now`` (seconds since the epoch); few enough to be quick."""
     connection.execute(
         "delete from receipts where rowid in (select rowid from receipts where expires < :now limit :most)",
         {"now": now, "most": _STALE_RECEIPTS},

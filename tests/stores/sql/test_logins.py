@@ -120,7 +120,7 @@ def test_another_login_is_taken_under_load_and_no_request_fails(
             served(callers)
         assert statuses(callers) == {200, 204}
     log = log_of(tmp_path)
-    assert f"connections are made with another login, of the user {two}" in log
+    assert f"new connections use another login, of the user {two}" in log
     assert "second" not in log.replace("seconds", "")
     assert "takes effect with a restart" not in log
 
@@ -174,7 +174,7 @@ def test_a_wrong_password_is_not_taken_and_tried_again_until_the_server_knows_it
             served(callers)
             assert statuses(callers) == {200, 204}
             change_password(server, user, "second")
-            until(lambda: "connections are made with another login" in log_of(tmp_path), 40)
+            until(lambda: "new connections use another login" in log_of(tmp_path), 40)
             served(callers)
         assert statuses(callers) == {200, 204}
     assert "check user and password" in log_of(tmp_path)

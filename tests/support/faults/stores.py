@@ -3,14 +3,13 @@
 import threading
 import time
 
-from receiver import body, envelope, routes, schemas
+from receiver import body, encoding, envelope, routes, schemas
 from receiver.idempotency import Effect
-from receiver.jose import compact
 from receiver.problems import BadRequest, NotFound
 from receiver.server import application
 from receiver.stores import sqlite
 from receiver.stores.sqlite import SqliteStore
-from receiver.threadpool import waiting
+from receiver.threadpool import blocking
 from tests.support.faults.declaring import fault
 from tests.support.waiting import pass_time
 
@@ -22,7 +21,7 @@ def reads_before_it_writes_without_a_lock():
 
     def save(self, tenant, found, receipt):
         kept = [find(self, tenant, state.id) for state in found]
-        with waiting():
+        with blocking():
             pass_time(0.03, "another one writes between reading and writing")
         late = [
             s for s, k in zip(found, kept, strict=True) if k and k.updated_at.nanoseconds > s.updated_at.nanoseconds
@@ -75,7 +74,12 @@ def ignores_the_tenant_claim():
 @fault("batch.all", "batch.two")
 def drops_the_last_item():
     whole = envelope.open_states
-    envelope.open_states = lambda tokens, *rest: whole(tokens[: max(1, len(tokens) - 1)] if tokens else tokens, *rest)
+
+    def open_states(tokens, *rest):
+        tokens = list(tokens)
+        return whole(tokens[: max(1, len(tokens) - 1)], *rest)
+
+    envelope.open_states = open_states
 
 
 @fault("batch.invalid-last", "batch.unreadable", "batch.keeps-old")
@@ -207,7 +211,7 @@ def hides_expired_states():
 
 @fault("load.id-case", "claims.path-upper-case", "save.id-case", "delete.id-case")
 def compares_ids_by_letter_case():
-    routes._uuid = lambda text: text if compact.canonical_uuid(text) else routes.canonical_uuid(text)
+    routes._uuid = lambda text: text if encoding.canonical_uuid(text) else routes.canonical_uuid(text)
     schemas.UniqueId._deserialize = lambda self, value, *_a, **_k: (
-        str(value) if compact.canonical_uuid(value) else 1 / 0
+        str(value) if encoding.canonical_uuid(value) else 1 / 0
     )

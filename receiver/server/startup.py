@@ -1,4 +1,4 @@
-"""Stores before the first request: each is made ready, or is waited for no longer than a start may take."""
+"""Prepares the stores before the first request, and waits for each no longer than a start may take."""
 
 import threading
 from collections.abc import Iterator
@@ -12,20 +12,21 @@ from receiver.settings import Settings, SettingsMistakes, TenantStore
 from receiver.telemetry import logs
 
 _AT_ONCE = 16
-_SILENT = 0.5  # seconds that a store may take without a word; one that is there takes less
+_SILENT = 0.5  # seconds before a wait is logged; a store that answers takes less
 
 
 def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
-    """Prepare each store before any worker starts; a place that cannot hold one stops the start.
+    """Prepare each store before any worker starts; return the stores that are busy or down.
 
-    One that is only busy or down does not: the service then answers 503 until it is there. Returns those.
+    Their requests get 503 until they answer. Raises SettingsMistakes for a place that cannot hold a store.
     """
-    waiting, mistakes = [], []
+    waiting: list[TenantStore] = []
+    mistakes: list[str] = []
 
     def prepare(tenant_store: TenantStore) -> None:
         store = bootstrap.open_store_at(tenant_store.url, settings, keyring)
         try:
-            with _said_when_slow(tenant_store, settings.store_timeout):
+            with _logged_when_slow(tenant_store, settings.store_timeout):
                 store.prepare()
         except StoreMisplaced as cause:
             mistakes.append(f"{tenant_store.variable}: {cause.cause}")
@@ -35,7 +36,7 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
         finally:
             store.close()
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # silent ones are waited for together
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # so that the waits for silent stores overlap
         list(pool.map(prepare, settings.all_stores.values()))
     if mistakes:
         raise SettingsMistakes(mistakes)
@@ -43,8 +44,8 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
 
 
 @contextmanager
-def _said_when_slow(tenant_store: TenantStore, most: float) -> Iterator[None]:
-    """Log within half a second that ``tenant_store`` is waited for, ``most`` seconds, unless it is ready before."""
+def _logged_when_slow(tenant_store: TenantStore, most: float) -> Iterator[None]:
+    """Log after half a second that the start waits for ``tenant_store``, up to ``most`` seconds."""
     text = "waiting for the store of %s (%s), up to %g seconds"
     timer = threading.Timer(_SILENT, logs.log.warning, (text, tenant_store.variable, tenant_store.url, most))
     timer.daemon = True
