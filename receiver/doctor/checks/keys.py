@@ -9,7 +9,7 @@ from receiver.commands.keys import ago
 from receiver.doctor.checks.configuration import is_loopback
 from receiver.doctor.findings import Finding, fail, ok, warn
 from receiver.doctor.subject import Subject
-from receiver.keys.keyring import ROLES, Key, Keyring
+from receiver.keys.keyring import ROLES, Keyring, PlatformKey, ReceiverKey
 from receiver.keys.usage import Uses
 from receiver.settings import Settings, key_sources
 from receiver.settings.key_sources import Entry
@@ -140,5 +140,5 @@ def _forgotten(ring: Keyring, uses: Uses, now: float) -> Iterator[Finding]:
             yield warn(TOPIC, message, f"when the platform no longer has it, remove it: {files}")
 
 
-def _names(keys: Iterable[Key]) -> str:
+def _names(keys: Iterable[PlatformKey | ReceiverKey]) -> str:
     return ", ".join(f"{key.role} key {key.kid}" for key in keys)
