@@ -79,6 +79,11 @@ def replacement_of(tenant: str, old: State, new: State) -> dict[str, Any]:
     return {name: row[name] for name in names} | {"crc32_before": row["content_crc32"], **content_of(new)}
 
 
+def _check(content: str, crc32: int | None) -> None:
+    if crc32 is not None and zlib.crc32(content.encode("utf-8")) != crc32:
+        raise ValueError("the content is not what was saved")
+
+
 def state_of(row: Row) -> State:
     """Return the State in ``row`` (FIELDS); raises StoreDamaged when the row holds none.
 
@@ -102,8 +107,7 @@ def state_of(row: Row) -> State:
         sealing_key,
     ) = row
     try:
-        if crc32 is not None and zlib.crc32(content.encode("utf-8")) != crc32:
-            raise ValueError("the content is not what was saved")
+        _check(content, crc32)
         return State(
             id,
             tenant,
