@@ -91,15 +91,16 @@ def _driver(
     store_url: StoreURL, timeout: float, answer: float, login: Callable[[], Login]
 ) -> tuple[_Connect, _Prepare | None]:
     """Return the functions that make and prepare a connection; a driver is imported when its store is opened."""
-    # The types ignored: SQLAlchemy's protocol of a connection has a __getattr__ that no driver declares.
     if store_url.kind == "postgresql":
         from receiver.stores.sql import postgresql  # noqa: PLC0415
 
-        return postgresql.connector(store_url, timeout, answer, login), postgresql.prepare  # type: ignore[return-value]
+        psycopg = postgresql.connector(store_url, timeout, answer, login)
+        return psycopg, postgresql.prepare  # type: ignore[return-value]  # drivers declare no __getattr__
     if store_url.kind == "mysql":
         from receiver.stores.sql import mysql  # noqa: PLC0415
 
-        return mysql.connector(store_url, timeout, answer, login), mysql.prepare  # type: ignore[return-value]
+        pymysql = mysql.connector(store_url, timeout, answer, login)
+        return pymysql, mysql.prepare  # type: ignore[return-value]  # drivers declare no __getattr__
     from receiver.stores.sql import sqlserver  # noqa: PLC0415
 
     return sqlserver.connector(store_url, timeout, answer, login), None
