@@ -75,9 +75,10 @@ bundle:  ## pack the image, its bill of materials and the samples of deploy/ int
 dist: setup  ## build sdist and wheel of the last commit under dist/, twice, compare them, and run the installed wheel
 	$(BIN)/python deploy/release/dist.py
 
-lint: setup  ## check style and formatting
+lint: setup  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: $(DOCS)/installed  ## build the manual into build/site, after checking its generated pages; then check its links
 	$(DOCS)/bin/python -m docs.generate --check

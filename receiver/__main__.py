@@ -1,4 +1,4 @@
-"""``python -m receiver`` is the ``receiver`` command."""
+"""``python -m receiver`` runs the ``receiver`` command."""
 
 from receiver.commands import main
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the image with Docker where an engine answers, else with buildah: external-storage-receiver, tagged with its version and "latest".
+# Builds the image with Docker if an engine answers, else with buildah: external-storage-receiver, tagged with its version and "latest".
 set -eu
 cd "$(dirname "$0")/../.."
 name=external-storage-receiver
@@ -12,6 +12,6 @@ set -- --file deploy/docker/Dockerfile --tag $name:"$version" --tag $name:latest
 if docker version >/dev/null 2>&1; then
     docker build "$@"
 else
-    # OCI's own format knows no health check; a layer for each line would only be copied about.
+    # OCI's own format has no health check; a layer for each line would only be copied needlessly.
     buildah bud --format docker --layers=false --pull=false "$@"
 fi

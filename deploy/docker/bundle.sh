@@ -24,7 +24,7 @@ if docker version >/dev/null 2>&1; then
     docker cp "$container:/usr/share/sbom/receiver.cdx.json" "$folder/"
 else
     remove='buildah rm'
-    number=$(buildah images --quiet "$image" | head -n 1)  # by a name it would take along its other names, localhost/… among them
+    number=$(buildah images --quiet "$image" | head -n 1)  # with a name, buildah would include the other names too, such as localhost/…
     buildah push --quiet "$number" "docker-archive:$work/image.tar:$tag"
     container=$(buildah from --pull-never "$image")
     cp "$(buildah mount "$container")/usr/share/sbom/receiver.cdx.json" "$folder/"

@@ -78,7 +78,7 @@ class _AdminApp:
         """Answer one request (PEP 3333)."""
         request = Request(environ)
         if request.method not in ("GET", "HEAD"):
-            return _json({"message": "Only GET is answered here."}, 405, Allow="GET, HEAD")(environ, start_response)
+            return _json({"message": "Only GET is supported here."}, 405, Allow="GET, HEAD")(environ, start_response)
         if request.path == "/metrics":
             return self._metrics(environ, start_response)
         answer = {"/livez": self._live, "/readyz": self._ready}.get(request.path, _nothing)()
@@ -97,7 +97,7 @@ class _AdminApp:
 
 
 def _nothing() -> Response:
-    return _json({"message": "Here are /livez, /readyz and /metrics."}, 404)
+    return _json({"message": "Try /livez, /readyz or /metrics."}, 404)
 
 
 def _json(value: object, status: int, **headers: str) -> Response:

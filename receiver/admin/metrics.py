@@ -65,7 +65,7 @@ class ProcessMetrics(Collector):
             "openssl": ssl.OPENSSL_VERSION.split()[1],
             "sqlite": sqlite3.sqlite_version,
         }
-        yield _gauge("build_info", "What runs; always 1.", [(build, 1)])
+        yield _gauge("build_info", "Versions in use; always 1.", [(build, 1)])
         yield _gauge("start_time_seconds", "When the receiver was started.", [({}, self.started)])
         yield from self._readiness()
         yield from self._kept()
@@ -98,8 +98,8 @@ class ProcessMetrics(Collector):
             [({"tenant": one.tenant}, one.stored_bytes) for one in found],
         )
         expired = [({"tenant": one.tenant}, one.expired) for one in found]
-        yield _gauge("expired_states", "States whose time has passed, until they are purged.", expired)
-        yield _gauge("tally_timestamp_seconds", "When states were counted last.", [({}, self.tallies.taken)])
+        yield _gauge("expired_states", "Expired states that are not purged yet.", expired)
+        yield _gauge("tally_timestamp_seconds", "When states were last counted.", [({}, self.tallies.taken)])
 
     def _keys(self, deadline: float) -> Iterator[Metric]:
         made = [({"role": key.role, "kid": key.kid.lower()}, key.made) for key in self.ring if key.made is not None]
@@ -108,7 +108,7 @@ class ProcessMetrics(Collector):
         known = {(key.role, key.kid.lower()) for key in self.ring}
         if (uses := self._uses(deadline)) is not None:
             used = [({"role": role, "kid": kid}, time) for (role, kid), time in uses.items() if (role, kid) in known]
-            yield _gauge("key_last_used_timestamp_seconds", "When each key served last, by any receiver.", used)
+            yield _gauge("key_last_used_timestamp_seconds", "When each key was last used, by any receiver.", used)
         if terms := self.terms():
             expires = terms.expires.timestamp()
             yield _gauge(
@@ -130,8 +130,9 @@ class ProcessMetrics(Collector):
         with suppress(OSError, TimeoutError):
             found = self.disks.answer(deadline)
             free = [({"store": disk.store}, disk.free) for disk in found]
-            yield _gauge("disk_free_bytes", "Room on the disk of SQLite or files.", free)
-            yield _gauge("disk_size_bytes", "All of that disk.", [({"store": disk.store}, disk.size) for disk in found])
+            size = [({"store": disk.store}, disk.size) for disk in found]
+            yield _gauge("disk_free_bytes", "Free space on the disk of SQLite or files.", free)
+            yield _gauge("disk_size_bytes", "Size of that disk.", size)
 
     def _processes(self) -> Iterator[Metric]:
         """Yield the metrics of the master and its children; processor time includes the children that have ended."""

@@ -56,7 +56,7 @@ def check_keys(ring: Keyring, refusal: str = "") -> Check:
     if not all(counts.values()):
         return Check("fail", f"there is no {' and no '.join(role for role in ROLES if not counts[role])} key")
     if refusal:
-        return Check("warn", f"what is there now was not taken, and what was in force still is: {refusal}"[:_LONGEST])
+        return Check("warn", f"the last reload was refused, and the old keys stay in use: {refusal}"[:_LONGEST])
     if ring.exposed:
         return Check("warn", ring.exposed[0])
     sealing = len(list(ring.sealing))
@@ -81,7 +81,7 @@ def check_disk(settings: Settings) -> Check:
     least = min(found, key=lambda disk: disk.free)
     told = f"{least.free >> 20} MiB are free for {least.store}"
     if least.free < settings.min_free:
-        return Check("fail", f"{told}, less than STORAGE_MIN_FREE asks for")
+        return Check("fail", f"{told}, less than STORAGE_MIN_FREE")
     return Check("ok", told)
 
 
@@ -89,7 +89,7 @@ def check_workers(settings: Settings, life: Lifecycle) -> Check:
     """Check that the processes that answer requests run."""
     told = f"{life.workers} of {settings.workers} run"
     if not life.is_well:
-        return Check("fail", "the master has not been heard of for a minute")
+        return Check("fail", "the master has shown no sign of life for a minute")
     if life.workers == 0:
         return Check("fail", told)
     return Check("ok" if life.workers >= settings.workers else "warn", told)

@@ -1,6 +1,6 @@
-"""The ``receiver`` command line, a file per group.
+"""The ``receiver`` command line, a module for each group of commands.
 
-Exit status: 0 done, 1 failed, 2 usage error, 75 an address is taken (a start may succeed later), 78 wrong settings.
+Exit status: 0 done, 1 failed, 2 usage error, and those of ``exit_status.py``.
 """
 
 import contextlib
@@ -12,35 +12,36 @@ import click
 
 from receiver import __version__
 from receiver.commands import terminal
+from receiver.commands.exit_status import EX_CONFIG
 from receiver.conformance import printable
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
 from receiver.telemetry import logs, standard_error
 
-EX_CONFIG = 78  # sysexits.h: systemd and people know it as "configuration error"
-EX_TEMPFAIL = 75  # sysexits.h: it may work later; systemd starts it again
 _COMMANDS = ("serve", "keys", "store", "config", "health", "doctor", "demo", "platform", "conformance")
 
 
 class _Lazy(click.Group):
-    """A group that loads a command's module when it is asked for: a container asks for health all day."""
+    """A group that imports a command's module on use: containers run ``receiver health`` all day."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command called ``cmd_name``, None when there is none."""
+        """Return the command called ``cmd_name``, None if there is none."""
         if cmd_name not in _COMMANDS:
             return None
-        return getattr(importlib.import_module(f"receiver.commands.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"receiver.commands.{cmd_name}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; what stops it may repeat what a server said, and is made visible."""
+        """Run the command; escape control characters in the message of its error, which may quote a server."""
         try:
             return super().invoke(ctx)
         except click.ClickException as stop:
-            stop.message = printable.visible_lines(stop.message)
+            text = printable.visible_lines(stop.message)
+            stop.message = text  # type: ignore[misc]  # click calls it final, and offers no other place to change it
             raise
 
 
@@ -51,7 +52,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; what an operator can mend ends as plain lines, a defect as a traceback without texts."""
+    """Run the command line. Print errors that an operator can fix as plain lines, and defects without their texts."""
     standard_error.open_closed_files()
     logs.configure("warning")
     terminal.guard()
@@ -59,18 +60,18 @@ def main() -> None:
         cli(prog_name="receiver")
     except SettingsMistakes as stop:
         found = "1 mistake" if len(stop.mistakes) == 1 else f"{len(stop.mistakes)} mistakes"
-        _tell(f"receiver: {found} in the settings:", *(f"  {one}" for one in stop.mistakes))
+        _print_error(f"receiver: {found} in the settings:", *(f"  {one}" for one in stop.mistakes))
         sys.exit(EX_CONFIG)
     except Problem as problem:
-        _tell(f"receiver: {problem.cause}")
+        _print_error(f"receiver: {problem.cause}")
         sys.exit(1)
-    except OSError as cause:  # such as a full disk under what is printed
+    except OSError as cause:  # such as a full disk under standard output
         with contextlib.suppress(OSError):
-            _tell(f"receiver: {cause}")
-        os._exit(1)  # what is still to be flushed would fail again, with a traceback
+            _print_error(f"receiver: {cause}")
+        os._exit(1)  # a normal exit would flush again, and fail with a traceback
 
 
-def _tell(*lines: str) -> None:
-    """Print ``lines`` to standard error; they may repeat what a server said, or how a file is named."""
+def _print_error(*lines: str) -> None:
+    """Print ``lines`` to standard error, escaped: they may quote a server or the name of a file."""
     for line in lines:
         click.echo(logs.escape(line), err=True)

@@ -1,4 +1,4 @@
-"""Asking the person at the terminal, where there is one."""
+"""Asks the person at the terminal, if there is one."""
 
 import sys
 
@@ -6,7 +6,7 @@ import click
 
 
 def confirm(question: str) -> None:
-    """Return when ``question`` is answered with yes; raises click.Abort, or UsageError where nobody can be asked."""
+    """Return if the answer to ``question`` is yes; raises click.Abort, or UsageError if nobody can be asked."""
     if sys.stdin is None or sys.stdin.closed:
-        raise click.UsageError("nobody can be asked here; give --yes")
+        raise click.UsageError("there is nobody to ask; give --yes")
     click.confirm(question, abort=True, err=True)

@@ -1,11 +1,12 @@
-"""``receiver config``: the settings in force, or the table of all of them."""
+"""``receiver config``: the settings in force, or the table of all settings."""
 
 import json
 
 import click
-from tabulate import tabulate
 
 from receiver import bootstrap, settings
+from receiver.commands.tables import folded
+from receiver.secret import Secret
 from receiver.settings.display import shown_as, shown_rows
 from receiver.telemetry import logs
 
@@ -20,17 +21,14 @@ def config(markdown: bool, as_json: bool) -> None:
         return
     in_force, _ = bootstrap.configure()
     logs.warn(in_force.warnings)
-    rows, headers = shown_rows(in_force), ("setting", "value", "from")
-    if as_json:
-        click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=1))
-    else:
-        click.echo(tabulate(rows, headers=headers))
+    rows = [dict(zip(("setting", "value", "from"), row, strict=True)) for row in shown_rows(in_force)]
+    click.echo(json.dumps(rows, indent=1) if as_json else folded(rows))
 
 
 def markdown_table() -> str:
     """Return the Markdown table of all declared settings."""
     lines = ["| variable | default | meaning |", "|---|---|---|"]
     for field in settings.declared():
-        default = shown_as(field.default.text if field.metadata["secret"] else field.default)
+        default = shown_as(field.default.text if isinstance(field.default, Secret) else field.default)
         lines.append(f"| `{field.metadata['name']}` | {f'`{default}`' if default else ''} | {field.metadata['help']} |")
     return "\n".join(lines)

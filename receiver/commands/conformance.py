@@ -1,12 +1,13 @@
-"""``receiver conformance``: does the receiver at a URL keep the contract? Any receiver, in any language."""
+"""``receiver conformance``: checks whether a receiver keeps the contract; any receiver, in any language."""
 
 import contextlib
 import json
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 from tabulate import tabulate
@@ -27,29 +28,40 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _OUT = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
-_OF_ANOTHER = ("url", "platform_key", "receiver_key", "folder", "ca", "client_cert", "client_key")
+class _Where(TypedDict):
+    """The options that say which receiver to check, as click passes them."""
+
+    url: str | None
+    platform_key: Path | None
+    receiver_key: Path | None
+    folder: Path | None
+    tenant: str | None
+    ca: Path | None
+    client_cert: Path | None
+    client_key: Path | None
+    sign_path: str
 
 
 def _in_a_folder(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Return ``path``; raises BadParameter now, and not after the run, where it could not be written."""
+    """Return ``path``; raises BadParameter at once, not after the run, if it could not be written."""
     if path and not path.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.absolute().parent}")
     return path
 
 
 @click.command()
-@click.option("--url", help="Where it answers, without /api/storage/1: http://host:port, https://host/prefix.")
+@click.option("--url", help="The receiver's address, without /api/storage/1: http://host:port, https://host/prefix.")
 @click.option("--platform-key", type=_FILE, help="The platform's private JWK (mock-platform-<kid>.json).")
 @click.option("--receiver-key", type=_FILE, help="The receiver's JWK; its public half is enough.")
 @click.option(
     "--keys",
     "folder",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder that holds both, as receiver keys generate wrote them; the newest are taken.",
+    help="Folder with both, as written by receiver keys generate; the newest are used.",
 )
-@click.option("--tenant", help="UUID, for a receiver that serves one tenant only; a random one otherwise.")
+@click.option("--tenant", help="UUID, for a receiver that serves one tenant only; random by default.")
 @click.option("--level", type=click.Choice([*registry.LEVELS, "all"]), default="all", show_default=True)
-@click.option("--only", multiple=True, help="A check, a group, or a pattern as save.*; may be repeated.")
+@click.option("--only", multiple=True, help="A check, a group, or a pattern such as save.*; may be repeated.")
 @click.option("--junit", type=_OUT, callback=_in_a_folder, help="Write JUnit XML to this file.")
 @click.option("--html", type=_OUT, callback=_in_a_folder, help="Write one self-contained HTML page to this file.")
 @click.option("--json", "json_", type=_OUT, callback=_in_a_folder, help="Write JSON to this file.")
@@ -61,10 +73,10 @@ def _in_a_folder(_context: click.Context, _parameter: click.Parameter, path: Pat
     type=click.Choice(["sent", "plain"]),
     default="sent",
     show_default=True,
-    help="What is signed where the URL has a path: the path as it is sent, or without that prefix.",
+    help="What to sign if the URL has a path: the path as it is sent, or without that prefix.",
 )
-@click.option("--list", "list_", is_flag=True, help="List the checks and end.")
-@click.option("--markdown", is_flag=True, help="Print the table of the checks as CHECKS.md holds it, and end.")
+@click.option("--list", "list_", is_flag=True, help="List the checks and exit.")
+@click.option("--markdown", is_flag=True, help="Print the table of the checks, as in CHECKS.md, and exit.")
 def conformance(
     level: str,
     only: tuple[str, ...],
@@ -73,13 +85,13 @@ def conformance(
     json_: Path | None,
     list_: bool,
     markdown: bool,
-    **where: object,
+    **where: Unpack[_Where],
 ) -> None:
-    """Check a running receiver from outside, over HTTP alone, and tell whether it keeps the contract.
+    """Check a running receiver from outside, over HTTP alone, and print whether it keeps the contract.
 
-    It works in a tenant and with ids of its own and removes what it saved, so the store may be in use. Exit status:
-    0 when every check of the level passes, 1 when one fails or cannot be decided, 2 for wrong words. Without --url and
-    keys, this receiver itself is started and checked, with a temporary store or with that of DATABASE_URL.
+    It uses a tenant and ids of its own and removes what it saved, so the store may be in use. Exit status: 0 if every
+    check of the level passes, 1 if one fails or cannot be decided, 2 for a usage error. Without --url and keys, the
+    command starts this receiver and checks it, with a temporary store or that of DATABASE_URL.
     """
     terminal.allow_styles()
     if markdown:
@@ -91,8 +103,8 @@ def conformance(
         click.echo(tabulate(rows, headers=("check", "level", "what and why", "source"), tablefmt="plain"))
         return
     Interruption()
-    with _receiver_of_its_own(where):
-        report = _report(_target(**where), checks, level)
+    with _target_of(where) as target:
+        report = _report(target, checks, level)
     click.echo(screen.summary(report))
     try:
         files.write(report, json=json_, junit=junit, html=html)
@@ -124,22 +136,27 @@ def _report(target: Target, checks: list[registry.Check], level: str) -> Report:
 
 
 @contextlib.contextmanager
-def _receiver_of_its_own(where: dict) -> Iterator[None]:
-    """Start a receiver and fill ``where`` with its address and keys, if nothing in it says which one is meant."""
-    if any(where[name] for name in _OF_ANOTHER):
-        yield
+def _target_of(where: _Where) -> Iterator[Target]:
+    """Yield the target of ``where``; if it names no receiver, start one, and stop it at the end."""
+    if any(value for name, value in where.items() if name not in ("tenant", "sign_path")):
+        yield _target(**where)
         return
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-conformance-") as text:
         folder = Path(text)
-        for name, members in (("platform_key", keys.platform.private()), ("receiver_key", keys.receiver.public())):
-            where[name] = folder / f"{name}.json"
-            where[name].touch(mode=0o600)
-            where[name].write_text(json.dumps(members))
+        where["platform_key"] = _written(folder / "platform_key.json", keys.platform.private())
+        where["receiver_key"] = _written(folder / "receiver_key.json", keys.receiver.public())
         with running_receiver(keys, folder, STORAGE_LOG_LEVEL="error", **given_store()) as running:
             where["url"] = running.url
             click.echo(f"a receiver answers at {running.url}, its store is {running.store}\n")
-            yield
+            yield _target(**where)
+
+
+def _written(path: Path, members: Mapping[str, object]) -> Path:
+    """Return ``path`` after writing the JWK ``members`` to it, for this user only."""
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(members))
+    return path
 
 
 def _target(
@@ -153,19 +170,15 @@ def _target(
     client_key: Path | None,
     sign_path: str,
 ) -> Target:
-    """Return the Target of the options; raises click's UsageError for what cannot be."""
-    one_by_one = {"--platform-key": platform_key, "--receiver-key": receiver_key}
-    for name, value in ({"--url": url} | ({} if folder else one_by_one)).items():
-        if value is None:
-            raise click.UsageError(f"{name} is needed" + ("" if name == "--url" else ", or --keys"))
-    if folder and any(one_by_one.values()):
-        raise click.UsageError("--keys stands for --platform-key and --receiver-key")
+    """Return the Target of the options; raises click's UsageError for invalid combinations."""
+    if url is None:
+        raise click.UsageError("--url is needed")
     parts = url_parts(url)
+    keys = _keys(folder, platform_key, receiver_key)
     try:
         tenant = str(uuid.UUID(tenant)) if tenant else str(uuid.uuid4())
     except ValueError:
         raise click.BadParameter("must be a UUID", param_hint="--tenant") from None
-    keys = _keys(folder, platform_key, receiver_key)
     tls = None
     if parts.scheme == "https":
         tls = tls_context(ca, client_cert, client_key)
@@ -175,22 +188,27 @@ def _target(
 
 
 def _keys(folder: Path | None, platform_key: Path | None, receiver_key: Path | None) -> StoreKeys:
-    if not folder:
-        return StoreKeys(_key(platform_key, "--platform-key", private=True), _key(receiver_key, "--receiver-key"))
-    try:
-        return keyfiles.read(folder)
-    except KeyFault as cause:
-        raise click.BadParameter(str(cause), param_hint="--keys") from None
+    """Return the keys in ``folder``, or else in the two files; raises click's UsageError."""
+    if folder:
+        if platform_key or receiver_key:
+            raise click.UsageError("--keys replaces --platform-key and --receiver-key")
+        try:
+            return keyfiles.read(folder)
+        except KeyFault as cause:
+            raise click.BadParameter(str(cause), param_hint="--keys") from None
+    return StoreKeys(_key(platform_key, "--platform-key", private=True), _key(receiver_key, "--receiver-key"))
 
 
-def _key(path: Path, option: str, private: bool = False) -> KeyPair:
-    """Return the key in the JWK file at ``path``; raises click's BadParameter, which shows nothing of the file."""
+def _key(path: Path | None, option: str, private: bool = False) -> KeyPair:
+    """Return the key in the JWK file at ``path``; raises click's UsageError, which shows nothing of the file."""
+    if path is None:
+        raise click.UsageError(f"{option} is needed, or --keys")
     what = "the platform's private JWK, mock-platform-<kid>.json" if private else "a JWK of the receiver"
     reason = ""
     try:
         pair = KeyPair.read(key_files.read_text(path))
         if not private or pair.jwk.has_private:
             return pair
-    except ValueError as cause:  # KeyFault, or no text, or no regular file
+    except ValueError as cause:  # KeyFault, or the file is not text or not a regular file
         reason = f": it {cause}"
     raise click.BadParameter(f"{path} must be {what} (EC, P-384, with a kid){reason}", param_hint=option)

@@ -1,4 +1,4 @@
-"""``receiver demo``: a receiver on a free port with a temporary store, and the platform playing against it."""
+"""``receiver demo``: starts a receiver on a free port with a temporary store, and plays the platform against it."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ _BANNER = re.compile(r"address\s+(https?://\S+).*\n\s+admin\s+(\S+).*\n\s+databa
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Another number makes another flow.")
 def demo(seed: int) -> None:
-    """Start a receiver and play the platform against it: with a temporary store, or with that of DATABASE_URL."""
+    """Start a receiver and play the platform against it, with a temporary store or that of DATABASE_URL."""
     Interruption()
     keys = new_store()
     with tempfile.TemporaryDirectory(prefix="receiver-demo-") as folder:
@@ -46,7 +46,7 @@ def demo(seed: int) -> None:
 
 
 def given_store() -> dict[str, str]:
-    """Return the variables of this process that say which store is meant, for ``running_receiver``."""
+    """Return the variables of this process that name the store, for ``running_receiver``."""
     return {name: value for name, value in os.environ.items() if name.startswith(("DATABASE_", "JDBC_")) and value}
 
 
@@ -60,16 +60,21 @@ class Running:
     url: str
     admin: str
     store: str
-    process: subprocess.Popen
+    process: subprocess.Popen[str]
 
 
 @contextlib.contextmanager
 def running_receiver(
-    keys: StoreKeys, folder: Path, stderr: IO | None = None, program: Sequence[str] = ("receiver",), **environment: str
+    keys: StoreKeys,
+    folder: Path,
+    stderr: IO[str] | None = None,
+    program: Sequence[str] = ("receiver",),
+    /,
+    **environment: str,
 ) -> Iterator[Running]:
     """Run ``receiver serve`` with a store in ``folder`` on a free port; yields it, and stops it at the end.
 
-    ``environment`` adds to what the receiver is told; its log goes to ``stderr``, or to this process's own. Another
+    ``environment`` adds variables for the receiver. Its log goes to ``stderr``, or to that of this process. Another
     ``program`` than the receiver is a module and its first arguments.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
@@ -87,27 +92,31 @@ def running_receiver(
     command = [sys.executable, "-m", *program, "serve"]
     process = subprocess.Popen(command, env=ours | environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
-        said, found = "", None
-        while found is None:
-            line = process.stdout.readline()
-            if not line:
-                raise click.ClickException("the receiver did not start")
-            said += line
-            found = _BANNER.search(said)
-        yield Running(*found.groups(), process)
+        url, admin, store = _announced(process)
+        yield Running(url, admin, store, process)
     finally:
         process.terminate()
         process.communicate(timeout=60)
 
 
+def _announced(process: subprocess.Popen[str]) -> tuple[str, str, str]:
+    """Return the address, the admin address and the store that the banner of ``process`` names, once it is printed."""
+    text = ""
+    for line in process.stdout or ():
+        text += line
+        if found := _BANNER.search(text):
+            return found[1], found[2], found[3]
+    raise click.ClickException("the receiver did not start")
+
+
 class _Play:
-    def __init__(self, client: Client, seed: int):
+    def __init__(self, client: Client, seed: int) -> None:
         self.client = client
         self.flow = FlowRun(client.tenant, seed)
-        self.rows: list[tuple] = []
+        self.rows: list[tuple[str, int, str, str, str]] = []
 
     def run(self) -> None:
-        """Save a growing state, save an old one late, load, delete, ask again."""
+        """Save a growing state, save an old version late, load, delete, load again."""
         self._note("health", self.client.health(), 200)
         first = self.flow.state()
         for number in range(1, _SAVES + 1):

@@ -12,8 +12,8 @@ from receiver.settings import SettingsMistakes, read
 
 
 @click.command()
-@click.option("--live", is_flag=True, help="Only ask whether the process is well (/livez), not whether it is ready.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as it is.")
+@click.option("--live", is_flag=True, help="Ask only whether the process is alive (/livez), not whether it is ready.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer unchanged.")
 def health(live: bool, as_json: bool) -> None:
     """Ask the receiver that runs here whether it is ready; exit status 0 or 1."""
     settings, mistakes = read(os.environ)

@@ -1,13 +1,13 @@
-"""Interrupting a command that has to clean up: a second Ctrl-C does not break off what the first one began."""
+"""Interrupts a command that has to clean up: a second Ctrl-C does not stop the cleaning up that the first one began."""
 
 import signal
 from types import FrameType
 
 
 class Interruption:
-    """Lets the first SIGINT or SIGTERM interrupt a command, and none of the following ones: cleaning up goes on."""
+    """Lets the first SIGINT or SIGTERM interrupt a command, and ignores later ones while it cleans up."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._came = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)

@@ -1,4 +1,4 @@
-"""``receiver keys``: make, list, check and protect platform and receiver keys."""
+"""``receiver keys``: makes, lists, checks and protects platform and receiver keys."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from receiver.problems import Problem
 from receiver.settings import Settings, SettingsMistakes
 from receiver.telemetry import logs
 
-_PATIENCE = 2.0  # seconds for a store that only says when keys were used
+_PATIENCE = 2.0  # seconds to wait for a store that only knows when keys were used
 
 
 @click.group()
@@ -37,21 +37,22 @@ keys.add_command(sealing)
 
 
 @keys.command()
-@click.option("--directory", type=click.Path(path_type=Path), help="Where to; STORAGE_KEYS, or keys, by default.")
-@click.option("--tenant", help="UUID of the one tenant that the keys serve; any tenant otherwise.")
-@click.option("--if-none", is_flag=True, help="Do nothing when the directory or the environment holds keys.")
+@click.option("--directory", type=click.Path(path_type=Path), help="Where to write them; STORAGE_KEYS by default.")
+@click.option("--tenant", help="UUID of the only tenant that the keys serve; by default they serve any tenant.")
+@click.option("--if-none", is_flag=True, help="Do nothing if the directory or the environment holds keys.")
 def generate(directory: Path | None, tenant: str | None, if_none: bool) -> None:
-    """Make both key pairs, as the platform does when a store is registered there.
+    """Make both key pairs, as the platform does when it registers a store.
 
     Writes platform-<kid>.json (public) and receiver-<kid>.json (private) for the receiver, and
-    mock-platform-<kid>.json, the platform's private half, for the mock platform. With real keys the
-    platform alone holds that one. Never overwrites a file.
+    mock-platform-<kid>.json, the platform's private half, for the mock platform. With real keys, only the
+    platform holds that half. Never overwrites a file.
     """
-    if tenant is not None and canonical_uuid(tenant) is None:
+    only = canonical_uuid(tenant) if tenant else None
+    if tenant is not None and only is None:
         raise click.BadParameter("must be a UUID", param_hint="--tenant")
     declared, _ = settings.read(os.environ)
     directory = directory or declared.keys
-    folder = directory / canonical_uuid(tenant) if tenant else directory
+    folder = directory / only if only else directory
     if if_none and not keyring.is_empty(declared.key_texts, directory):
         return
     try:
@@ -67,7 +68,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @keys.command("list")
 @_as_json
 def list_keys(as_json: bool) -> None:
-    """List the keys in force: whose they are, their age and last use, RFC 7638 thumbprint and where they came from."""
+    """List the keys in force: role, tenants, age and last use, RFC 7638 thumbprint and where they came from."""
     declared, ring = bootstrap.configure()
     click.echo(shown(ring, as_json, _uses_in(declared, ring)))
 
@@ -75,7 +76,7 @@ def list_keys(as_json: bool) -> None:
 @keys.command()
 @_as_json
 def check(as_json: bool) -> None:
-    """Check the keys of the environment and the directory; name everything that is wrong with them."""
+    """Check the keys of the environment and the directory; list everything that is wrong with them."""
     ring = bootstrap.configure()[1]
     for line in ring.exposed:
         click.echo(f"warning: {line}", err=True)
@@ -130,10 +131,10 @@ _files = click.argument("paths", nargs=-1, required=True, metavar="FILE...", typ
 @keys.command()
 @_files
 def protect(paths: tuple[Path, ...]) -> None:
-    """Protect private keys by a passphrase, each in its file: STORAGE_KEY_PASSPHRASE, or one that is asked for.
+    """Protect private keys by a passphrase, each in its file: by STORAGE_KEY_PASSPHRASE, or one that you type.
 
-    The receiver needs the same in STORAGE_KEY_PASSPHRASE, or STORAGE_KEY_PASSPHRASE_FILE. What the disk or a backup
-    held before may still be found there: for a key that was exposed ask the platform for another one.
+    The receiver needs the same passphrase in STORAGE_KEY_PASSPHRASE or STORAGE_KEY_PASSPHRASE_FILE. The disk or a
+    backup may still hold the unprotected key: if a key was exposed, ask the platform for another one.
     """
     _rewrite(paths, passphrase.protect, "protected", asks_twice=True)
 
@@ -141,7 +142,7 @@ def protect(paths: tuple[Path, ...]) -> None:
 @keys.command()
 @_files
 def unprotect(paths: tuple[Path, ...]) -> None:
-    """Take the passphrase off key files, as to give them another one."""
+    """Remove the passphrase from key files, for example to set another one."""
 
     def opened(text: str, phrase: str) -> str:
         if not passphrase.is_protected(text):
@@ -152,7 +153,7 @@ def unprotect(paths: tuple[Path, ...]) -> None:
 
 
 def _rewrite(paths: tuple[Path, ...], change: Callable[[str, str], str], done: str, asks_twice: bool) -> None:
-    """Replace the text of each file by what ``change`` makes of it and the passphrase; none if one of them fails."""
+    """Replace the text of each file by ``change`` of it and the passphrase; replaces none if one of them fails."""
     declared, mistakes = settings.read(os.environ)
     phrase = declared.key_passphrase.text
     if not phrase and any(mistake.startswith("STORAGE_KEY_PASSPHRASE") for mistake in mistakes):

@@ -1,4 +1,4 @@
-"""``receiver keys sealing``: make a key that seals content at rest."""
+"""``receiver keys sealing``: makes a key that seals content at rest."""
 
 import json
 import os
@@ -15,29 +15,29 @@ from receiver.problems import Problem
 from receiver.sealing import generate
 from receiver.stores.filesystem.durable import make_folder, sync_folder, write_file
 
-_DELAY = 300  # seconds, in which a key comes to every receiver
-_PATIENCE = 3.0  # seconds that a store is waited for
+_DELAY = 300  # seconds in which to bring a key to every receiver
+_PATIENCE = 3.0  # seconds to wait for a store
 _STEPS = """\
-{stores}: the store holds states in the clear, so a running receiver does not take this key yet. Without an outage:
-  1. Set STORAGE_CLEAR_STATES=read for every receiver on the store, and restart them, one after the other.
-  2. Bring {file} to the keys of every receiver before {moment}: from then on it seals.
-  3. After that, run `receiver store reseal`, with the same settings, until it ends with 0.
-  4. Take STORAGE_CLEAR_STATES away, and restart the receivers, one after the other."""
+{stores}: the store holds states in the clear, so a running receiver does not accept this key yet. Without an outage:
+  1. Set STORAGE_CLEAR_STATES=read for every receiver on the store, and restart them one after the other.
+  2. Add {file} to the keys of every receiver before {moment}: from then on it seals.
+  3. After that, run `receiver store reseal` with the same settings until its exit status is 0.
+  4. Remove STORAGE_CLEAR_STATES, and restart the receivers one after the other."""
 
 
 @click.command()
-@click.option("--directory", type=click.Path(path_type=Path), help="Where to; STORAGE_KEYS, or keys, by default.")
-@click.option("--if-none", is_flag=True, help="Do nothing when there is a sealing key already.")
+@click.option("--directory", type=click.Path(path_type=Path), help="Where to write it; STORAGE_KEYS by default.")
+@click.option("--if-none", is_flag=True, help="Do nothing if there is a sealing key already.")
 @click.option(
     "--delay",
     type=click.IntRange(0, 10_000_000),
-    help=f"Seconds until it seals; {_DELAY} by default when there is another key or a store is in the clear, else 0.",
+    help=f"Seconds until it seals; {_DELAY} by default if there is another key or a store is in the clear, else 0.",
 )
 def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     """Make a sealing key, sealing-<kid>.json. The newest one seals, so this is also the first step of a rotation.
 
-    Bring it to every receiver on the store before its time comes: until then the one before seals. Keep a copy apart
-    from the backups of the store: without the key they cannot be read by anybody.
+    Add it to every receiver on the store before its time comes; until then the previous key seals. Keep a copy apart
+    from the backups of the store: nobody can read them without the key.
     """
     declared, _ = settings.read(os.environ)
     ring, mistakes = keyring.load_sealing(declared)
@@ -48,7 +48,9 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     clear = [] if last else _clear_stores(declared, ring)
     now = time.time()
     since = now + (delay if delay is not None else _DELAY if last or clear else 0)
-    made = generate(now, max(since, last.since + 1 if last else 0))  # after the last one, whatever the clock says
+    made = generate(
+        now, max(since, last.since + 1 if last else 0)
+    )  # never before the last one, whatever the clock says
     path = folder / f"sealing-{made['kid']}.json"
     try:
         make_folder(str(folder))
@@ -57,14 +59,15 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     except OSError as cause:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
     click.echo(f"wrote {path}")
+    begins = int(str(made["nbf"]))
     if clear:
-        click.echo(_STEPS.format(stores=" and ".join(clear), file=path.name, moment=moment(made["nbf"])), err=True)
-    elif made["nbf"] > now:
-        click.echo(f"it seals from {moment(made['nbf'])} on", err=True)
+        click.echo(_STEPS.format(stores=" and ".join(clear), file=path.name, moment=moment(begins)), err=True)
+    elif begins > now:
+        click.echo(f"it seals from {moment(begins)} on", err=True)
 
 
 def _clear_stores(declared: settings.Settings, ring: keyring.Keyring) -> list[str]:
-    """Return the variables whose stores hold states in the clear, as far as they are there and answer."""
+    """Return the variables whose stores hold states in the clear; those that do not exist or answer are left out."""
     hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
     found = []
     for tenant_store in declared.all_stores.values():
@@ -78,5 +81,5 @@ def _clear_stores(declared: settings.Settings, ring: keyring.Keyring) -> list[st
 
 
 def moment(second: int) -> str:
-    """Return ``second``, since the epoch, as people read it, UTC."""
+    """Return ``second``, in seconds since the epoch, in UTC for people."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(second))

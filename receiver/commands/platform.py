@@ -1,4 +1,4 @@
-"""``receiver platform``: a simulated platform on a laptop."""
+"""``receiver platform``: simulates the platform on a laptop."""
 
 import contextlib
 import ipaddress
@@ -19,17 +19,12 @@ TENANT = "de300000-0000-4000-8000-000000000000"
 STORE = "10ca1000-0000-4000-8000-000000000000"
 
 
-class Address(click.ParamType):
-    """HOST:PORT, as for STORAGE_BIND."""
-
-    name = "host:port"
-
-    def convert(self, value, param, ctx):
-        """Return the host and the port of ``value``, or fail as click does."""
-        host, _, port = value.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            self.fail("must be HOST:PORT, such as 127.0.0.1:8090", param, ctx)
-        return host.strip("[]"), int(port)
+def _address(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, int]:
+    """Return the host and the port of HOST:PORT, as for STORAGE_BIND; raises click's BadParameter."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter("must be HOST:PORT, such as 127.0.0.1:8090")
+    return host.strip("[]"), int(port)
 
 
 @click.group()
@@ -39,18 +34,31 @@ def platform() -> None:
 
 @platform.command()
 @click.option(
-    "--bind", type=Address(), default="127.0.0.1:8090", show_default=True, help="Address; port 0: a free one."
+    "--bind",
+    callback=_address,
+    metavar="HOST:PORT",
+    default="127.0.0.1:8090",
+    show_default=True,
+    help="Address; port 0: a free one.",
 )
 @click.option("--receiver", "endpoint", default="http://127.0.0.1:8080", show_default=True, help="URL of the receiver.")
 @click.option(
-    "--keys", type=click.Path(path_type=Path), default="keys", show_default=True, help="Where the receiver's keys lie."
+    "--keys",
+    type=click.Path(path_type=Path),
+    default="keys",
+    show_default=True,
+    help="The folder of the receiver's keys.",
 )
-@click.option("--ca", type=click.Path(exists=True, dir_okay=False), help="PEM file that receivers' certificates need.")
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False),
+    help="PEM file of the authority that signed the receivers' certificates.",
+)
 @click.option("--patience", type=click.FloatRange(0, 200), default=15, show_default=True, help="Seconds of retries.")
-@click.option("--lose", type=click.FloatRange(0, 0.9), default=0, help="Share of replies that get lost.")
+@click.option("--lose", type=click.FloatRange(0, 0.9), default=0, help="Share of replies that are lost.")
 @click.option("--late", type=click.FloatRange(0, 0.9), default=0, help="Share of saves that arrive again, late.")
 @click.option("--seed", type=int, help="Makes the same runs again.")
-@click.option("--allow-remote", is_flag=True, help="Let others reach it, who need no account.")
+@click.option("--allow-remote", is_flag=True, help="Let other machines reach it; they need no account.")
 def serve(
     bind: tuple[str, int],
     endpoint: str,
@@ -62,16 +70,16 @@ def serve(
     seed: int | None,
     allow_remote: bool,
 ) -> None:
-    """Answer the platform's administrative and run calls, and show a page of what happens.
+    """Answer the platform's administrative and run calls, and show on a page what happens.
 
-    Starts wired to the receiver that `make run` starts: the store is called local, with the keys that lie in --keys,
-    and the demo tenant keeps its states there.
+    It starts connected to the receiver that `make run` starts: the store is called local, its keys are in --keys, and
+    the demo tenant keeps its states there.
     """
     from receiver.mock_platform import web  # noqa: PLC0415 - no other command needs it
 
     if not allow_remote and not is_loopback(bind[0]):
         raise click.BadParameter(
-            "is open to others, who would need no account; give --allow-remote", param_hint="--bind"
+            "lets other machines in, which need no account; give --allow-remote to allow that", param_hint="--bind"
         )
 
     try:
@@ -84,7 +92,7 @@ def serve(
         server = web.make(web.create_app(Simulator(made, keys)), *bind)
     except (KeyFault, Refusal, OSError) as cause:
         raise click.ClickException(str(cause)) from None
-    with contextlib.suppress(OSError):  # nobody may be reading
+    with contextlib.suppress(OSError):  # standard output may be closed
         click.echo(banner(server.host, server.port, endpoint, ca))
     with contextlib.closing(made), contextlib.suppress(KeyboardInterrupt):
         Interruption()
@@ -92,7 +100,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether ``host``, an address or localhost, is reached from this machine only."""
+    """Tell whether only this machine can reach ``host``, an address or localhost."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -109,7 +117,7 @@ def wire(made: Platform, endpoint: str, keys: Path) -> None:
 
 
 def banner(host: str, port: int, endpoint: str, ca: str | None) -> str:
-    """Return what a person wants to see at the start."""
+    """Return the lines to print at the start: addresses, tenant, store and what to try."""
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     return "\n".join(
         (
@@ -119,7 +127,7 @@ def banner(host: str, port: int, endpoint: str, ca: str | None) -> str:
             f"  tenant    {TENANT}, states kept by the store local only",
             f"  store     local, {STORE}, at {endpoint}" + (f", trusted by {ca}" if ca else ""),
             "",
-            "  Try next, or the walk-through in docs/how-to/simulate-the-platform.md:",
+            "  Try next, or follow docs/how-to/simulate-the-platform.md:",
             f'    curl --json \'{{"flow": "Claim", "country": "DE"}}\' {url}/api/run/1/state',
             "",
         )
@@ -129,5 +137,5 @@ def banner(host: str, port: int, endpoint: str, ca: str | None) -> str:
 @platform.command("sizes")
 @click.option("--seed", default=1, show_default=True, help="Another number makes another draw.")
 def show_sizes(seed: int) -> None:
-    """Show how large the states of made-up runs are, as a chart."""
+    """Show the sizes of made-up states as a chart."""
     click.echo(sizes.chart(seed))

@@ -1,4 +1,4 @@
-"""How far a long work is: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a long operation: a bar on a terminal, a line every few seconds elsewhere."""
 
 import contextlib
 import sys
@@ -14,18 +14,18 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 @contextlib.contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Yield what is called for each state: it moves a bar on a terminal, and writes a line now and then elsewhere."""
+    """Yield a function to call for each state: it moves the bar, or writes a line every few seconds."""
     if sys.stderr and sys.stderr.isatty():
         with click.progressbar(length=total, label=label, file=sys.stderr, update_min_steps=100) as bar:
             yield lambda: bar.update(1)
         return
-    done, said = 0, time.monotonic()
+    done, printed = 0, time.monotonic()
 
     def step() -> None:
-        nonlocal done, said
+        nonlocal done, printed
         done += 1
-        if time.monotonic() - said > _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
+        if time.monotonic() - printed > _SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
             click.echo(f"{label}: {done:,} of {counted(total, 'state')}", err=True)
 
     yield step

@@ -1,4 +1,4 @@
-"""Options that say how to reach a receiver from outside: a URL, and what TLS needs."""
+"""The options for reaching a receiver from outside: its URL, and the files for TLS."""
 
 import ssl
 from pathlib import Path
@@ -8,7 +8,7 @@ import click
 
 
 def url_parts(url: str) -> SplitResult:
-    """Return the parts of ``url``; raises click's BadParameter unless it is that of a server, perhaps with a path."""
+    """Return the parts of ``url``; raises click's BadParameter unless it is a server's URL, perhaps with a path."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)

@@ -1,4 +1,4 @@
-"""``receiver serve``: check everything, say what is served, run gunicorn."""
+"""``receiver serve``: checks everything, prints what it serves, runs gunicorn."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from receiver import __version__, bootstrap
-from receiver.commands import EX_TEMPFAIL
+from receiver.commands.exit_status import EX_TEMPFAIL
 from receiver.commands.keys import key_table
 from receiver.commands.tables import columns
 from receiver.keys.keyring import Keyring
@@ -21,7 +21,7 @@ from receiver.settings import Settings, TenantStore
 from receiver.telemetry import logs, standard_error
 
 _AS_ROOT = (
-    "runs as root, and needs nothing that only root may: give it a user of its own (systemd: User=receiver,"
+    "runs as root, and needs no privilege of root: give it a user of its own (systemd: User=receiver,"
     " docker: --user 10001, Kubernetes: runAsUser: 10001)"
 )
 
@@ -60,7 +60,7 @@ def serve() -> None:
 def banner(
     settings: Settings, keyring: Keyring, addresses: list[str], admin: str | None, waiting: Sequence[TenantStore] = ()
 ) -> str:
-    """Return what a person wants to see at the start: addresses, store, keys (fingerprints only), what to try.
+    """Return the lines to print at the start: addresses, store, keys (thumbprints only), what to try.
 
     ``waiting`` are the stores that do not answer yet.
     """
@@ -69,7 +69,7 @@ def banner(
     url = f"curl {first}" if socket == first else f"curl --unix-socket {socket} http://localhost"
     lines = [
         "",
-        f"External Storage receiver{': NOT READY, it waits for its store' if waiting else ''}",
+        f"External Storage receiver{': NOT READY, waiting for its store' if waiting else ''}",
         f"  address   {', '.join(addresses)}",
         f"  admin     {admin or 'off'}{' (/livez, /readyz, /metrics)' if admin else ''}",
         f"  database  {settings.store_url}",
@@ -85,13 +85,13 @@ def banner(
 
 
 def _fitted(first: str, rest: str) -> list[str]:
-    """Return the lines of a tenant's store: one, or two where there is no room for that."""
+    """Return the line of a tenant's store, in two if one is too long."""
     line = f"  tenant    {first} {rest}"
     return [line] if len(line) <= columns() else [f"  tenant    {first}", f"            {rest}"]
 
 
 def _key_lines(keyring: Keyring) -> list[str]:
-    """Return the lines that tell the keys: a table where the terminal is wide, else two or three lines for each."""
+    """Return the lines of the keys: a table if the terminal is wide enough, else two or three lines for each."""
     lines = [f"    {line}" for line in key_table(keyring).splitlines()]
     if max(map(len, lines), default=0) <= columns() and len(lines) == 1 + len(key_rows(keyring, None, str)):
         return lines
@@ -116,6 +116,6 @@ def _try_next(url: str) -> list[str]:
 def _not_ready(waiting: Sequence[TenantStore]) -> list[str]:
     return [
         *(f"  The store of {one.variable} does not answer: {one.url}." for one in waiting),
-        "  Its calls get 503 until it does; no restart is needed then. To see what is wrong:",
+        "  Its calls get 503 until it does; then it needs no restart. To see what is wrong:",
         "    receiver doctor",
     ]

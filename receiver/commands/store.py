@@ -1,4 +1,4 @@
-"""``receiver store``: look after what is stored. The store is that of the settings, or the one of ``--url``."""
+"""``receiver store``: looks after the stored states. The store is that of the settings, or of ``--url``."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,8 @@ from tabulate import tabulate
 from receiver import bootstrap
 from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
-from receiver.commands.store_copy import StoreUrl, copy
+from receiver.commands.store_copy import copy
+from receiver.commands.store_options import json_option, parsed_url, tenant_option
 from receiver.commands.store_reseal import reseal
 from receiver.commands.tables import columns, counted, fitted
 from receiver.conformance.printable import visible
@@ -28,10 +29,11 @@ from receiver.stores.tally import tallies
 from receiver.stores.urls.store_url import StoreURL
 
 _NOTHING = "there are no states"
+Row = dict[str, object]  # as JSON shows it
 _DELETED_AT_ONCE = 5000  # each within STORAGE_STORE_TIMEOUT
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_url = click.option("--url", type=StoreUrl(), help="URL of another store than that of the settings; @FILE reads it.")
-_tenant = click.option("--tenant", type=click.UUID, help="UUID of the one tenant that is meant.")
+_url = click.option(
+    "--url", callback=parsed_url, metavar="URL", help="URL of another store than that of the settings; @FILE reads it."
+)
 
 
 @click.group()
@@ -46,38 +48,38 @@ store.add_command(reseal)
 
 @contextlib.contextmanager
 def _opened(store_url: StoreURL | None, contents: bool = False) -> Iterator[Store]:
-    """Yield the store that is meant; its sealing keys are needed, and read, only for ``contents``."""
+    """Yield the store at ``store_url``, or that of the settings; reads the sealing keys only for ``contents``."""
     settings, ring = bootstrap.configure_contents() if contents else (bootstrap.configure_stores(), Keyring())
     opened = (
         bootstrap.open_store_at(store_url, settings, ring, create=False)
         if store_url
-        else bootstrap.open_configured(settings, ring, lambda _place: False)
+        else bootstrap.open_configured(settings, ring, lambda _url: False)
     )
     with contextlib.closing(opened):
         yield opened
 
 
 @store.command()
-@_json
+@json_option
 def purge(as_json: bool) -> None:
-    """Delete the states whose expiresAt has passed. Safe while the receiver runs."""
+    """Delete the states whose expiresAt has passed. You may run it while the receiver runs."""
     with _opened(None) as opened:
         count = opened.purge(time.time_ns())
     click.echo(json.dumps({"deleted": count}) if as_json else f"{counted(count, 'expired state')} deleted")
 
 
 @store.command()
-@_tenant
+@tenant_option
 @_url
-@_json
+@json_option
 def stats(tenant: UUID | None, url: StoreURL | None, as_json: bool) -> None:
-    """Count states, bytes and expired ones; oldest and newest updatedAt; tenant by tenant.
+    """Show for each tenant: states, bytes, expired states, oldest and newest updatedAt.
 
-    Content bytes are what the platform sent: not known for a tenant with sealed states. Stored bytes are what the store
-    keeps of the contents.
+    Content bytes are what the platform sent; they are not known for a tenant with sealed states. Stored bytes are what
+    the contents take in the store.
     """
     with _opened(url) as opened:
-        found = list(tallies(opened, time.time_ns(), tenant and str(tenant)))
+        found = list(tallies(opened, time.time_ns(), str(tenant) if tenant else None))
     names = {"content_bytes": "contentBytes", "stored_bytes": "storedBytes"}
     shown = [dataclasses.asdict(one) | {"tenant": visible(one.tenant)} for one in found]
     rows = [{names.get(name, name): value for name, value in one.items()} for one in shown]
@@ -87,7 +89,7 @@ def stats(tenant: UUID | None, url: StoreURL | None, as_json: bool) -> None:
 @store.command("list")
 @click.argument("tenant", type=click.UUID)
 @_url
-@_json
+@json_option
 def list_states(tenant: UUID, url: StoreURL | None, as_json: bool) -> None:
     """List the states of TENANT: id, updatedAt, expiresAt, bytes of content and as stored."""
     with _opened(url) as opened:
@@ -102,8 +104,8 @@ def _listed(one: Summary) -> dict[str, object]:
     return {"id": visible(one.id), "updatedAt": one.updated_at.text, "expiresAt": expires, **sizes}
 
 
-def _print_array(rows: Iterable[dict]) -> None:
-    """Print a JSON array, one item a line, as they come: there may be a million."""
+def _print_array(rows: Iterable[dict[str, object]]) -> None:
+    """Print a JSON array as the rows come, one item a line: there may be a million."""
     before = "[\n"
     for row in rows:
         click.echo(before + json.dumps(row), nl=False)
@@ -115,7 +117,7 @@ _NARROW, _WIDE = "{:<36}  {:<19}  {:<10}  {:>9}", "{:<36}  {:<35}  {:<35}  {:>13
 
 
 def _print_lines(found: Iterable[Summary]) -> None:
-    """Print a line for each, as they come: times to the second and stored bytes alone where there is little room."""
+    """Print a line for each as they come; on narrow terminals, times to the second and stored bytes only."""
     headers = "id", "updatedAt", "expiresAt", "contentBytes", "storedBytes"
     is_wide = columns() >= len(_WIDE.format(*headers))
     first = _WIDE.format(*headers) if is_wide else _NARROW.format("id", "updated (UTC)", "expires", "stored B")
@@ -124,8 +126,8 @@ def _print_lines(found: Iterable[Summary]) -> None:
             click.echo(first)
             first = ""
         if is_wide:
-            id, updated, expires, *sizes = _listed(one).values()
-            click.echo(_WIDE.format(id, updated, expires or "-", *("-" if n is None else f"{n:,}" for n in sizes)))
+            name, updated, expires, *sizes = _listed(one).values()
+            click.echo(_WIDE.format(name, updated, expires or "-", *("-" if n is None else f"{n:,}" for n in sizes)))
         else:
             expires = _utc(one.expires_at)[:10] if one.expires_at else "-"
             click.echo(_NARROW.format(visible(one.id), _utc(one.updated_at), expires, f"{one.size:,}"))
@@ -140,67 +142,68 @@ def _utc(instant: Instant) -> str:
 
 @store.command()
 @click.argument("tenant", type=click.UUID)
-@click.argument("id", type=click.UUID)
-@click.option("--content", "with_content", is_flag=True, help="Show the content too: it may be personal data.")
+@click.argument("state_id", metavar="ID", type=click.UUID)
+@click.option("--content", "with_content", is_flag=True, help="Show the content too; it may be personal data.")
 @_url
-@_json
-def show(tenant: UUID, id: UUID, with_content: bool, url: StoreURL | None, as_json: bool) -> None:
-    """Show what is known of the state ID of TENANT."""
+@json_option
+def show(tenant: UUID, state_id: UUID, with_content: bool, url: StoreURL | None, as_json: bool) -> None:
+    """Show the state ID of TENANT: its times, user, flow and sizes."""
     with _opened(url, contents=True) as opened:
-        state = opened.find(str(tenant), str(id))
+        state = opened.find(str(tenant), str(state_id))
     if state is None:
         raise click.ClickException("there is no such state")
-    fields = metadata_of(state) | {"contentBytes": len(state.content.text.encode("utf-8"))}
-    if with_content:
-        fields["content"] = state.content.text
+    content = state.content.text
+    fields = metadata_of(state) | {"contentBytes": len(content.encode("utf-8"))}
     if as_json:
-        click.echo(json.dumps(fields, indent=1))
+        click.echo(json.dumps(fields | ({"content": content} if with_content else {}), indent=1))
         return
-    content = fields.pop("content", None)
     click.echo(tabulate(fields.items(), tablefmt="plain", disable_numparse=True))
-    if content is not None:
+    if with_content:
         click.echo("")
-        # Bytes are printed as they are: for a file or a program, not for a terminal, which would obey them.
+        # Bytes go unescaped to a file or a program, never to a terminal, which would obey them.
         click.echo(content if sys.stdout.isatty() else content.encode("utf-8"))
 
 
 @store.command()
 @click.argument("tenant", type=click.UUID)
 @click.argument("ids", type=click.UUID, nargs=-1)
-@click.option("--all", "all_of_it", is_flag=True, help="Every state of TENANT.")
+@click.option("--all", "all_of_it", is_flag=True, help="All states of TENANT.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_url
-@_json
+@json_option
 def delete(
     tenant: UUID, ids: tuple[UUID, ...], all_of_it: bool, yes: bool, url: StoreURL | None, as_json: bool
 ) -> None:
-    """Delete the states IDS of TENANT, or all of them."""
+    """Delete the states IDS of TENANT, or all of them.
+
+    Like the platform's DELETE, it succeeds if a state does not exist; standard error says how many did not.
+    """
     if bool(ids) == all_of_it:
         raise click.UsageError("name the ids, or give --all")
     with _opened(url) as opened:
-        doomed = [str(id) for id in ids] or [summary.id for summary in opened.summaries(str(tenant))]
+        named = list(dict.fromkeys(map(str, ids)))
+        doomed = named or [summary.id for summary in opened.summaries(str(tenant))]
         if not yes:
             confirm(f"Delete {counted(len(doomed), 'state')} of {tenant} for good?")
         parts = [doomed[start : start + _DELETED_AT_ONCE] for start in range(0, len(doomed), _DELETED_AT_ONCE)]
         count = sum(opened.delete(str(tenant), part, None).stored for part in parts)
     click.echo(json.dumps({"deleted": count}) if as_json else f"{counted(count, 'state')} deleted")
+    if missing := max(0, len(named) - count):
+        click.echo(f"{counted(missing, 'state')} {'was' if missing == 1 else 'were'} not there", err=True)
 
 
 @store.command()
-@_json
+@json_option
 def residency(as_json: bool) -> None:
-    """Print where each tenant's states lie. Ends with 1 when some lie where they should not, or a store is silent."""
+    """Print where each tenant's states are. Exit status 1 if any are in the wrong store, or a store does not answer."""
     settings = bootstrap.configure_stores()
     rows = [row for store_url in settings.store_urls for row in _residency_of(settings, store_url)]
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-    else:
-        click.echo(tabulate(rows, headers="keys", intfmt=","))
+    click.echo(json.dumps(rows, indent=1) if as_json else fitted(rows))
     sys.exit(0 if all(row["verdict"] in ("at home", "empty") for row in rows) else 1)
 
 
-def _residency_of(settings: Settings, store_url: StoreURL) -> list[dict[str, object]]:
-    """Return a row for each tenant that has states in the store at ``store_url``, or ought to."""
+def _residency_of(settings: Settings, store_url: StoreURL) -> list[Row]:
+    """Return a row for each tenant that has states in the store at ``store_url``, or should have."""
     tenant_stores = {
         tenant: one for tenant, one in settings.all_stores.items() if one.url.identity == store_url.identity
     }
@@ -213,12 +216,13 @@ def _residency_of(settings: Settings, store_url: StoreURL) -> list[dict[str, obj
             {"tenant": tenant, "region": one.region, "store": str(store_url), **silent}
             for tenant, one in tenant_stores.items()
         ]
-    rows = []
-    for tenant in sorted({*found, *filter(None, tenant_stores)}) or [None]:
+    rows: list[Row] = []
+    tenants: list[str | None] = [*sorted({*found, *filter(None, tenant_stores)})]
+    for tenant in tenants or [None]:
         tenant_store = tenant_stores.get(tenant) or tenant_stores.get(None) or next(iter(tenant_stores.values()))
         home = settings.all_stores.get(tenant, settings.all_stores[None]).url
-        tally = found.get(tenant)
-        verdict = "at home" if home.identity == store_url.identity else f"belongs into {home}"
+        tally = found.get(tenant) if tenant else None
+        verdict = "at home" if home.identity == store_url.identity else f"belongs in {home}"
         rows.append(
             {
                 "tenant": tenant,

@@ -1,4 +1,4 @@
-"""``receiver store adopt``: take over the database that the Java service filled."""
+"""``receiver store adopt``: takes over the database of the Java service."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import click
 
 from receiver import bootstrap
 from receiver.commands.asking import confirm
-from receiver.commands.store_copy import StoreUrl
+from receiver.commands.store_options import parsed_url
 from receiver.commands.tables import counted
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import logs
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--url", type=StoreUrl(), help="The database, if not that of DATABASE_URL; @FILE reads it.")
+@click.option(
+    "--url", callback=parsed_url, metavar="URL", help="The database, if not that of DATABASE_URL; @FILE reads it."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--plan", "only_plan", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--check-back", is_flag=True, help="Find the states that stop the way back, once it is adopted.")
+@click.option("--check-back", is_flag=True, help="After the adoption: find the states that would prevent going back.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or what --check-back found, as JSON.")
 def adopt(url: StoreURL | None, yes: bool, only_plan: bool, check_back: bool, as_json: bool) -> None:
-    """Take over the states table that the Java service made in a database.
+    """Take over the states table of the Java service in a database.
 
-    Shows the statements that it will run and those of the way back, then asks. Stop the Java service and make a
-    backup first. Ends with 1 when states stop the adoption, or the way back with --check-back; it names them.
+    Shows the statements that it will run and those for going back, then asks. Stop the Java service and make a
+    backup first. Exit status 1 if states prevent the adoption, or with --check-back the way back; it names them.
     """
     if check_back and (yes or only_plan):
-        raise click.UsageError("--check-back goes with neither --plan nor --yes")
+        raise click.UsageError("--check-back cannot be combined with --plan or --yes")
     settings = bootstrap.configure_stores()
     store_url = url or settings.store_url
     if store_url.path:
-        raise click.ClickException(f"{store_url}: the Java service kept its states in a database server")
-    from receiver.stores.sql import adoption  # noqa: PLC0415 - an extra, which only servers need
+        raise click.ClickException(f"{store_url}: the Java service stores its states in a database server")
+    from receiver.stores.sql import adoption  # noqa: PLC0415 - an extra that only servers need
 
     engine = adoption.open_engine(store_url, settings.store_timeout)
     try:
@@ -68,10 +70,10 @@ def _show(found: "Plan", store_url: StoreURL) -> None:
     )
     _print_statements(found.upgrade)
     in_place = "in one transaction" if store_url.kind != "mysql" else "step by step; the states stay as states_java"
-    click.echo(f"\nThat is done {in_place}; then the receiver's own tables are added. To go back, later:\n")
+    click.echo(f"\nThis is done {in_place}; then the receiver adds its own tables. To go back later:\n")
     _print_statements(found.downgrade)
     click.echo(
-        "\nBefore you go back, find the states that would stop it, with `receiver store adopt --check-back` or:\n"
+        "\nBefore you go back, find the states that would prevent it, with `receiver store adopt --check-back` or:\n"
     )
     _print_statements(found.check_downgrade)
     click.echo("")
@@ -83,29 +85,29 @@ def _print_statements(statements: list[str]) -> None:
 
 
 def _print_obstacles(found: "Plan") -> None:
-    causes = "cause stops" if len(found.obstacles) == 1 else "causes stop"
-    click.echo(f"receiver: {len(found.obstacles)} {causes} the adoption, and nothing was changed", err=True)
+    obstacles = "1 obstacle prevents" if len(found.obstacles) == 1 else f"{len(found.obstacles)} obstacles prevent"
+    click.echo(f"receiver: {obstacles} the adoption; nothing was changed", err=True)
     for line in (line for obstacle in found.obstacles for line in obstacle.lines()):
-        click.echo(logs.escape(line), err=True)  # an id that is no UUID may be anything
+        click.echo(logs.escape(line), err=True)  # an id that is not a UUID may hold anything
 
 
 def _check_back(engine: "Engine", store_url: StoreURL, as_json: bool) -> int:
-    """Print which states stop the way back; return the exit status."""
+    """Print which states prevent going back; return the exit status."""
     from receiver.stores.sql import way_back  # noqa: PLC0415 - see adopt
 
     questions = way_back.questions_of(engine, store_url)
     found = way_back.check(engine, store_url, questions)
     if as_json:
-        stoppers = [asdict(one) | {"states": [f"{tenant} {id}" for tenant, id in one.states]} for one in found]
+        stoppers = [asdict(one) | {"states": [f"{tenant} {state}" for tenant, state in one.states]} for one in found]
         click.echo(json.dumps({"store": str(store_url), "stoppers": stoppers, "query": questions}, indent=1))
         return 1 if found else 0
     if not found:
-        click.echo("nothing stops the way back")
+        click.echo("nothing prevents going back")
         return 0
     for one in found:
         click.echo(f"{logs.escape(one.reason)}: {one.count:,} {'state' if one.count == 1 else 'states'}")
-        for tenant, id in one.states:
-            click.echo(f"    {tenant} {id}")
+        for tenant, state in one.states:
+            click.echo(f"    {tenant} {state}")
         if one.count > len(one.states):
             click.echo(f"    and {one.count - len(one.states):,} more")
         click.echo(f"    fix: {one.fix}")

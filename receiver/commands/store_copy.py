@@ -1,4 +1,4 @@
-"""``receiver store copy``: any store into any other."""
+"""``receiver store copy``: copies any store into any other."""
 
 import contextlib
 import json
@@ -8,57 +8,62 @@ from uuid import UUID
 
 import click
 
-from receiver import bootstrap, files
+from receiver import bootstrap
 from receiver.commands.progress import progress
+from receiver.commands.store_options import json_option, parsed_url
 from receiver.commands.tables import fitted
 from receiver.conformance.printable import visible
+from receiver.problems import StoreDamaged
 from receiver.stores import copying
 from receiver.stores.contract import OnDamage, Store
-from receiver.stores.urls.store_url import StoreURL, parse
-
-
-class StoreUrl(click.ParamType):
-    """The URL of a store, or @FILE that holds it → StoreURL. The list of processes shows what is typed here."""
-
-    name = "url"
-
-    def convert(self, value, param, ctx):
-        """Return the StoreURL of ``value``, or fail as click does, without repeating it."""
-        if isinstance(value, StoreURL):
-            return value
-        try:
-            return parse(files.read_text(value[1:]).strip() if value.startswith("@") else value)
-        except ValueError as cause:
-            return self.fail(str(cause), param, ctx)
+from receiver.stores.urls.store_url import StoreURL
 
 
 @click.command()
-@click.option("--from", "source", type=StoreUrl(), help="The store to read; that of DATABASE_URL by default.")
-@click.option("--to", "target", type=StoreUrl(), required=True, help="The store to fill; made where it is missing.")
-@click.option("--tenant", type=click.UUID, help="UUID of the one tenant whose states are copied.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--from",
+    "source",
+    callback=parsed_url,
+    metavar="URL",
+    help="The store to read; that of DATABASE_URL by default.",
+)
+@click.option(
+    "--to",
+    "target",
+    callback=parsed_url,
+    metavar="URL",
+    required=True,
+    help="The store to fill; created if it does not exist.",
+)
+@click.option("--tenant", type=click.UUID, help="UUID of a tenant: copy only its states.")
+@json_option
 def copy(source: StoreURL | None, target: StoreURL, tenant: UUID | None, as_json: bool) -> None:
-    """Copy all states into another store, and compare both to the last byte.
+    """Copy all states into another store, and compare both byte by byte.
 
-    The newer of two wins in the target. May be broken off and run again, and while either is in use. A URL may be
-    given as @FILE, the path of a file that holds it: nobody else sees its password then.
+    If the target holds a newer state, that one stays. You may interrupt the copy and run it again, also while either
+    store is in use. Instead of a URL, give @FILE, the path of a file that holds the URL: then other users of the
+    machine cannot see its password.
     """
     settings, ring = bootstrap.configure_contents()
     source = source or settings.store_url
     if source.identity == target.identity:
         raise click.UsageError("--from and --to name the same store")
+    reading = replace(settings, clear_states="read")
     with (
-        contextlib.closing(
-            bootstrap.open_store_at(source, replace(settings, clear_states="read"), ring, create=False)
-        ) as here,
+        contextlib.closing(bootstrap.open_store_at(source, reading, ring, create=False)) as here,
         contextlib.closing(bootstrap.open_store_at(target, settings, ring)) as there,
     ):
         here.ping()
-        if tenant and next(here.summaries(str(tenant)), None) is None:
+        only = str(tenant) if tenant else None
+        if only and next(here.summaries(only), None) is None:
             raise click.ClickException(f"the source holds no state of the tenant {tenant}")
         there.prepare()
-        damaged: dict[str, None] = {}  # each is met twice
-        verdicts = _run(here, there, tenant and str(tenant), lambda damage: damaged.setdefault(visible(damage.cause)))
+        damaged: dict[str, None] = {}  # in order, and once each: copying and comparing both meet it
+
+        def note(damage: StoreDamaged) -> None:
+            damaged[visible(damage.cause)] = None
+
+        verdicts = _run(here, there, only, note)
     _report(verdicts, str(source), str(target), list(damaged), as_json)
     sys.exit(0 if all(one.is_complete for one in verdicts) and not damaged else 1)
 
@@ -99,4 +104,4 @@ def _report(verdicts: list[copying.Copied], source: str, target: str, damaged: l
     for cause in damaged:
         click.echo(f"\nNOT COPIED, damaged: {cause}")
     if any(one.behind for one in verdicts):
-        click.echo("\nThe source went on while it was copied: run the same command again.")
+        click.echo("\nThe source changed while it was copied: run the same command again.")

@@ -1,4 +1,4 @@
-"""Tables for people: as wide as the terminal, 80 columns elsewhere; what does not fit is shown row by row."""
+"""Tables for people: as wide as the terminal, 80 columns elsewhere; whatever does not fit is folded."""
 
 import shutil
 import sys
@@ -27,8 +27,27 @@ def fitted(rows: Sequence[Mapping[str, object]], width: int | None = None) -> st
     return "\n\n".join(blocks)
 
 
+def folded(rows: Sequence[Mapping[str, str]], width: int | None = None) -> str:
+    """Return ``rows``, whose keys are the headers, as a table; rows that are too wide take a line for each value."""
+    limit, wide = width or columns(), set[int]()
+    while True:
+        inside = [row for at, row in enumerate(rows) if at not in wide]
+        table = tabulate(inside, headers="keys", tablefmt="plain", disable_numparse=True).splitlines()
+        if not inside or max(map(len, table)) <= limit:
+            break
+        wide.add(max(set(range(len(rows))) - wide, key=lambda at: sum(map(len, rows[at].values()))))
+    lines = iter(table[1:])
+    shown = [_folded(row) if at in wide else next(lines).rstrip() for at, row in enumerate(rows)]
+    return "\n".join([*(line.rstrip() for line in table[:1]), *shown])
+
+
+def _folded(row: Mapping[str, str]) -> str:
+    first, *others = row.items()
+    return "\n".join([first[1], *(f"  {name}  {value}" for name, value in others if value)])
+
+
 def counted(number: int, noun: str) -> str:
-    """Return ``number`` and its ``noun``, which takes an s in the plural."""
+    """Return ``number`` and its ``noun``, with an s in the plural."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 

@@ -1,8 +1,8 @@
-"""Standard output of the commands: what is printed is shown, and no terminal obeys it.
+"""Standard output of the commands, made safe: no terminal obeys what is printed.
 
 Servers, databases, file names and contents may hold control characters, which change a terminal's title, hide lines or
-type for whoever looks. Every command prints through here, so that none has to think of it. ``store show --content``
-writes bytes, which are not changed, where standard output is no terminal.
+type for the person who looks. Every command prints through this stream, so that no command has to think of it. Only
+``store show --content`` writes bytes unchanged, if standard output is not a terminal.
 """
 
 import codecs
@@ -12,12 +12,12 @@ import sys
 
 from receiver.conformance.printable import visible_lines
 
-# What click.style, and the table of receiver conformance, write themselves.
+# The sequences that click.style and the table of receiver conformance write.
 _OWN = re.compile(r"(\x1b\[(?:\d{1,2}m|\d{1,3}A|2K))")
 
 
-class _Shown(io.TextIOWrapper):
-    """A stream of text that writes what is not printable as an escape."""
+class _Escaping(io.TextIOWrapper):
+    """A text stream that writes unprintable characters as escapes."""
 
     styled = False
 
@@ -30,18 +30,18 @@ class _Shown(io.TextIOWrapper):
 
 
 def guard() -> None:
-    """Let nothing that is printed from now on reach a terminal as a command to it."""
+    """Escape everything that is printed from now on, so that no terminal takes it for a command."""
     former = sys.stdout
     if not isinstance(former, io.TextIOWrapper):  # closed, or a test's
         return
-    # click would go around a stream in ASCII.
+    # click would bypass a stream in ASCII.
     encoding = "utf-8" if codecs.lookup(former.encoding).name == "ascii" else former.encoding
-    errors = "backslashreplace" if former.errors == "strict" else former.errors  # a terminal may lack a sign
+    errors = "backslashreplace" if former.errors == "strict" else former.errors  # a terminal may lack a character
     former.flush()
-    sys.stdout = _Shown(former.buffer, encoding, errors, line_buffering=former.line_buffering)
+    sys.stdout = _Escaping(former.buffer, encoding, errors, line_buffering=former.line_buffering)
 
 
 def allow_styles() -> None:
-    """Let colours through as well: the command has made what comes from outside visible before it styles it."""
-    if isinstance(sys.stdout, _Shown):
+    """Let colours through as well; the command escapes text from outside before it styles it."""
+    if isinstance(sys.stdout, _Escaping):
         sys.stdout.styled = True

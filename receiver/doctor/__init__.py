@@ -1,5 +1,6 @@
-"""``receiver doctor``: what is wrong with a receiver, its surroundings and its way to the platform, and what mends it.
+"""``receiver doctor``: finds what is wrong with a receiver, its machine and the network path to it, and prints the fix.
 
-``case.py`` tells who is looked at, ``examination.py`` calls the checks, a module for each subject; ``roundtrip.py``
-plays the platform. Nothing here changes a store, a key or a setting; only ``--roundtrip`` writes, what it takes away.
+``subject.py`` finds the receiver to examine. ``runner.py`` runs the modules of ``checks/``. ``checks/roundtrip.py``
+plays the platform. Nothing here changes a store, a key or a setting; only ``--roundtrip`` writes, and it removes what
+it wrote.
 """

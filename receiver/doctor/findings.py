@@ -1,10 +1,10 @@
-"""What the doctor found: a verdict on a subject, what was seen, and what mends it; for people and for programs."""
+"""What the doctor found: a verdict on a topic, a message and the fix, printed for people and for programs."""
 
 import os
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import click
 
@@ -14,78 +14,90 @@ from receiver.telemetry.logs import escape
 OK, WARN, FAIL = "ok", "warn", "fail"
 _GRAVITY = {FAIL: 0, WARN: 1, OK: 2}
 _SIGNS = {FAIL: ("FAIL", "red"), WARN: ("warn", "yellow"), OK: ("ok", "green")}
-_MARGIN = 19  # columns before what was seen
+_MARGIN = 19  # columns before the message
+_FIX = "fix: "
 _LEAST, _MOST = 60, 160  # columns of a line that people read
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A ``verdict`` ("ok", "warn" or "fail") on a ``subject``: what was ``seen``, and what would ``mend`` it.
+    """A ``verdict`` ("ok", "warn" or "fail") on a ``topic``, with a ``message`` and the ``fix`` for it.
 
-    ``details`` are more lines for who wants to know.
+    ``details`` are more lines for readers who want to know.
     """
 
-    subject: str
+    topic: str
     verdict: str
-    seen: str
-    mend: str = ""
+    message: str
+    fix: str = ""
     details: tuple[str, ...] = ()
 
 
-def ok(subject: str, seen: str, *details: str) -> Finding:
-    """Return that all is well, as ``seen``."""
-    return Finding(subject, OK, seen, details=details)
+def ok(topic: str, message: str, *details: str) -> Finding:
+    """Return a finding that nothing is wrong."""
+    return Finding(topic, OK, message, details=details)
 
 
-def warn(subject: str, seen: str, mend: str, *details: str) -> Finding:
-    """Return what ought to be mended some day."""
-    return Finding(subject, WARN, seen, mend, details)
+def warn(topic: str, message: str, fix: str, *details: str) -> Finding:
+    """Return a finding of something to fix at some point."""
+    return Finding(topic, WARN, message, fix, details)
 
 
-def fail(subject: str, seen: str, mend: str, *details: str) -> Finding:
-    """Return what must be mended."""
-    return Finding(subject, FAIL, seen, mend, details)
+def fail(topic: str, message: str, fix: str, *details: str) -> Finding:
+    """Return a finding of something to fix now."""
+    return Finding(topic, FAIL, message, fix, details)
 
 
-def gravest(findings: Iterable[Finding]) -> str:
-    """Return the worst verdict of ``findings``, "ok" when there is none."""
+def worst(findings: Iterable[Finding]) -> str:
+    """Return the worst verdict of ``findings``, "ok" if there are none."""
     return min((one.verdict for one in findings), key=_GRAVITY.__getitem__, default=OK)
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Return ``findings`` subject by subject, the subjects with failures first, and the failures first in each."""
-    subjects = list(dict.fromkeys(one.subject for one in findings))
-    worst = {subject: gravest(one for one in findings if one.subject == subject) for subject in subjects}
-    subjects.sort(key=lambda subject: _GRAVITY[worst[subject]])
-    return sorted(findings, key=lambda one: (subjects.index(one.subject), _GRAVITY[one.verdict]))
+    """Return ``findings`` topic by topic: topics with failures first, and failures first in each topic."""
+    topics = list(dict.fromkeys(one.topic for one in findings))
+    verdicts = {topic: worst(one for one in findings if one.topic == topic) for topic in topics}
+    topics.sort(key=lambda topic: _GRAVITY[verdicts[topic]])
+    return sorted(findings, key=lambda one: (topics.index(one.topic), _GRAVITY[one.verdict]))
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, object]:
-    """Return ``findings`` and what they come to, for programs."""
+    """Return ``findings`` and their summary for programs; the keys are those that scripts rely on."""
     counts = {verdict: sum(one.verdict == verdict for one in findings) for verdict in (OK, WARN, FAIL)}
-    summary = {"verdict": gravest(findings), "counts": counts, "version": __version__}
-    return {"summary": summary, "findings": [asdict(one) for one in in_order(findings)]}
+    summary = {"verdict": worst(findings), "counts": counts, "version": __version__}
+    rows = [
+        {"subject": one.topic, "verdict": one.verdict, "seen": one.message, "mend": one.fix, "details": one.details}
+        for one in in_order(findings)
+    ]
+    return {"summary": summary, "findings": rows}
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """Return ``findings`` and what they come to, for people: plain ASCII, whatever a server or a file name said."""
+    """Return ``findings`` and their summary for people, in plain ASCII whatever a server or a file name holds."""
     width = max(_LEAST, min(_MOST, shutil.get_terminal_size((120, 0)).columns))
-    lines, said = [], ""
+    lines, topic = [], ""
     for one in in_order(findings):
-        lines += _lines(one, one.subject if one.subject != said else "", width)
-        said = one.subject
+        lines += _lines(one, one.topic if one.topic != topic else "", width)
+        topic = one.topic
     return "\n".join([*lines, "", _summary(findings)])
 
 
-def _lines(one: Finding, subject: str, width: int) -> list[str]:
+def _lines(one: Finding, topic: str, width: int) -> list[str]:
     sign, colour = _SIGNS[one.verdict]
-    first, *more = textwrap.wrap(_plain(one.seen), width - _MARGIN, break_on_hyphens=False) or [""]
     indent = " " * _MARGIN
-    lines = [f"{click.style(f'{sign:4}', colour)}  {subject:11}  {first}", *(indent + line for line in more)]
+    first, *more = _wrapped(one.message, width - _MARGIN)
+    lines = [f"{click.style(f'{sign:4}', colour)}  {topic:11}  {first}", *(indent + line for line in more)]
     lines += [f"{indent}  {_plain(detail)}" for detail in one.details]
-    if one.mend:  # never broken: it is to be copied
-        lines.append(f"{indent}{click.style('mend:', bold=True)} {_plain(one.mend)}")
+    if one.fix:
+        first, *more = _wrapped(one.fix, width - _MARGIN - len(_FIX))
+        lines.append(f"{indent}{click.style(_FIX.strip(), bold=True)} {first}")
+        lines += [indent + " " * len(_FIX) + line for line in more]
     return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of ``text``, broken between words alone: paths and options stay whole, and can be copied."""
+    return textwrap.wrap(_plain(text), width, break_on_hyphens=False, break_long_words=False) or [""]
 
 
 def _plain(text: str) -> str:
@@ -94,12 +106,16 @@ def _plain(text: str) -> str:
 
 def _summary(findings: Sequence[Finding]) -> str:
     fails, warnings = (sum(one.verdict == verdict for one in findings) for verdict in (FAIL, WARN))
-    told = [f"{fails} to be mended"] * bool(fails) + [f"{warnings} to be thought of"] * bool(warnings)
-    return f"{', '.join(told) or 'all is well'} ({len(findings)} findings, receiver {__version__})"
+    parts = [_counted(fails, "problem")] * bool(fails) + [_counted(warnings, "warning")] * bool(warnings)
+    return f"{', '.join(parts) or 'all is well'} ({_counted(len(findings), 'finding')}, receiver {__version__})"
 
 
-def told_cause(cause: BaseException) -> str:
-    """Return what the doctor may say of ``cause``: what the system or TLS said, else the kind alone.
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def cause_text(cause: BaseException) -> str:
+    """Return what the doctor may print of ``cause``: the text of the system or of TLS, else its class alone.
 
     Texts of other exceptions may quote a secret.
     """

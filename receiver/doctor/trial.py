@@ -1,4 +1,4 @@
-"""A throw-away pair of keys that a running receiver accepts for as long as a trial lasts (receiver.process.running)."""
+"""A throw-away pair of keys that a running receiver accepts while a trial lasts (receiver.process.running)."""
 
 import contextlib
 import json
@@ -16,9 +16,10 @@ _FOLDER = 0o700
 
 @contextlib.contextmanager
 def trial(service: Service, tenant: str, keys: StoreKeys) -> Iterator[None]:
-    """Let ``service`` have ``keys`` for ``tenant`` within this context; raises OSError.
+    """Give ``service`` the ``keys`` for ``tenant`` within this context; raises OSError.
 
-    It is told by a signal, and takes them a moment later. Should this process be killed, the receiver takes them away.
+    A signal makes the receiver look; it accepts them a moment later. If this process is killed, the receiver removes
+    them.
     """
     members = {"platform": (keys.platform.kid, keys.platform.public())}
     members["receiver"] = (keys.receiver.kid, keys.receiver.private())
@@ -28,14 +29,14 @@ def trial(service: Service, tenant: str, keys: StoreKeys) -> Iterator[None]:
             os.mkdir(tenant, _FOLDER, dir_fd=all_trials)
         try:
             with folders.opened(tenant, all_trials) as folder:
-                yield from _lying(service, folder, texts)
+                yield from _placed(service, folder, texts)
         finally:
-            with contextlib.suppress(OSError):  # another doctor's may lie there
+            with contextlib.suppress(OSError):  # another doctor's keys may be there
                 os.rmdir(tenant, dir_fd=all_trials)
 
 
-def _lying(service: Service, folder: int, texts: dict[str, str]) -> Iterator[None]:
-    """Yield once while the files of ``texts`` lie in ``folder``, and ``service`` knows."""
+def _placed(service: Service, folder: int, texts: dict[str, str]) -> Iterator[None]:
+    """Yield once while the files of ``texts`` are in ``folder``; signal ``service`` before and after."""
     try:
         for name, text in texts.items():
             _write(name, text, folder)
@@ -50,5 +51,5 @@ def _lying(service: Service, folder: int, texts: dict[str, str]) -> Iterator[Non
 
 
 def _write(name: str, text: str, folder: int) -> None:
-    """Write ``text`` to ``name`` as a whole: a receiver that looks meanwhile must find no half of a key."""
+    """Write ``text`` to ``name`` atomically: the receiver must never read half a key."""
     files.replace_in(folder, name, text.encode("ascii"), durable=False)

@@ -47,10 +47,10 @@ def opened(
                 reason = os.strerror(cause.errno) if cause.errno else type(cause).__name__
                 raise SettingsMistakes([f"{setting}: cannot listen on {_shown(address)}: {reason}{hint}"]) from None
             if time.monotonic() >= limit:
-                off = ", or off" if setting == "STORAGE_ADMIN_BIND" else ""
+                other = {"PORT": "another port", "STORAGE_ADMIN_BIND": "another address or to off"}
                 raise AddressTaken(
-                    f"{setting}: {_shown(address)} is taken: {_holder_shown(address, base)}. Stop that one, or "
-                    f"give this receiver another address{off}"
+                    f"{setting}: {_shown(address)} is taken: {_holder_shown(address, base)}. Stop that process, or set "
+                    f"{setting} to {other.get(setting, 'another address')}"
                 ) from None
         time.sleep(_PAUSE)
 

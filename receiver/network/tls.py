@@ -21,7 +21,7 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; all ciphers of 1.3 are 
 _NOT_PEM = {  # how a file begins → what it is, and what to do
     codecs.BOM_UTF16_LE: "it is text in UTF-16, as PowerShell writes it: save it in UTF-8",
     codecs.BOM_UTF16_BE: "it is text in UTF-16: save it in UTF-8",
-    b"\x30": "it is in DER or PKCS #12: openssl x509, pkey or pkcs12 makes PEM of it",
+    b"\x30": "it is in DER or PKCS #12: openssl x509, pkey or pkcs12 converts it to PEM",
     b"{": "it is JSON, perhaps a JWK; those are for PLATFORM_KEY and RECEIVER_KEY",
 }
 
@@ -47,7 +47,7 @@ def load(settings: Settings) -> tuple[Terms | None, list[str]]:
         return None, []
     missing = [name for name in ("tls_cert", "tls_key") if name not in said]
     if missing:
-        return None, [f"{_NAMES[name]}: must be set where {_NAMES[said[0]]} is" for name in missing]
+        return None, [f"{_NAMES[name]}: must be set when {_NAMES[said[0]]} is" for name in missing]
     if not all(getattr(settings, name) for name in said):
         return None, []  # a name without a file, which was reported before
     try:
@@ -96,7 +96,7 @@ def _load_key(context: ssl.SSLContext, settings: Settings) -> list[str]:
         if reason == "KEY_VALUES_MISMATCH":
             return ["STORAGE_TLS_KEY: is not the key of the certificate in STORAGE_TLS_CERT"]
         if asked:
-            return ["STORAGE_TLS_KEY: is protected by a passphrase, which STORAGE_KEY_PASSPHRASE must be"]
+            return ["STORAGE_TLS_KEY: is protected by a passphrase, and STORAGE_KEY_PASSPHRASE is not that one"]
         return [f"STORAGE_TLS_KEY: must hold the certificate's private key in PEM ({_misfit(settings.tls_key, cause)})"]
     return []
 

@@ -140,7 +140,7 @@ class Server(BaseApplication):
             self.folder = RunFolder(base)
         except OSError as cause:
             raise SettingsMistakes(
-                [f"STORAGE_RUN_DIR: no folder can be made in {base} ({cause.strerror}){ownership(base)}"]
+                [f"STORAGE_RUN_DIR: cannot create a folder in {base} ({cause.strerror}){ownership(base)}"]
             ) from None
         if self.settings.admin_bind != "off":
             ours = self.settings, self.keyring, self.life, self.folder

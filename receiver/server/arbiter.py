@@ -191,7 +191,7 @@ class Master(Arbiter):
                     metrics.prepare_files(folder, slot)
                 worker.slot = slot
             except OSError as cause:  # a worker without metrics is better than none
-                self.log.error("the next worker counts nothing: %s: %s", self.app.folder.path, cause.strerror)
+                self.log.error("the next worker has no metrics: %s: %s", self.app.folder.path, cause.strerror)
 
     def enter_worker(self, worker: Worker) -> None:
         """Begin to count, in the process of ``worker``, and close the admin listener's sockets."""
@@ -203,7 +203,7 @@ class Master(Arbiter):
                 with self.app.folder.opened_metrics() as folder:
                     metrics.start(folder, worker.slot)
             except OSError as cause:  # another process has just removed it
-                self.log.error("this worker counts nothing: %s: %s", self.app.folder.path, cause.strerror)
+                self.log.error("this worker has no metrics: %s: %s", self.app.folder.path, cause.strerror)
 
     def _count_losses(self, place: int) -> None:
         if output := standard_error.installed():

@@ -21,7 +21,7 @@ _STATUSES = {
 }
 _TLS_FAULTS = {
     "HTTP_REQUEST": "it speaks plain HTTP: its URL must begin with https",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, which STORAGE_TLS_CLIENT_CA asks for",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, which STORAGE_TLS_CLIENT_CA requires",
 }
 
 
@@ -37,7 +37,7 @@ class ThrottledLog:
         """Log a warning, ``text`` with its ``arguments``, unless the last one is too recent."""
         self._count += 1
         if time.monotonic() >= self._next:
-            self._log.warning(f"{text} (%d times since this was last said)", *arguments, self._count)
+            self._log.warning(f"{text} (%d times since the last such line)", *arguments, self._count)
             self._count, self._next = 0, time.monotonic() + _QUIET
 
 
@@ -45,9 +45,9 @@ class Drops:
     """Counts the bodies and replies that are dropped because of slow clients, and logs them."""
 
     _TEXTS: ClassVar[dict[str, str]] = {
-        "reply": "dropped: a reply to tenant %s, the slowest of more than may wait for their clients",
+        "reply": "dropped: a reply to tenant %s, the slowest one, because too many wait for their clients",
         "slow_reply": "dropped: a reply to tenant %s, which its client did not take in time",
-        "body": "answered 503: a body of tenant %s, since more wait than there is room for",
+        "body": "answered 503: a body of tenant %s, because too many wait",
     }
 
     def __init__(self, log: logging.Logger) -> None:

@@ -9,7 +9,7 @@ _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446 section 5.1: a record of type handshake
 _PROXY_LINE = b"PROXY "  # the PROXY protocol, version 1, section 2.1
 _PROXY_BINARY = b"\r\n\r\n\x00\r\nQUIT\n"  # version 2, section 2.2
 _TLS = "it speaks TLS, and this port does not: set STORAGE_TLS_CERT, or call http"
-_PROXY = "it sends the PROXY protocol, version {}, which is not spoken here: turn it off (send-proxy, proxy_protocol)"
+_PROXY = "it sends the PROXY protocol, version {}, which is not supported: turn it off (send-proxy, proxy_protocol)"
 _FOREIGN = {
     _TLS_HANDSHAKE: _TLS,
     _PROXY_LINE: _PROXY.format(1),

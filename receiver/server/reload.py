@@ -14,11 +14,10 @@ from collections.abc import Callable, Container, Iterator
 from receiver.keys.keyring import Keyring
 from receiver.process.lifecycle import Lifecycle
 from receiver.server.reload_check import StoresDisagree
-from receiver.settings import Settings, SettingsMistakes, declared
+from receiver.settings import RELOADED, Settings, SettingsMistakes, declared
 
 _LOOK_EVERY = 5.0  # seconds
 _TRY_AGAIN = 5.0, 60.0  # seconds until the retry of a reload that a store refused: at first, and at most
-_RELOADED = {"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"}  # settings that a reload takes, besides the keys
 _OF_LOGINS = {"DATABASE_URL", "JDBC_DATABASE_URL", "DATABASE_USERNAME", "DATABASE_PASSWORD"}
 
 
@@ -46,7 +45,7 @@ def attempt(
     for mistake in news:
         log.error("%s", mistake)
     if news:
-        log.error("the keys and certificates that were in force stay in force")
+        log.error("the old keys and certificates stay in use")
     return refused
 
 
@@ -118,7 +117,7 @@ def changes_of_settings(old: Settings, new: Settings) -> list[str]:
     """Return a line for each changed setting that takes effect only with a restart."""
     changed = [field.metadata["name"] for field in declared() if getattr(old, field.name) != getattr(new, field.name)]
     is_login = old.store_url != new.store_url and old.store_url.is_but_for_login(new.store_url)
-    taken = _RELOADED | (_OF_LOGINS if is_login else set())
+    taken = RELOADED | (_OF_LOGINS if is_login else set())
     before, after = old.tenant_stores, new.tenant_stores
     for tenant in sorted(before.keys() | after.keys()):
         one, other = before.get(tenant), after.get(tenant)

@@ -26,7 +26,7 @@ from receiver.stores.urls.store_url import StoreURL
 
 _PATIENCE = 3.0  # seconds for a store to answer: the master does nothing else meanwhile
 _GRACE = 1.0  # seconds beyond a store's own time-out
-_UNANSWERED = "the store does not answer, so whether it can do with these sealing keys is not known; it is asked again"
+_UNANSWERED = "the store does not answer, so it is unknown whether these sealing keys fit it; the reload is retried"
 
 
 class StoresDisagree(SettingsMistakes):

@@ -146,7 +146,7 @@ class PacedUnreader(SocketUnreader):
                 raise TimeoutError
             slow.wait(events, self._pace.left())
         self._capacity.on_drop("body", slow)
-        raise Busy("bodies: more wait for their clients than there is room for, this is one of the slowest")
+        raise Busy("bodies: too many wait for their clients, and this is one of the slowest")
 
     def _enter(self) -> SlowBody:
         try:

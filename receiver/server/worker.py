@@ -109,7 +109,7 @@ class Worker(SignalSafeWorker):
         except OSError as cause:
             if cause.errno not in _NO_ROOM:
                 raise
-            self.no_room.say("no new connection can be taken: %s", os.strerror(cause.errno))
+            self.no_room.say("cannot accept new connections: %s", os.strerror(cause.errno))
             self.accepts_again = time.monotonic() + _NO_ACCEPT
             self.set_accept_enabled(False)
 
@@ -275,7 +275,7 @@ class Worker(SignalSafeWorker):
     def handle_error(self, req: Request | None, client: socket.socket, addr: object, exc: Exception) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; the connection closes then."""
         if isinstance(exc, ssl.SSLError):
-            self.not_agreed.say("closed: TLS with %s broke, %s", _peer(addr), exc.reason or type(exc).__name__)
+            self.not_agreed.say("closed: TLS with %s failed, %s", _peer(addr), exc.reason or type(exc).__name__)
             return
         if isinstance(exc, errors.ParseException):
             status = status_of(exc)

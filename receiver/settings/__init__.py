@@ -4,7 +4,7 @@
 """
 
 from receiver.settings.environment import SettingsMistakes, read
-from receiver.settings.table import Settings, declared
+from receiver.settings.table import RELOADED, Settings, declared
 from receiver.settings.tenant_stores import TenantStore
 
-__all__ = ["Settings", "SettingsMistakes", "TenantStore", "declared", "read"]
+__all__ = ["RELOADED", "Settings", "SettingsMistakes", "TenantStore", "declared", "read"]

@@ -89,7 +89,8 @@ def judge(environ: Mapping[str, str], settings: Settings, given: frozenset[str])
         why = f" ({miss.because})" if miss.because else ""
         message = f"{miss.variable}: there is no such setting; the nearest is {miss.nearest}{why}"
         if _leaves_default(miss, settings, given) and _fits(miss) and not _SHARED.match(miss.variable):
-            mistakes.append(f"{message}. If it is for another program, set {miss.name} as well")
+            for_another = f". If it is for another program, set {miss.name} as well"
+            mistakes.append(message + ("" if miss.because.startswith("its name") else for_another))  # a BOM, quotes
         else:
             warnings.append(f"{message}. It is not read")
     return mistakes, warnings

@@ -272,6 +272,10 @@ class Settings(Decided):
     warnings: tuple[str, ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
+# What a reload takes besides the keys in STORAGE_KEYS; any other setting takes effect with a restart.
+RELOADED = frozenset({"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"})
+
+
 def declared() -> list[dataclasses.Field[Any]]:
     """Return the declared settings in the order of the table; each ``metadata`` has name, parse, help and secret."""
     return [field for field in dataclasses.fields(Settings) if field.metadata]

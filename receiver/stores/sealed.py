@@ -97,7 +97,7 @@ class Sealed(Wrapper):
         if missing := sorted(kid for kid in needed if kid != CLEAR and kid not in keys):
             return (
                 f"the store holds states sealed with the key {', '.join(missing)}, which is not configured: put it into"
-                " STORAGE_SEALING_KEY, or its file into the directory of STORAGE_KEYS; `receiver store reseal` tells"
+                " STORAGE_SEALING_KEY, or its file into the directory of STORAGE_KEYS; `receiver store reseal` says"
                 " whether any is left"
             )
         if CLEAR in needed and self._refuses_clear(keys):

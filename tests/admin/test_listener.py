@@ -91,7 +91,9 @@ def test_an_address_that_is_taken_stops_the_start(keys, tmp_path):
         ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 75
     assert f"STORAGE_ADMIN_BIND: {address} is taken: " in ran.stderr
-    assert ran.stderr.endswith(f", pid {os.getpid()}. Stop that one, or give this receiver another address, or off\n")
+    assert ran.stderr.endswith(
+        f", pid {os.getpid()}. Stop that process, or set STORAGE_ADMIN_BIND to another address or to off\n"
+    )
 
 
 def test_a_unix_socket_will_do_and_none_at_all(keys, platform_at, tmp_path):

@@ -129,7 +129,7 @@ def test_a_worker_without_room_to_count_serves_all_the_same(monkeypatch, caplog)
     master.log, master.WORKERS, master.admin_sockets = logging.getLogger("receiver"), {}, []
     master.prepare_worker(worker)
     master.enter_worker(worker)
-    assert "the next worker counts nothing: x: No space left on device" in caplog.text
+    assert "the next worker has no metrics: x: No space left on device" in caplog.text
 
 
 def test_where_there_is_no_room_no_file_is_left_that_cannot_be_read(monkeypatch, tmp_path):

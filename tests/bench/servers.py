@@ -101,7 +101,7 @@ class House:
             environment["DATABASE_URL"] = self.postgres.url(self.postgres.new_database())
         with (
             open(own / "log", "a") as log,
-            running_receiver(self.keys, own, stderr=log, **environment) as running,
+            running_receiver(self.keys, own, log, **environment) as running,
         ):
             database = self.postgres.process.pid if store == "postgresql" else None
             yield Server(name or store, urlsplit(running.url).port, running.process.pid, self.workers, database)

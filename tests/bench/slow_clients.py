@@ -153,7 +153,7 @@ def main(receiver_root: str, seconds: float, readers: int, uploads: int, workers
         with tempfile.TemporaryDirectory(prefix="slow-") as folder, open(Path(folder) / "log", "w") as log:
             os.chdir(receiver_root)  # Python looks for the receiver here first
             given = {"STORAGE_WORKERS": str(workers), "STORAGE_LOG_LEVEL": "warning", "PYTHONPATH": receiver_root}
-            with running_receiver(keys, Path(folder), stderr=log, **given) as running:
+            with running_receiver(keys, Path(folder), log, **given) as running:
                 rows.extend(scene(_House(running, keys), seconds, clients))
     click.echo(f"the receiver of {receiver_root}, {workers} workers")
     click.echo(tabulate(rows, ("the other tenant", "requests", "p50", "p99", "answers", "slow clients ended with")))

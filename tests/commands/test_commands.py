@@ -16,7 +16,7 @@ from receiver.commands import cli
 from receiver.commands.config import markdown_table
 from receiver.commands.keys import key_table
 from receiver.commands.serve import banner
-from receiver.commands.tables import columns, counted, fitted
+from receiver.commands.tables import columns, counted, fitted, folded
 from receiver.keys import keyring
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.settings import Settings, TenantStore
@@ -407,6 +407,60 @@ def test_a_table_is_as_wide_as_its_terminal_and_fits_80_columns_elsewhere(monkey
     assert second.index("1") == first.index("1,234,567") + 8  # numbers stand to the right
     assert fitted(rows, 80).splitlines()[:3] == ["name    " + "x" * 60, "number  1,234,567", "more    " + "y" * 60]
     assert fitted([]) == ""
+
+
+def test_a_row_that_is_too_wide_is_folded_and_the_others_stay_a_table():
+    rows = [
+        {"setting": "DATABASE_URL", "value": "x" * 70, "from": "DATABASE_URL"},
+        {"setting": "STORAGE_THREADS", "value": "8", "from": "default"},
+        {"setting": "PORT", "value": "", "from": "default"},
+    ]
+    assert folded(rows, 80).splitlines() == [
+        "setting          value    from",
+        "DATABASE_URL",
+        f"  value  {'x' * 70}",
+        "  from  DATABASE_URL",
+        "STORAGE_THREADS  8        default",
+        "PORT                      default",
+    ]
+    assert len(folded(rows, 120).splitlines()) == 4
+    assert folded([]) == ""
+
+
+def test_config_and_residency_fit_80_columns(folder):
+    url = f"sqlite:///{folder}/{'long' * 12}.db"
+    open_store(url, 5).prepare()
+    environ = {"DATABASE_URL": url, f"STORAGE_TENANT_{TENANT}": f"sqlite:///{folder}/other.db"}
+    open_store(environ[f"STORAGE_TENANT_{TENANT}"], 5).prepare()
+    for words in (("config",), ("store", "residency")):
+        ran = receiver(*words, cwd=folder, **environ)
+        assert ran.returncode == 0, ran.stderr
+        assert max(len(line) for line in ran.stdout.splitlines() if str(folder) not in line) <= 80
+        assert "long.db" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["store stats", "store purge", "keys list", "keys check", "config", "health"])
+def test_commands_beside_the_service_load_neither_flask_nor_gunicorn(folder, command):
+    url = f"sqlite:///{folder}/states.db"
+    open_store(url, 5).prepare()
+    program = """
+import atexit, sys
+atexit.register(lambda: print("loaded:", sorted({"flask", "werkzeug", "gunicorn"} & sys.modules.keys())))
+from receiver.commands import main
+main()
+"""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.getcwd(),
+        "DATABASE_URL": url,
+        "STORAGE_RUN_DIR": str(folder),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *command.split()],
+        env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == (1 if command == "health" else 0), ran.stderr  # nothing runs here that could be well
+    assert ran.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_purge_deletes_what_has_expired(folder):

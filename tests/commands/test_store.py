@@ -58,9 +58,10 @@ def test_stats_list_show_and_delete_say_what_is_there(backend, new_url, tmp_path
         asked = receiver("store", "delete", OTHER, uid(3), **environ)
         assert asked.returncode == 1
         assert store.find(OTHER, uid(3))
-        assert json.loads(receiver("store", "delete", OTHER, uid(3), uid(88), "--yes", "--json", **environ).stdout) == {
-            "deleted": 1
-        }
+        ran = receiver("store", "delete", OTHER, uid(3), uid(3), uid(88), "--yes", "--json", **environ)
+        assert (ran.returncode, json.loads(ran.stdout), ran.stderr) == (0, {"deleted": 1}, "1 state was not there\n")
+        ran = receiver("store", "delete", OTHER, uid(3), uid(88), "--yes", **environ)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "0 states deleted\n", "2 states were not there\n")
         assert receiver("store", "delete", OTHER, "--all", "--yes", **environ).stdout == "4 states deleted\n"
         assert receiver("store", "delete", OTHER, "--yes", **environ).returncode == 2
         assert json.loads(receiver("store", "purge", "--json", **environ).stdout) == {"deleted": 20}

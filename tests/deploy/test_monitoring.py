@@ -29,7 +29,7 @@ def test_an_alert_says_how_bad_it_is_what_is_wrong_and_where_to_read_on(alert):
     assert len(rule["annotations"]["summary"]) > 20
     assert rule["annotations"]["runbook_url"] == f"deploy/monitoring/README.md#{alert.lower()}"
     entry = re.search(rf"^### {alert}\n\n(.*?)(?=^#|\Z)", README, re.MULTILINE | re.DOTALL).group(1)
-    assert re.findall(r"^- \*\*(\w+)\*\*: \S", entry, re.MULTILINE) == ["Means", "Look", "Mend"]
+    assert re.findall(r"^- \*\*(\w+)\*\*: \S", entry, re.MULTILINE) == ["Means", "Look", "Fix"]
     assert len(entry) < 1000  # two minutes
     fires = [
         sample["labels"] for test in TESTS for one in test.get("promql_expr_test", []) for sample in one["exp_samples"]

@@ -34,7 +34,7 @@ def test_a_receiver_on_a_unix_socket_needs_its_public_address(tmp_path):
         until(lambda: services(str(tmp_path / "run")))
         report = doctor("--roundtrip", **environ)
         report.one("roundtrip", "fail", "Unix socket only", "--url")
-        assert f"unix:{tmp_path}/s" in report.one("service", "ok", "ready").seen
+        assert f"unix:{tmp_path}/s" in report.one("service", "ok", "ready").message
     finally:
         process.terminate()
         process.wait(30)

@@ -1,12 +1,14 @@
 """The doctor on certificates and the files of TLS."""
 
+import ssl
+
 import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from receiver.doctor import certificates
-from receiver.doctor.case import Case
+from receiver.doctor.checks import certificates
+from receiver.doctor.subject import Subject
 from receiver.settings import read
 from tests.support import certificates as authority
 from tests.support.doctoring import reported
@@ -14,14 +16,14 @@ from tests.support.doctoring import reported
 
 def tls_of(folder, context=None, **variables):
     settings, mistakes = read({"STORAGE_KEYS": str(folder), **variables})
-    return reported(certificates.check(Case(settings, tuple(mistakes)), context))
+    return reported(certificates.check(Subject(settings, tuple(mistakes)), context or ssl.create_default_context()))
 
 
 def test_certificates_that_are_well(tmp_path):
     report = tls_of(tmp_path, authority.trusting(), **authority.write(tmp_path, until=authority.days(90)))
     assert report.worse_than_ok() == []
-    assert "localhost, 127.0.0.1, 1 in the file, 89 days left" in report.one("tls", "ok").seen
-    assert "a proxy in front" in tls_of(tmp_path).one("tls", "ok").seen
+    assert "localhost, 127.0.0.1, 1 in the file, 89 days left" in report.one("tls", "ok").message
+    assert "a proxy in front" in tls_of(tmp_path).one("tls", "ok").message
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_certificates_that_are_well(tmp_path):
 def test_certificates_out_of_their_time(tmp_path, since, until_, verdict, seen):
     days = authority.days
     variables = authority.write(tmp_path, until=days(until_), since=None if since is None else days(since))
-    assert tls_of(tmp_path, authority.trusting(), **variables).one("tls", verdict, seen).mend
+    assert tls_of(tmp_path, authority.trusting(), **variables).one("tls", verdict, seen).fix
 
 
 def test_a_chain_that_lacks_a_link_or_is_out_of_order(tmp_path):
@@ -59,7 +61,7 @@ def test_files_of_tls_that_do_not_belong_together_or_are_gone(tmp_path):
     (tmp_path / "server.pem").write_text("nothing")
     tls_of(tmp_path, **variables).one("tls", "fail", "must hold a certificate", "openssl x509")
     (tmp_path / "server.pem").unlink()
-    tls_of(tmp_path, **variables).one("tls", "warn", "their settings are wrong", "see settings")
+    tls_of(tmp_path, **variables).one("tls", "warn", "their settings are invalid", "see settings")
 
 
 def test_authorities_of_clients_expire_too(tmp_path):

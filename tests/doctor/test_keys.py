@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from receiver.doctor import clock, keys
-from receiver.doctor.case import Case
-from receiver.doctor.clock import Offset
+from receiver.doctor.checks import clock, keys
+from receiver.doctor.checks.clock import Offset
+from receiver.doctor.subject import Subject
 from receiver.keys import keyring
 from receiver.mock_platform import keyfiles
 from receiver.mock_platform.keys import new_store
@@ -21,7 +21,7 @@ from tests.support.key_files import put
 def keys_of(folder, uses=None, now=None, **settings):
     given = Settings(keys=folder, **settings)
     ring, mistakes = keyring.load(given)
-    return reported(keys.check(Case(given, (), ring, tuple(mistakes)), uses or {}, now))
+    return reported(keys.check(Subject(given, (), ring, tuple(mistakes)), uses or {}, now))
 
 
 def test_no_key_at_all_tells_how_shells_lose_them(tmp_path):
@@ -39,9 +39,9 @@ def test_what_is_wrong_with_a_key_file_comes_with_what_mends_it(tmp_path):
     (tmp_path / f"platform-{uuid.uuid4()}.json").write_text(next(tmp_path.glob("platform-*")).read_text())
     report = keys_of(tmp_path)
     report.one("keys", "fail", "everybody on this machine", f"chmod o= {exposed}")
-    report.one("keys", "fail", "notes.txt", "take it away, or rename it")
+    report.one("keys", "fail", "notes.txt", "remove it, or rename it")
     report.one("keys", "fail", 'another "kid"', "rename it to the kid")
-    assert "STORAGE_INSECURE_KEYS" not in keys_of(tmp_path, insecure_keys="warn").one("keys", "warn", "chmod o=").mend
+    assert "STORAGE_INSECURE_KEYS" not in keys_of(tmp_path, insecure_keys="warn").one("keys", "warn", "chmod o=").fix
 
 
 def test_a_protected_key_without_its_passphrase(tmp_path):
@@ -53,17 +53,17 @@ def test_a_protected_key_without_its_passphrase(tmp_path):
     settings, _ = read({"STORAGE_KEYS": str(tmp_path), **environ})
     ring, mistakes = keyring.load(settings)
     assert (
-        "1 behind a passphrase"
-        in reported(keys.check(Case(settings, (), ring, tuple(mistakes)), {})).one("keys", "ok").seen
+        "1 protected by a passphrase"
+        in reported(keys.check(Subject(settings, (), ring, tuple(mistakes)), {})).one("keys", "ok").message
     )
 
 
 def test_private_halves_of_the_platform_that_lie_there(tmp_path):
     made = new_store()
     list(keyfiles.write(tmp_path, made))
-    keys_of(tmp_path).one("keys", "ok", "keys to try with, at an address that only this machine reaches")  # make run
+    keys_of(tmp_path).one("keys", "ok", "test keys, at an address that only this machine reaches")  # make run
     keys_of(tmp_path, trusted_proxies=("127.0.0.1/32",)).one("keys", "warn", "not for production")
-    keys_of(tmp_path, bind="0.0.0.0:8080").one("keys", "warn", "keys to try with", "rm ", "mock-platform-")
+    keys_of(tmp_path, bind="0.0.0.0:8080").one("keys", "warn", "test keys", "rm ", "mock-platform-")
     private = next(tmp_path.glob("platform-*"))
     private.write_text(json.dumps(made.platform.private()))
     keys_of(tmp_path).one("keys", "warn", f"{private} holds the platform's private half")
@@ -81,7 +81,7 @@ def test_old_keys_and_keys_of_the_future(tmp_path):
     kid = next(tmp_path.glob("platform-*")).stem.removeprefix("platform-")
     year = 366 * 86400
     report = keys_of(tmp_path, now=time.time() + year)
-    assert kid in report.one("keys", "warn", "older than a year", "new pair").seen
+    assert kid in report.one("keys", "warn", "older than a year", "new pair").message
     keys_of(tmp_path, now=time.time() - year).one("keys", "warn", "made in the future", "see clock")
 
 
@@ -91,11 +91,11 @@ def test_a_key_that_nobody_uses_beside_one_that_is_used(tmp_path):
     now = time.time() + 60 * 86400
     uses = {("platform", new.platform.kid): int(now) - 60, ("receiver", new.receiver.kid): int(now) - 60}
     report = keys_of(tmp_path, uses, now)
-    assert report.one("keys", "warn", old.platform.kid, "take it away").seen.startswith("platform key")
-    assert new.platform.kid not in report.one("keys", "warn", old.platform.kid).seen
-    assert "used 1 min ago" in report.one("keys", "ok").seen
-    assert not [one for one in keys_of(tmp_path, uses).of("keys", "warn") if "not used" in one.seen]  # made just now
-    assert not [one for one in keys_of(tmp_path, {}, now).of("keys", "warn") if "not used" in one.seen]
+    assert report.one("keys", "warn", old.platform.kid, "remove it").message.startswith("platform key")
+    assert new.platform.kid not in report.one("keys", "warn", old.platform.kid).message
+    assert "used 1 min ago" in report.one("keys", "ok").message
+    assert not [one for one in keys_of(tmp_path, uses).of("keys", "warn") if "not used" in one.message]  # made just now
+    assert not [one for one in keys_of(tmp_path, {}, now).of("keys", "warn") if "not used" in one.message]
 
 
 def test_a_tenant_whose_keys_are_one_sided_or_that_is_not_served(tmp_path):
@@ -117,16 +117,16 @@ def test_a_tenant_whose_keys_are_one_sided_or_that_is_not_served(tmp_path):
 def test_clocks_that_are_apart(ahead, unsure, verdict):
     (found,) = clock.check(Settings(), [Offset("the database server", ahead, unsure)], None)
     assert found.verdict == verdict
-    assert ("behind" if ahead > 0 else "ahead of") in found.seen
-    assert [one.seen for one in clock.check(Settings(), [Offset("the server", 0.4, 0.5)], None)] == [
-        "as the server has it"
+    assert ("behind" if ahead > 0 else "ahead of") in found.message
+    assert [one.message for one in clock.check(Settings(), [Offset("the server", 0.4, 0.5)], None)] == [
+        "agrees with the server"
     ]
-    assert bool(found.mend) == (verdict != "ok")
+    assert bool(found.fix) == (verdict != "ok")
 
 
 def test_what_the_kernel_says_of_its_clock():
     assert clock.is_synchronised() in (True, False, None)
     (found,) = clock.check(Settings(), [], False)
-    assert (found.verdict, found.mend.split()[0]) == ("warn", "timedatectl")
+    assert (found.verdict, found.fix.split()[0]) == ("warn", "timedatectl")
     assert [one.verdict for one in clock.check(Settings(), [], True)] == ["ok"]
     assert [one.verdict for one in clock.check(Settings(), [], None)] == ["ok"]

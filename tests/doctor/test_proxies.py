@@ -103,10 +103,10 @@ def another_path(asked):
 
 
 PROXIES = [
-    (lambda asked: None, "", ("proxy", "ok", "the path as it was sent")),
-    (strips("/flow"), "/flow", ("proxy", "fail", "takes /flow off the path", "STORAGE_PUBLIC_PREFIX=/flow")),
-    (lambda asked: None, "/flow", ("proxy", "fail", "/flow is passed on", "STORAGE_PUBLIC_PREFIX=/flow")),
-    (another_path, "", ("proxy", "fail", "path is changed on the way", "pass the path on as it is")),
+    (lambda asked: None, "", ("proxy", "ok", "the path unchanged")),
+    (strips("/flow"), "/flow", ("proxy", "fail", "removes /flow from the path", "STORAGE_PUBLIC_PREFIX=/flow")),
+    (lambda asked: None, "/flow", ("proxy", "fail", "passes the prefix /flow on", "STORAGE_PUBLIC_PREFIX=/flow")),
+    (another_path, "", ("proxy", "fail", "path changes on the way", "pass the path on unchanged")),
     (health_alone, "", ("proxy", "fail", "while health reaches a receiver", "not health alone")),
     (an_old_clock, "", ("clock", "fail", "more than STORAGE_CLOCK_SKEW", "timedatectl")),
     (lambda asked: (502, b"bad gateway"), "", ("proxy", "fail", "502", "STORAGE_BIND")),
@@ -144,7 +144,7 @@ def test_a_prefix_that_the_receiver_knows(tmp_path, path, verdict):
         found = report.one("proxy", verdict)
         assert {"/flow": "", "": "unset STORAGE_PUBLIC_PREFIX", "/other": "STORAGE_PUBLIC_PREFIX=/other"}[
             path
-        ] in found.mend
+        ] in found.fix
         report.one("roundtrip", "ok")
 
 

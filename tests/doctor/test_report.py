@@ -5,8 +5,9 @@ import os
 import click
 import pytest
 
-from receiver.doctor import configuration, findings
-from receiver.doctor.case import Case
+from receiver.doctor import findings
+from receiver.doctor.checks import configuration
+from receiver.doctor.subject import Subject
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
@@ -19,12 +20,12 @@ from tests.support.key_files import put
 def test_a_receiver_that_is_well_gets_one_screen_without_a_complaint(running):
     report = doctor("--roundtrip", **running.environ)
     assert (report.worse_than_ok(), report.code, report.stderr) == ([], 0, "")
-    assert {one.subject for one in report.found} == {
+    assert {one.topic for one in report.found} == {
         *("settings", "keys", "clock", "store", "disk", "permissions", "tls", "service", "versions", "roundtrip")
     }
-    assert "ready, 4 of 4 workers" in report.one("service", "ok").seen
-    assert "1 platform, 1 receiver, 1 sealing" in report.one("keys", "ok").seen
-    assert "saved, loaded, compared and deleted" in report.one("roundtrip", "ok").seen
+    assert "ready, 4 of 4 workers" in report.one("service", "ok").message
+    assert "1 platform, 1 receiver, 1 sealing" in report.one("keys", "ok").message
+    assert "saved, loaded, compared and deleted" in report.one("roundtrip", "ok").message
     times = report.one("roundtrip", "ok").details[0]
     assert all(f"{call} " in times for call in ("save", "load", "delete", "load again"))
     assert left_of_trials(running) == []
@@ -58,10 +59,22 @@ def test_what_people_read_has_failures_first_and_every_one_with_what_mends_it():
     ]
     text = click.unstyle(findings.as_text(found))
     lines = [line.split() for line in text.splitlines() if line]
-    assert [words[0] for words in lines] == ["FAIL", "mend:", "ok", "warn", "mend:", "ok", "1"]
+    assert [words[0] for words in lines] == ["FAIL", "fix:", "ok", "warn", "fix:", "ok", "1"]
     assert "\x1b" not in text
-    assert "1 to be mended, 1 to be thought of" in text
+    assert "1 problem, 1 warning" in text
     assert findings.as_json(found)["summary"]["counts"] == {"ok": 2, "warn": 1, "fail": 1}
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_messages_and_fixes_fit_the_terminal(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    path = "/a/path/that/stays/whole.json"
+    found = [findings.fail("keys", "a message of many words " * 9, "a fix of many words " * 9 + f"chmod o= {path}")]
+    lines = [line.strip() for line in click.unstyle(findings.as_text(found)).splitlines() if line]
+    assert max(map(len, click.unstyle(findings.as_text(found)).splitlines())) <= min(width, 160)
+    assert any(line.startswith("fix: a fix of") for line in lines)
+    assert any(path in line for line in lines)
+    assert lines[-1].startswith("1 problem (1 finding, receiver ")
 
 
 def test_warnings_count_only_where_they_are_asked_to(tmp_path):
@@ -93,16 +106,16 @@ def test_every_mistake_is_a_finding_with_what_is_valid(tmp_path):
     environ = {"STORAGE_WORKRES": "2", "STORAGE_THREADS": "many", "PORT": "8080", "PORT_FILE": str(tmp_path)}
     report = doctor(cwd=tmp_path, DATABASE_URL="oracle:thin", STORAGE_KEYS="/nowhere", **environ)
     assert report.code == 1
-    assert report.one("settings", "fail", "STORAGE_WORKRES").mend.startswith("set STORAGE_WORKERS instead")
+    assert report.one("settings", "fail", "STORAGE_WORKRES").fix.startswith("set STORAGE_WORKERS instead")
     report.one("settings", "fail", "STORAGE_THREADS: must be a whole number", "unset STORAGE_THREADS")
     report.one("settings", "fail", "PORT is set as well", "unset PORT_FILE, or unset PORT")
     report.one("settings", "fail", "DATABASE_URL: must be sqlite:///path")
-    report.one("store", "warn", "which store is meant is not known", "see settings")
-    report.one("keys", "warn", "STORAGE_KEYS is wrong", "see settings")
+    report.one("store", "warn", "the store is not known", "see settings")
+    report.one("keys", "warn", "STORAGE_KEYS is invalid", "see settings")
 
 
 @pytest.mark.parametrize(
-    ("environ", "seen", "mend"),
+    ("environ", "message", "fix"),
     [
         ({"STORAGE_WORKERS": "256"}, "256 workers share", "STORAGE_WORKERS="),
         ({"STORAGE_REPLAY": "observe"}, "STORAGE_REPLAY=observe", "unset STORAGE_REPLAY"),
@@ -117,20 +130,20 @@ def test_every_mistake_is_a_finding_with_what_is_valid(tmp_path):
         ({"DATABASE_URL": "sqlite:////x.db", "DB_URL": "mysql://h/d"}, "DB_URL", "unset DB_URL"),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_valid_and_hardly_meant_is_a_warning(monkeypatch, environ, seen, mend):
+def test_a_setting_that_is_valid_and_hardly_meant_is_a_warning(monkeypatch, environ, message, fix):
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     settings, mistakes = read(os.environ)
-    report = reported(configuration.check(Case(settings, tuple(mistakes))))
-    assert [one for one in report.of("settings") if seen in one.seen and mend in one.mend and one.verdict != "ok"]
+    report = reported(configuration.check(Subject(settings, tuple(mistakes))))
+    assert [one for one in report.of("settings") if message in one.message and fix in one.fix and one.verdict != "ok"]
 
 
 def test_content_in_the_clear_is_a_trap_only_where_there_is_a_sealing_key(tmp_path):
     settings = Settings(keys=tmp_path, clear_states="read")
-    assert not reported(configuration.check(Case(settings))).of("settings", "fail")
+    assert not reported(configuration.check(Subject(settings))).of("settings", "fail")
     seal(tmp_path)
     ring, _ = keyring.load(settings)
-    reported(configuration.check(Case(settings, ring=ring))).one(
+    reported(configuration.check(Subject(settings, ring=ring))).one(
         "settings", "warn", "STORAGE_CLEAR_STATES=read", "reseal"
     )
 

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.commands import cli
-from receiver.doctor import case, findings, keys, machine, service, stores
+from receiver.doctor import findings, subject
+from receiver.doctor.checks import keys, machine, service, stores
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.problems import Problem
@@ -48,8 +49,8 @@ def broken(tmp_path, monkeypatch):
             result = CliRunner().invoke(cli, ["doctor", "--json", *words])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
         report = Report(result.exit_code, result.stdout)
-        assert not [one for one in report.found if "defect of the doctor" in one.seen], report.found
-        assert all(one.mend or one.verdict == "ok" for one in report.found)
+        assert not [one for one in report.found if "defect of the doctor" in one.message], report.found
+        assert all(one.fix or one.verdict == "ok" for one in report.found)
         text = click.unstyle(findings.as_text(report.found))
         assert text.isascii()
         assert text.replace("\n", "").isprintable()
@@ -150,7 +151,7 @@ def test_whatever_breaks_around_it_the_doctor_goes_on(broken, tmp_path, monkeypa
     for module, name in (
         (stores, "open_store"),
         (keyring, "load"),
-        (case, "read"),
+        (subject, "read"),
         (machine.os, "statvfs"),
         (service.AdminClient, "get_json"),
     ):
@@ -178,4 +179,4 @@ def test_a_check_with_a_defect_is_told_by_its_place_and_the_others_are_done(brok
     result = CliRunner().invoke(cli, ["doctor", "--json"])
     report = Report(result.exit_code, result.stdout)
     report.one("keys", "fail", "a defect of the doctor: ZeroDivisionError at test_resilience.py:", "report it")
-    assert {"settings", "store", "disk", "versions"} <= {one.subject for one in report.found}
+    assert {"settings", "store", "disk", "versions"} <= {one.topic for one in report.found}

@@ -93,6 +93,6 @@ def test_a_receiver_that_cannot_read_its_keys_any_more_does_not_take_those_of_th
         (tmp_path / "keys" / "notes.txt").write_text("")
         report = doctor("--roundtrip", **running.environ)
         report.one("keys", "fail", "notes.txt")
-        found = report.one("roundtrip", "fail", "has not taken the keys of the trial", "see settings and keys")
-        assert "notes.txt" in found.seen
+        found = report.one("roundtrip", "fail", "has not accepted the keys of the trial", "see settings and keys")
+        assert "notes.txt" in found.message
         assert left_of_trials(running) == []

@@ -5,8 +5,9 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
-from receiver.doctor import case, eyes, service
-from receiver.doctor.case import Case
+from receiver.doctor import impersonation, subject
+from receiver.doctor.checks import service
+from receiver.doctor.subject import Subject
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.process.run_folder import RunFolder
@@ -22,15 +23,15 @@ from tests.support.waiting import pass_time
 def test_no_receiver_runs(tmp_path):
     put(tmp_path / "keys", new_store())
     report = doctor("--roundtrip", cwd=tmp_path, STORAGE_RUN_DIR=str(tmp_path))
-    report.one("service", "warn", f"none runs here that has its folder in {tmp_path}", "receiver serve")
-    report.one("roundtrip", "fail", "is not known", "see service")
+    report.one("service", "warn", f"no receiver that has its folder in {tmp_path} runs here", "receiver serve")
+    report.one("roundtrip", "fail", "is not known which receiver runs here", "see service")
 
 
 def test_a_receiver_with_other_settings_is_told_and_looked_at_by_its_process(running, tmp_path):
     environ = running.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/other.db", "STORAGE_THREADS": "3"}
     pid = str(running.process.pid)
     found = doctor(**environ).one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}")
-    assert "DATABASE_URL, STORAGE_THREADS" in found.seen
+    assert "DATABASE_URL, STORAGE_THREADS" in found.message
     report = doctor("--pid", pid, "--roundtrip", cwd=tmp_path)  # it takes all of it over
     assert (report.worse_than_ok(), report.code) == ([], 0)
     assert any("states.db" in line for line in report.one("settings", "ok", f"process {pid}").details)
@@ -49,11 +50,11 @@ def test_of_several_receivers_the_one_on_the_address_is_taken(running, tmp_path)
         report = doctor(**environ)
         found = report.one("service", "warn", "it is not clear which is meant", "--pid PID")
         assert {str(one.process.pid) for one in (running, other)} <= set(
-            found.seen.replace(",", " ").replace(";", " ").split()
+            found.message.replace(",", " ").replace(";", " ").split()
         )
         port = urlsplit(other.url).port
         report = doctor(**environ | {"STORAGE_BIND": f"127.0.0.1:{port}"})
-        assert f"process {other.process.pid} " in report.one("service", "ok").seen
+        assert f"process {other.process.pid} " in report.one("service", "ok").message
 
 
 def test_what_readiness_says_is_told(tmp_path):
@@ -85,13 +86,13 @@ def test_other_versions_keys_and_certificates_than_lie_here(monkeypatch, tmp_pat
     ring, _ = keyring.load(settings)
     for path in (folder, here.trial):
         os.utime(path, (time.time() - 900, time.time() - 900))
-    looked_at = Case(settings, ring=ring, service=services(str(tmp_path))[0], pid=os.getpid())
+    looked_at = Subject(settings, ring=ring, service=services(str(tmp_path))[0], pid=os.getpid())
     report = reported(service.check(looked_at))
     report.one("service", "warn", "it runs version 0.0.1", "start it again")
-    assert "sealing key" in report.one("service", "warn", "it has not taken", "kill -HUP").seen
+    assert "sealing key" in report.one("service", "warn", "it does not use", "kill -HUP").message
     report.one("service", "warn", f"it still accepts receiver key {kids[2][1]}")
     report.one("service", "warn", "another certificate", "kill -HUP")
-    report.one("service", "warn", "it drains")
+    report.one("service", "warn", "it is draining")
     here.remove()
 
 
@@ -121,6 +122,6 @@ def test_a_receiver_that_ends_while_it_is_looked_for(tmp_path, monkeypatch):
     def user_of(_pid):
         raise ProcessLookupError(3, "No such process")
 
-    monkeypatch.setattr(eyes, "user_of", user_of)
-    assert case.begin(None).service is None
+    monkeypatch.setattr(impersonation, "user_of", user_of)
+    assert subject.find_subject(None).service is None
     here.remove()

@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from receiver.doctor import stores
-from receiver.doctor.case import Case
+from receiver.doctor.checks import stores
+from receiver.doctor.subject import Subject
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
@@ -22,7 +22,7 @@ from tests.support.states import TENANT, a_state
 def stores_of(url, ring=None, **more):
     settings, mistakes = read({"DATABASE_URL": url, "STORAGE_STORE_TIMEOUT": "3", **more})
     assert not mistakes
-    looked_at = Case(settings, ring=ring or keyring.Keyring())
+    looked_at = Subject(settings, ring=ring or keyring.Keyring())
     return reported(stores.check(looked_at, stores.examine(settings, looked_at.ring)))
 
 
@@ -41,7 +41,7 @@ def test_a_store_that_is_there_and_one_that_is_not_yet(tmp_path, url):
     before = sorted(tmp_path.rglob("*"))
     report = stores_of(url)
     assert report.worse_than_ok() == []
-    assert "answers in" in report.one("store", "ok").seen
+    assert "answers in" in report.one("store", "ok").message
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -77,9 +77,9 @@ def test_a_newer_schema_and_files_that_are_no_store(tmp_path):
 def test_a_sqlite_that_may_lose_a_commit_and_a_file_that_everybody_reads(tmp_path, monkeypatch):
     prepared(f"sqlite:///{tmp_path}/states.db")
     (tmp_path / "states.db").chmod(0o644)
-    monkeypatch.setattr(stores, "_FIXED", (99, 0, 0))
+    monkeypatch.setattr(stores, "_SAFE_VERSION", (99, 0, 0))
     report = stores_of(f"sqlite:///{tmp_path}/states.db")
-    report.one("store", "warn", "may lose a commit", "pip install --upgrade pysqlite3")
+    report.one("store", "warn", "can lose a commit", "pip install --upgrade pysqlite3")
     report.one("store", "warn", "everybody on this machine may use", f"chmod o= {tmp_path}/states.db")
 
 
@@ -112,10 +112,10 @@ def test_the_store_of_a_tenant_is_that_tenants_matter(tmp_path):
 
 def test_postgresql_says_what_a_commit_is_worth_and_who_may_connect(postgresql):
     url = postgresql.url(postgresql.new_database())
-    stores_of(url).one("store", "warn", "tables of the store are not there yet", "receiver serve")
+    stores_of(url).one("store", "warn", "tables of the store do not exist yet", "receiver serve")
     prepared(url)
     report = stores_of(url, STORAGE_WORKERS="50", STORAGE_POOL_SIZE="8")
-    assert "server 1" in report.one("store", "ok", "answers in", "schema 0002").seen
+    assert "server 1" in report.one("store", "ok", "answers in", "schema 0002").message
     report.one("store", "fail", "fsync is off", "ALTER SYSTEM SET fsync = on")  # as the tests' server is started
     report.one("store", "warn", "50 workers may hold 400 connections", "STORAGE_POOL_SIZE=3")
     wrong = url.replace(postgresql.password, "wrong")
@@ -164,9 +164,9 @@ def test_mariadb_says_what_a_commit_is_worth(mariadb):
     ],
 )
 def test_a_database_over_the_network_has_to_prove_who_it_is(url, proven):
-    from receiver.doctor import servers
+    from receiver.doctor.checks import servers
     from receiver.stores.sql.inspection import Said
 
     found = list(servers.judged(Said("0002", False, {}), store_url.parse(url), Settings(), ""))
     assert bool(found) == (not proven)
-    assert proven or "to the URL" in found[0].mend
+    assert proven or "to the URL" in found[0].fix

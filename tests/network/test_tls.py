@@ -213,8 +213,8 @@ def test_what_is_wrong_with_certificates_is_named(tmp_path):
     certificates.write(tmp_path, "other")
     (tmp_path / "empty").touch(0o600)
     assert mistakes_of(tmp_path) == []
-    assert mistakes_of(tmp_path, tls_key="") == ["STORAGE_TLS_KEY: must be set where STORAGE_TLS_CERT is"]
-    assert mistakes_of(tmp_path, tls_cert="") == ["STORAGE_TLS_CERT: must be set where STORAGE_TLS_KEY is"]
+    assert mistakes_of(tmp_path, tls_key="") == ["STORAGE_TLS_KEY: must be set when STORAGE_TLS_CERT is"]
+    assert mistakes_of(tmp_path, tls_cert="") == ["STORAGE_TLS_CERT: must be set when STORAGE_TLS_KEY is"]
     assert "is not the key of the certificate" in mistakes_of(tmp_path, tls_key=tmp_path / "other.key")[0]
     for name, path in (("tls_cert", "empty"), ("tls_cert", "server.key"), ("tls_key", "empty"), ("tls_key", "gone")):
         (mistake,) = mistakes_of(tmp_path, **{name: tmp_path / path})

@@ -105,5 +105,5 @@ def test_a_worker_without_file_descriptors_waits_for_some(keys, platform_at, tmp
         assert children_of(running.process.pid) == [worker]
         platform_at.close()
     log = (tmp_path / "log").read_text()
-    assert log.count("no new connection can be taken: Too many open files") == 1
+    assert log.count("cannot accept new connections: Too many open files") == 1
     assert "Traceback" not in log

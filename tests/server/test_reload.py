@@ -67,7 +67,7 @@ def test_wrong_files_are_named_and_change_nothing(keys, platform_at, state, tmp_
         (tmp_path / "server.key").write_text("no key")
         (tmp_path / "keys" / "receiver-x.json").write_text('{"kty": "EC", "d": "a secret"}')
         running.process.send_signal(signal.SIGHUP)
-        until(lambda: "were in force stay in force" in log_of(tmp_path))
+        until(lambda: "old keys and certificates stay in use" in log_of(tmp_path))
         assert platform_at(running.url, certificates.trusting(), more).load(state["id"]).status == 401
         assert platform_at(running.url, certificates.trusting()).load(state["id"]).status == 404
         (tmp_path / "keys" / "receiver-x.json").unlink()

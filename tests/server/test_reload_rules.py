@@ -249,7 +249,7 @@ def test_a_sealing_key_that_reaches_a_running_receiver_with_a_clear_store_change
         assert client.save(state).status == 204
         seal(tmp_path)
         running.process.send_signal(signal.SIGHUP)
-        until(lambda: "were in force stay in force" in log_of(tmp_path))
+        until(lambda: "old keys and certificates stay in use" in log_of(tmp_path))
         for seed in range(30):  # whichever worker it meets
             with contextlib.closing(platform_at(running.url)) as one:
                 new = FlowRun(tenant, seed).state()
@@ -280,7 +280,7 @@ def test_no_process_takes_what_the_master_refused(keys, platform_at, state, tmp_
         for _ in range(2):
             for pid in [*children_of(running.process.pid), running.process.pid]:
                 os.kill(pid, signal.SIGHUP)
-            until(lambda: "were in force stay in force" in log_of(tmp_path))
+            until(lambda: "old keys and certificates stay in use" in log_of(tmp_path))
         for _ in range(20):
             with contextlib.closing(platform_at(running.url)) as one:
                 assert loaded(one, state["id"]) == state["content"]

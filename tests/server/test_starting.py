@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from receiver import files, settings
-from receiver.doctor import stores as doctor_stores
-from receiver.doctor.case import Case
+from receiver.doctor.checks import stores as doctor_stores
+from receiver.doctor.subject import Subject
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.settings import Settings
 from receiver.stores import open_store
@@ -233,9 +233,11 @@ def test_the_doctors_first_advice_for_a_store_that_was_removed_works(keys, tmp_p
         url = f"sqlite:///{tmp_path}/var/receiver.db"
 
     def first_advice(running):
-        looked_at = Case(Settings(database_url=settings.read({"DATABASE_URL": url})[0].database_url), service=running)
+        looked_at = Subject(
+            Settings(database_url=settings.read({"DATABASE_URL": url})[0].database_url), service=running
+        )
         found = list(doctor_stores.check(looked_at, doctor_stores.examine(looked_at.settings, looked_at.ring)))
-        return next(one.mend for one in found if one.verdict == "fail")
+        return next(one.fix for one in found if one.verdict == "fail")
 
     with serving(keys, tmp_path, DATABASE_URL=url) as running:
         client = platform_at(running.url)

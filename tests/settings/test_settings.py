@@ -339,6 +339,14 @@ def test_quotes_that_belong_to_a_url_are_left_alone(url):
     assert settings.read({"DATABASE_URL": url})[1] == []
 
 
+def test_only_a_name_that_another_program_could_have_is_said_to_be_perhaps_for_one():
+    for name in ("\ufeffDATABASE_URL", "'DATABASE_URL'"):
+        (mistake,) = mistakes_of(**{name: "mysql://h/d"})
+        assert "another program" not in mistake
+    (mistake,) = mistakes_of(DATABSE_URL="mysql://h/d")
+    assert mistake.endswith(". If it is for another program, set DATABASE_URL as well")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

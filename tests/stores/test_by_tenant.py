@@ -89,7 +89,7 @@ def test_residency_shows_where_each_tenant_lies_and_what_lies_elsewhere(homes, t
         ran = receiver("store", "residency", "--json", cwd=tmp_path, **homes)
         rows = json.loads(ran.stdout)
         assert [(row["tenant"], row["region"], row["verdict"].split(",")[0]) for row in rows] == [
-            (TENANT, "Paris", "at home"), (OTHER, "Paris", "belongs into PostgreSQL"), (OTHER, "Frankfurt", "empty"),
+            (TENANT, "Paris", "at home"), (OTHER, "Paris", "belongs in PostgreSQL"), (OTHER, "Frankfurt", "empty"),
         ]  # fmt: skip
         assert ran.returncode == 1
         assert receiver("store", "copy", "--tenant", OTHER, "--to", own, cwd=tmp_path, **homes).returncode == 0

@@ -26,21 +26,24 @@ class Report:
         self.code, self.stderr = code, stderr
         told = json.loads(stdout)
         self.summary = told["summary"]
-        self.found = [Finding(**one | {"details": tuple(one["details"])}) for one in told["findings"]]
+        names = ("subject", "verdict", "seen", "mend")
+        self.found = [Finding(*map(one.get, names), tuple(one["details"])) for one in told["findings"]]
 
     def of(self, subject, verdict=None):
-        return [one for one in self.found if one.subject == subject and verdict in (None, one.verdict)]
+        return [one for one in self.found if one.topic == subject and verdict in (None, one.verdict)]
 
     def one(self, subject, verdict, *texts):
         """Return the one finding of ``subject`` with ``verdict`` that holds all ``texts``."""
-        fitting = [one for one in self.of(subject, verdict) if all(text in f"{one.seen} {one.mend}" for text in texts)]
+        fitting = [
+            one for one in self.of(subject, verdict) if all(text in f"{one.message} {one.fix}" for text in texts)
+        ]
         assert len(fitting) == 1, (subject, verdict, texts, self.found)
         return fitting[0]
 
     def worse_than_ok(self):
         """Return what is not well, apart from what is so on this machine whatever is tested."""
         bad = [one for one in self.found if one.verdict != "ok"]
-        return [one for one in bad if not any(text in one.seen for text in OF_THIS_MACHINE)]
+        return [one for one in bad if not any(text in one.message for text in OF_THIS_MACHINE)]
 
 
 def doctor(*words, cwd=None, **environ):

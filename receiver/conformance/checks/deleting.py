@@ -109,4 +109,4 @@ def all_or_nothing(trial: Trial) -> None:
     for bad in ("x", 1, None, "{" + state["id"] + "}", state["id"].replace("-", "")):
         for ids in ([state["id"], bad], [bad, state["id"]]):
             trial.expect(trial.send("DELETE", trial.path(), json.dumps(ids).encode()), 400, what=f"with {bad!r}")
-    trial.expect_content(state["id"], state["content"], "a state that was named beside an id that is none")
+    trial.expect_content(state["id"], state["content"], "a state that was named together with an invalid id")

@@ -19,7 +19,7 @@ _FRAMINGS = {
 }
 _CHUNKS = {
     "a negative size": b"-%(size)x\r\n%(body)s\r\n0\r\n\r\n",
-    "a size in other letters": b"0x%(size)x\r\n%(body)s\r\n0\r\n\r\n",
+    "a size with an 0x prefix": b"0x%(size)x\r\n%(body)s\r\n0\r\n\r\n",
     "no line end after the data": b"%(size)x\r\n%(body)s0\r\n\r\n",
     "an early end": b"%(size)x\r\n%(body)s\r\n",
 }

@@ -232,18 +232,18 @@ def not_json(trial: Trial) -> None:
     state = trial.stored()
     id = state["id"].encode()
     bodies = {
-        "100,000 arrays in each other": b"[" * 100_000,
-        "and closed": b"[" * 100_000 + b"]" * 100_000,
+        "100,000 nested arrays, not closed": b"[" * 100_000,
+        "100,000 nested arrays, closed": b"[" * 100_000 + b"]" * 100_000,
         "UTF-16": json.dumps([state["id"]]).encode("utf-16"),
         "UTF-32": json.dumps([state["id"]]).encode("utf-32"),
         "broken UTF-8": b'["' + id + b'","\xff"]',
-        "a comma too many": b'["' + id + b'",]',
-        "a bracket too many": b'["' + id + b'"]]',
+        "a trailing comma": b'["' + id + b'",]',
+        "an extra bracket": b'["' + id + b'"]]',
         "NaN": b'["' + id + b'",NaN]',
         "5,000 digits": b'["' + id + b'",' + b"1" * 5000 + b"]",
         "a comment": b"// x\n[]",
         "single quotes": b"['a']",
-        "nothing but a space": b" ",
+        "only a space": b" ",
     }
     for what, body in bodies.items():
         for method in ("POST", "DELETE"):
@@ -260,7 +260,7 @@ def not_json(trial: Trial) -> None:
 def byte_order_mark(trial: Trial) -> None:
     state = trial.state()
     answer = trial.send("POST", trial.path(), b"\xef\xbb\xbf" + trial.body(state))
-    trial.expect(answer, 204, what="POST of a body behind a byte order mark")
+    trial.expect(answer, 204, what="POST of a body after a byte order mark")
     trial.expect_content(state["id"], state["content"])
 
 
@@ -289,5 +289,5 @@ def keep_alive(trial: Trial) -> None:
     states = [trial.stored() for _ in range(3)]
     for state in states * 2:
         trial.expect_content(state["id"], state["content"])
-        trial.expect(trial.client.load(str(uuid.uuid4())), 404, what="GET of an unknown id in between")
+        trial.expect(trial.client.load(str(uuid.uuid4())), 404, what="GET of an unknown id between two loads")
         trial.expect(trial.client.call("GET", trial.path(state["id"]), headers={}), 400, 401, what="unsigned")

@@ -94,7 +94,7 @@ def other_body(trial: Trial) -> None:
     headers = trial.headers(path)
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
     trial.expect(trial.client.call("POST", path, trial.body(other), headers), 401, what="another state")
-    trial.expect(trial.client.call("POST", path, body + b" ", headers), 401, what="the same JSON in other bytes")
+    trial.expect(trial.client.call("POST", path, body + b" ", headers), 401, what="the same JSON with different bytes")
     trial.expect_absent(other["id"], "its signature was used before")
     trial.expect_content(one["id"], one["content"])
 
@@ -128,7 +128,7 @@ def new_signature(trial: Trial) -> None:
     first = trial.send("POST", path, trial.body(state | {"updatedAt": LATER, "content": versioned("newer")}), jti=jti)
     trial.expect(first, 204, what="the save")
     body = json.dumps([state["id"]]).encode()
-    trial.expect(trial.send("DELETE", path, body, jti=jti), 401, what="a DELETE under the same jti, signed anew")
+    trial.expect(trial.send("DELETE", path, body, jti=jti), 401, what="a DELETE with the same jti and a new signature")
     trial.expect_content(state["id"], versioned("newer"))
 
 
@@ -143,7 +143,7 @@ def free_after_refusal(trial: Trial) -> None:
     path = trial.path()
     headers = trial.headers(path)
     trial.expect(trial.client.call("POST", path, b"[{}]", headers), 400, what="an invalid body")
-    trial.expect(trial.client.call("POST", path, trial.body(state), headers), 204, what="a valid one under its jti")
+    trial.expect(trial.client.call("POST", path, trial.body(state), headers), 204, what="a valid request with its jti")
     trial.expect_content(state["id"], state["content"])
 
 
@@ -157,4 +157,4 @@ def old_copy(trial: Trial) -> None:
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the save")
     trial.stored(state | {"updatedAt": LATER, "content": versioned("newer")})
     trial.expect(trial.client.call("POST", path, body, headers), 204, what="the copy of the first save")
-    trial.expect_content(state["id"], versioned("newer"), "the newer content still")
+    trial.expect_content(state["id"], versioned("newer"), "the newer content, unchanged")

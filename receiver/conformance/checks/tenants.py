@@ -68,7 +68,7 @@ def claim(trial: Trial) -> None:
     state = trial.state()
     trial.made.add((trial.other, state["id"]))
     trial.expect(trial.post(trial.token(state, tenant=trial.other)), 400, what="tenant differs, aud matches")
-    trial.expect_absent(state["id"], "its tenant is another one")
+    trial.expect_absent(state["id"], "its tenant is not the one in the path")
     trial.expect(trial.client_of(trial.other).load(state["id"]), *_REFUSED, what="GET by the tenant of the claim")
 
 

@@ -23,7 +23,7 @@ def _ordered(trial: Trial, earlier: str, later: str) -> None:
     save(trial, state, f"{later} after {earlier}", updatedAt=later, content=versioned("later"))
     trial.expect_content(state["id"], versioned("later"), f"what was saved at {later}, later than {earlier}")
     save(trial, state, f"{earlier} after {later}", updatedAt=earlier, content=versioned("earlier"))
-    trial.expect_content(state["id"], versioned("later"), f"what was saved at {later}, which {earlier} is before")
+    trial.expect_content(state["id"], versioned("later"), f"what was saved at {later}, still later than {earlier}")
 
 
 def _same(trial: Trial, one: str, other: str) -> None:
@@ -137,6 +137,6 @@ def spelling(trial: Trial) -> None:
 def right_clock(trial: Trial) -> None:
     found = clock.read(trial.client.health())
     if found.ahead is None:
-        trial.fail("a Date header", "none came that is a date")
+        trial.fail("a Date header with a date", "none came")
     if abs(found.ahead) > 10:
         trial.fail("a clock within 10 seconds of this machine's", f"it is {found.words}")

@@ -219,8 +219,8 @@ class TenantFolder:
         except (FileNotFoundError, Torn):
             return None
         except ValueError as cause:
-            told = "is not the record of a change; nothing of it is done, and this tenant waits until it is moved away"
-            raise StoreDamaged(f"files: {self._record} {told}") from cause
+            fault = "is not the record of a change: none of it is done, and this tenant waits until it is moved"
+            raise StoreDamaged(f"files: {self._record} {fault}") from cause
 
     def _is_written(self, path: str, id: str, record: Fields) -> bool:
         """Return whether the file at ``path`` is the one that ``record`` wrote for the state ``id``, undamaged."""

@@ -75,7 +75,7 @@ class SqlStore(Store):
         self._preparing = threading.Lock()
         self._prepared = False
         self._failed: Problem | None = None  # why the last attempt to prepare it failed
-        self._changes = itertools.count(random.randrange(_RECEIPTS_KEPT))  # noqa: S311 - not all processes at once
+        self._changes = itertools.count(random.randrange(_RECEIPTS_KEPT))  # noqa: S311 - so that processes take turns
 
     def prepare(self) -> None:
         with errors.driver_errors(), bounded(self.timeout):
@@ -274,7 +274,7 @@ class SqlStore(Store):
                         pause = max(0.1, pause)  # so that a failover does not cause a storm of logins
                     if not errors.is_worth_another_try(error) or left(pause + _LEAST_TRY) < pause + _LEAST_TRY:
                         raise
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - so that two do not meet again
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - so that two do not collide again
             pause = min(2 * pause, 1.0)
 
     def _bind(self, connection: Connection, tenant: str, receipt: Receipt | None) -> str:

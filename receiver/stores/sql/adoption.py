@@ -1,8 +1,8 @@
 """Taking over the ``states`` table of the Java service, and the way back.
 
-PostgreSQL and SQL Server change the table in place, in one transaction. MariaDB and MySQL cannot do that in a
-transaction: there the states are copied into a table of ours, which then takes the old one's name in one step, and
-the old one stays as ``states_java``. Flyway's own table is never touched.
+PostgreSQL and SQL Server change the table in place, in one transaction. MariaDB and MySQL cannot: there the states are
+copied into a new table, which then takes over the name in one step; the old table stays as ``states_java``. Flyway's
+own table is never touched.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from receiver.stores.sql.java_table import COLUMNS, JavaTable
 from receiver.stores.sql.obstacles import Obstacle
 from receiver.stores.urls.store_url import StoreURL
 
-_PATIENCE = 24 * 3600.0  # seconds for one statement: a large table is rewritten
+_PATIENCE = 24 * 3600.0  # seconds for one statement, which may rewrite a large table
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Plan:
 
 
 def open_engine(store_url: StoreURL, timeout: float) -> Engine:
-    """Return an engine that is reached within ``timeout`` seconds, and then waits as long as a large table takes."""
+    """Return an engine that connects within ``timeout`` seconds and then waits as long as a large table takes."""
     return make_engine(store_url, timeout, connections=2, answer=_PATIENCE).execution_options(**TRANSACTIONAL)
 
 
 def plan(engine: Engine, store_url: StoreURL) -> Plan:
     """Return what adopting the database at ``store_url`` will do; changes nothing.
 
-    Raises StoreMisplaced when there is nothing to adopt, or the table is not quite the Java service's.
+    Raises StoreMisplaced when there is nothing to adopt, or the table is not exactly the Java service's.
     """
     with driver_errors(), engine.connect() as connection:
         _enter_schema(connection, store_url)
@@ -62,10 +62,10 @@ def plan(engine: Engine, store_url: StoreURL) -> Plan:
 
 
 def adopt(engine: Engine, store_url: StoreURL, found: Plan) -> None:
-    """Do what the plan ``found`` says, then what a start does on any database: all of it, where the engine can.
+    """Carry out the plan ``found``, then the migrations: all of it or nothing, where the engine can.
 
-    ``found`` has no obstacles. Raises StoreUnavailable when the Java service was still writing, and what the driver's
-    errors become.
+    ``found`` must have no obstacles. Raises StoreUnavailable when the Java service was still writing, and the errors
+    of the contract.
     """
     with driver_errors():
         with engine.execution_options(no_parameters=True).begin() as connection:
@@ -80,13 +80,13 @@ def adopt(engine: Engine, store_url: StoreURL, found: Plan) -> None:
 
 
 def _enter_schema(connection: Connection, store_url: StoreURL) -> None:
-    """Let the statements mean the tables of ``search_path`` as long as the transaction lasts."""
+    """Make the statements of this transaction use the tables of ``search_path``."""
     if schema := store_url.parameters.get("search_path"):
         connection.exec_driver_sql(statements.enter_schema(schema))
 
 
 def _table(connection: Connection, store_url: StoreURL) -> JavaTable:
-    """Return what the states table is like; raises StoreMisplaced for one that is not quite the Java service's."""
+    """Return the states table's description; raises StoreMisplaced if it is not exactly the Java service's."""
     look, schema = inspect(connection), store_url.parameters.get("search_path")
     found = {column["name"]: column for column in look.get_columns("states", schema=schema)}
     if missing := set(COLUMNS) - set(found):

@@ -1,4 +1,4 @@
-"""The statements of an adoption and of its way back on MariaDB and MySQL, whose DDL ends transactions."""
+"""The statements that upgrade and downgrade on MariaDB and MySQL, whose DDL ends transactions."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ def _earliest(table: JavaTable, name: str) -> tuple[str, str]:
 
 
 def _late(table: JavaTable, values: Mapping[str, str]) -> list[str]:
-    """What the Java service changed or deleted while its states were copied, if somebody let it run."""
+    """Return the statements for what a Java service that still ran changed or deleted during the copy."""
     theirs = f"select 1 from states_java as j where j.id = {_id_back('states.id', table)}"  # noqa: S608
     second, nanosecond = _earliest(table, "states_java.updated_at")
     ours = (
@@ -85,7 +85,7 @@ _TABLE = f"""create table states_adopted (
 def _moment(name: str, table: JavaTable) -> str:
     """Return the time in UTC of the text in the column ``name``, rounded to the digits that the Java service's kept.
 
-    The text may have any offset. One that this, or the rounding, would move out of the years 1 to 9999 stays in them.
+    The text may have any offset. A time that its offset or the rounding would move out of years 1 to 9999 stays within.
     """
     digits = min(table.digits(name), 6)
     unit, step = 10 ** (9 - digits), 10 ** (6 - digits)  # the last digit, in nanoseconds and in microseconds

@@ -1,8 +1,8 @@
 """The statements that adopt the Java service's table, and those that give it back, for each engine.
 
-Times of the Java service are UTC and rounded, to six digits or to whole seconds; they become the text that the platform
-would send, and a row is marked by when its updatedAt may have been (java_table.py).
-A content that it kept as jsonb or JSON comes out as that type writes it, which is what it answered too.
+Times of the Java service are UTC and rounded, to six digits or to whole seconds. They become text as the platform would
+send it, and each row records how much earlier its updatedAt may have been (java_table.py). A content of type jsonb or
+JSON becomes the text that this type writes, which the Java service answered too.
 """
 
 from receiver.stores.sql import adoption_mysql
@@ -10,7 +10,7 @@ from receiver.stores.sql.java_table import IDS, IN_THE_CLEAR, NULLABLE, TIMES, J
 from receiver.stores.sql.schema import VERSION_TABLE
 from receiver.stores.urls.store_url import StoreURL
 
-# The table that holds the states when the step is to come from which on they are the receiver's: it is counted then.
+# The table that is counted before the step that makes the states the receiver's.
 FILLED = {"postgresql": "states", "mysql": "states_adopted", "sqlserver": "states"}
 SWITCH = {
     "postgresql": "alter table states drop constraint",
@@ -24,7 +24,7 @@ _ADDED = {
     "content_crc32": "bigint",
     "revision": "integer not null default 0",
 }
-# Of PostgreSQL, which rounds .NET's greatest time up, and keeps what an offset moved out of the years 1 to 9999.
+# PostgreSQL rounds .NET's greatest time up, and keeps times that an offset moved out of the years 1 to 9999.
 _FIRST, _AFTER_ALL = "0001-01-01 00:00:00", "10000-01-01 00:00:00"
 _UNSET, _LAST = "0001-01-01T00:00:00.0000000Z", "9999-12-31T23:59:59.9999999Z"
 
@@ -40,7 +40,7 @@ def of(store_url: StoreURL, table: JavaTable) -> tuple[list[str], list[str]]:
 
 
 def enter_schema(schema: str) -> str:
-    """Return what lets the names of tables mean those of ``schema`` until the transaction ends."""
+    """Return the statement that makes table names mean those of ``schema`` until the transaction ends."""
     return f'set local search_path to "{schema}"'
 
 
@@ -64,7 +64,7 @@ def _postgresql(table: JavaTable) -> tuple[list[str], list[str]]:
 
 
 def _postgresql_changes(table: JavaTable) -> dict[str, tuple[str, str]]:
-    """Return what each column becomes: its type and its value."""
+    """Return the new type and value of each column."""
     changes = {name: ("uuid", f"{name}::uuid") for name in IDS if table.types[name] != "UUID"}
     changes |= {name: ("varchar(40)", _postgresql_text(table.utc(name))) for name in TIMES}
     seconds = {
@@ -88,14 +88,14 @@ def _postgresql_text(time: str) -> str:
 
 
 def _clamped(time: str) -> str:
-    # least() and greatest() leave nulls out
+    # least() and greatest() ignore nulls
     return f"case when {time} is not null then least(greatest({time}, '{_FIRST}'), '{_AFTER_ALL}') end"
 
 
 def _postgresql_downgrade(table: JavaTable, key: str, changed: list[str]) -> list[str]:
     types = {name: table.types[name] for name in changed if name in table.types}
     values = {name: f"{name}::{kind}" for name, kind in types.items()}
-    # A time without a zone would take the text's clock, and leave its offset out.
+    # A cast to a time without a zone would ignore the text's offset.
     local = [name for name in TIMES if "WITH TIME ZONE" not in types[name]]
     values |= {name: f"({name}::timestamptz at time zone 'UTC')" for name in local}
     return [

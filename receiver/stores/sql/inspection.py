@@ -1,4 +1,4 @@
-"""What a database server says of itself, for people who look after it: nothing is made, nothing is changed."""
+"""What a database server reports about itself, for operators; nothing is changed."""
 
 import time
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ _QUESTIONS = {
 
 @dataclass(frozen=True)
 class Said:
-    """What a server said: the ``revision`` of the schema, None for none; the values of its ``variables`` by name.
+    """What a server reported: the ``revision`` of the schema, if any, and its ``variables`` by name.
 
-    ``is_java``: the tables are those of the Java service. ``ahead`` is by how many seconds its clock is ahead of this
-    one, ``unsure`` by so many more or less; None where it was not asked.
+    ``is_java`` says that the tables are the Java service's. ``ahead`` is the number of seconds by which its clock is
+    ahead of this one, give or take ``unsure``; None if it was not asked.
     """
 
     revision: str | None
@@ -47,7 +47,7 @@ class Said:
 
 
 def ask(store_url: StoreURL, timeout: float) -> Said:
-    """Return what the server of ``store_url`` says, within ``timeout`` seconds; raises the contract's errors."""
+    """Return what the server of ``store_url`` reports within ``timeout`` seconds; raises the contract's errors."""
     engine = make_engine(store_url, timeout, 1)
     try:
         with errors.driver_errors(), bounded(timeout), engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""What stops an adoption: rows that could not be served, each cause with its query and a statement that fixes it."""
+"""What stops an adoption: rows that could not be served, by cause, with a query and a statement that fixes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from receiver.stores.sql.java_table import COLUMNS, IDS, NULLABLE, TIMES, JavaTa
 
 IDS_SHOWN = 20
 _PATTERN = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
-_POSTGRESQL_PATTERN = "^[{]?([0-9A-Fa-f]{4}-?){8}[}]?$"  # what its type uuid reads
+_POSTGRESQL_PATTERN = "^[{]?([0-9A-Fa-f]{4}-?){8}[}]?$"  # what its type uuid accepts
 _IDENTITY = ("id", "tenant_id")
-_KEPT_IDS = ("flow_id", "flow_version_id")  # the receiver keeps them, and never asks by them
-# A database rounds .NET's greatest time up, and the offset of a time may move it out of the years 1 to 9999.
+_KEPT_IDS = ("flow_id", "flow_version_id")  # the receiver keeps them, and never queries by them
+# A database rounds .NET's greatest time up, and an offset may move a time out of the years 1 to 9999.
 _EARLIEST, _LATEST = "0001-12-31 06:00:00 BC", "10000-01-01 18:00:00"
 
 
@@ -30,7 +30,7 @@ _VIEWS = """
 
 @dataclass(frozen=True)
 class Doubt:
-    """What a row may be that stops an adoption: ``what`` it is, the SQL ``condition``, the statement that fixes it."""
+    """A possible obstacle: ``what`` is wrong with a row, its SQL ``condition``, and the statement that fixes it."""
 
     what: str
     condition: str
@@ -39,9 +39,9 @@ class Doubt:
 
 @dataclass
 class Obstacle:
-    """So many (``count``) rows are ``what``; ``ids`` are some of theirs, ``query`` finds all, ``fix`` fixes them.
+    """``count`` rows have the fault ``what``; ``ids`` lists some, ``query`` finds all, ``fix`` fixes them.
 
-    With another ``unit`` than states, ``ids`` are the names of such.
+    If ``unit`` is not "state", ``ids`` are names.
     """
 
     what: str
@@ -52,7 +52,7 @@ class Obstacle:
     unit: str = "state"
 
     def lines(self) -> list[str]:
-        """Return what people read."""
+        """Return the lines that describe it to people."""
         more = f", and {self.count - len(self.ids):,} more" if self.count > len(self.ids) else ""
         label = "ids" if self.unit == "state" else "names"
         title = f"  {self.what}: {self.count:,} {self.unit}{'' if self.count == 1 else 's'}"
@@ -60,7 +60,7 @@ class Obstacle:
 
 
 def doubts(table: JavaTable) -> list[Doubt]:
-    """Return what may stop the adoption of ``table``."""
+    """Return everything that may stop the adoption of ``table``."""
     found = [_missing(table, name) for name in COLUMNS if name not in NULLABLE]
     if table.kind == "mysql":
         return found + _mysql_times(table) + _mysql_ids(table)
@@ -70,7 +70,7 @@ def doubts(table: JavaTable) -> list[Doubt]:
 
 
 def look(connection: Connection, kind: str, asked: Sequence[Doubt]) -> tuple[int, list[Obstacle]]:
-    """Return the number of states and which of the doubts ``asked`` hold; the whole table is read once."""
+    """Return the number of states, and an Obstacle for each of ``asked`` that holds; reads the table once."""
     counts = [f"sum(case when {doubt.condition} then 1 else 0 end)" for doubt in asked]
     connection.execution_options(no_parameters=True)
     count, *found = connection.exec_driver_sql(f"select count(*), {', '.join(counts)} from states").one()  # noqa: S608
@@ -79,7 +79,7 @@ def look(connection: Connection, kind: str, asked: Sequence[Doubt]) -> tuple[int
 
 
 def views(connection: Connection) -> list[Obstacle]:
-    """Return the views that read PostgreSQL's table, which cannot be changed under them; ``query`` shows them."""
+    """Return the views that read PostgreSQL's table, which stop a change of it; ``query`` shows them."""
     found = connection.execution_options(no_parameters=True).exec_driver_sql(_VIEWS).all()
     if not found:
         return []
@@ -99,7 +99,7 @@ def _obstacle(connection: Connection, kind: str, doubt: Doubt, count: int) -> Ob
 
 
 def _doubt(what: str, condition: str, name: str, value: str | None) -> Doubt:
-    """Return the Doubt whose fix sets the column ``name`` to ``value``, or deletes the row where there is none."""
+    """Return the Doubt whose fix sets the column ``name`` to ``value``, or deletes the row if that is None."""
     change = f"update states set {name} = {value}" if value else "delete from states"  # noqa: S608 - names of ours
     return Doubt(what, condition, f"{change} where {condition}")
 
@@ -123,7 +123,7 @@ def _postgresql_times(table: JavaTable) -> list[Doubt]:
 
 
 def _mysql_times(table: JavaTable) -> list[Doubt]:
-    """No year is greater than 9999 there, but a date may be 0000-00-00, or have no month or day."""
+    """Years end at 9999 there, but a date may be 0000-00-00, or lack a month or day."""
     found = []
     for name in TIMES:
         lasting = "null" if "TIMESTAMP" in table.types[name].upper() else "'9999-12-31 23:59:59'"

@@ -1,8 +1,8 @@
-"""The schema of a database server: made and upgraded by Alembic, by however many replicas start at once.
+"""The schema of a database server, made and upgraded by Alembic, even if many replicas start at once.
 
-PostgreSQL: one transaction under an advisory lock of that transaction, which passes through PgBouncer. MariaDB and
-MySQL, whose DDL ends transactions: under a lock of the session. The steps are made so that doing them twice does no
-harm; who comes second looks again.
+On PostgreSQL it is one transaction under an advisory lock of that transaction, which also works through PgBouncer. On
+MariaDB and MySQL, whose DDL ends transactions, it runs under a lock of the session. Each step may safely run twice; the
+replica that comes second checks again.
 """
 
 import random
@@ -21,26 +21,26 @@ from receiver.stores.sql.errors import is_hopeless
 from receiver.stores.sql.schema import VERSION_TABLE, key_uses, receipts, states
 from receiver.stores.urls.store_url import StoreURL
 
-HEAD = "0002"  # of migrations/versions; known here so that a start with nothing to do need not load Alembic
-_LATER = {"sealing_key"}  # columns that a table has not before the last step
+HEAD = "0002"  # of migrations/versions; named here so that a start with nothing to do need not import Alembic
+_LATER = {"sealing_key"}  # columns that a table lacks before the last step
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_ALEMBIC = threading.Lock()  # what it works on is known to the whole process
-_LOCK = 0x72656365_69766572  # any number, the same in all receivers: "receiver"
+_ALEMBIC = threading.Lock()  # its context is global to the process
+_LOCK = 0x72656365_69766572  # an arbitrary number, the same in all receivers: "receiver"
 
 
 def prepare(engine: Engine, store_url: StoreURL, timeout: float, create: bool) -> None:
-    """Create or upgrade the tables, unless they are as this program wants them.
+    """Create or upgrade the tables, unless they are up to date.
 
-    Raises StoreMisplaced for a schema newer than this program and for tables of somebody else, StoreUnavailable
-    for missing tables unless ``create``.
+    Raises StoreMisplaced for a schema newer than this program and for someone else's tables, StoreUnavailable for
+    missing tables without ``create``.
     """
     deadline = time.monotonic() + timeout
     while not _is_at_head(engine, store_url, create, deadline):
-        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - another replica is at it
+        time.sleep(random.uniform(0.05, 0.3))  # noqa: S311 - another replica is upgrading
 
 
 def _is_at_head(engine: Engine, store_url: StoreURL, create: bool, deadline: float) -> bool:
-    """Look at the schema and bring it up to date; False when another replica was in the way."""
+    """Check the schema and upgrade it; return False when another replica interfered."""
     try:
         with engine.connect() as connection:
             found = revision_of(connection, store_url)
@@ -63,7 +63,7 @@ def _is_at_head(engine: Engine, store_url: StoreURL, create: bool, deadline: flo
 
 
 def revision_of(connection: Connection, store_url: StoreURL) -> str | None:
-    """Return the revision of the schema that the database holds, such as "0001"; None for none."""
+    """Return the revision of the schema in the database, such as "0001"; None if there is none."""
     schema = store_url.parameters.get("search_path")
     if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
         return None
@@ -89,13 +89,13 @@ def _check_revision(found: str | None) -> None:
 
 
 def is_of_the_java_service(connection: Connection, store_url: StoreURL) -> bool:
-    """Tell whether the database holds a ``states`` table that the Java service made and nobody adopted."""
+    """Return whether the database holds a ``states`` table of the Java service that was not adopted."""
     columns = _columns(connection, store_url, states.name)
     return {"id", "tenant_id", "content", "updated_at"} <= columns and "updated_second" not in columns
 
 
 def _check_tables(connection: Connection, store_url: StoreURL) -> None:
-    """Raise StoreMisplaced when tables of somebody else lie where ours would."""
+    """Raise StoreMisplaced when someone else's tables have the names of ours."""
     if is_of_the_java_service(connection, store_url):
         raise StoreMisplaced(
             "the database holds the states of the Java service: stop that service, make a backup,"
@@ -128,7 +128,7 @@ def _columns(connection: Connection, store_url: StoreURL, table: str) -> set[str
 
 def upgrade(connection: Connection, store_url: StoreURL) -> None:
     """Run the missing steps in the transaction of ``connection``."""
-    from alembic import command  # noqa: PLC0415 - half a second, needed once in the life of a schema
+    from alembic import command  # noqa: PLC0415 - half a second to import, and rarely needed
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
@@ -140,7 +140,7 @@ def upgrade(connection: Connection, store_url: StoreURL) -> None:
 
 @contextmanager
 def _locked(connection: Connection, store_url: StoreURL) -> Iterator[None]:
-    """Keep other receivers from changing the schema meanwhile, where the engine can."""
+    """Prevent other receivers from changing the schema meanwhile, where the engine can."""
     take = {
         "postgresql": text("select pg_advisory_xact_lock(:number)").bindparams(number=_LOCK),
         "mysql": text("select get_lock('receiver_schema', 5)"),
@@ -153,7 +153,7 @@ def _locked(connection: Connection, store_url: StoreURL) -> Iterator[None]:
             if store_url.kind == "postgresql":
                 raise
             store_url = replace(store_url, kind="unlocked")  # Galera has no such locks
-        except DBAPIError:  # CockroachDB has none; there the steps collide and are tried again
+        except DBAPIError:  # CockroachDB has none: steps collide there and are tried again
             store_url = replace(store_url, kind="unlocked")
     try:
         yield

@@ -1,4 +1,4 @@
-"""The way back to the Java service: which states stop its statements, found by a query before anybody runs them."""
+"""The way back to the Java service: a query finds the states that would stop its statements before they run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _SEALED, _SHARED = "sealed", "the id of another tenant's state as well"
 _OPEN = "STORAGE_CLEAR_STATES=write receiver store reseal --open --stopped"
 _DELETE = "receiver store delete TENANT ID, where no newer save will come"
 _FIXES = {_SEALED: _OPEN, _SHARED: "receiver store delete TENANT ID, that of one of the two"}
-# Tries what the way back will do; a loop of its own, since a failure ends a statement. Gone with the transaction.
+# Tries each conversion of the way back in a function, since a failure ends a statement. Gone with the transaction.
 _REFUSAL = """create function pg_temp.refusal(content text, variadic times text[]) returns text language plpgsql as $$
 declare one text; begin
     perform content::{type};
@@ -27,7 +27,7 @@ exception when others then return sqlerrm; end $$"""
 
 @dataclass
 class Stopper:
-    """Why the way back stops, at so many (``count``) states; some of them, as (tenant, id); what fixes it."""
+    """A ``reason`` that ``count`` states stop the way back; some of them, as (tenant, id); and the fix."""
 
     reason: str
     fix: str
@@ -38,8 +38,8 @@ class Stopper:
 def questions(store_url: StoreURL, content_type: str, lacks: str | None = None) -> list[str]:
     """Return the statements that find what stops the way back: the last but one is the query, the last ends it.
 
-    ``content_type`` is that of the Java service's column, as its engine writes it. ``lacks`` is the character set of
-    its MariaDB or MySQL table, if that lacks characters.
+    ``content_type`` is the type of the Java service's column, as its engine writes it. ``lacks`` is the character set
+    of its MariaDB or MySQL table, if some characters are missing from it.
     """
     if store_url.kind == "postgresql":
         schema = store_url.parameters.get("search_path")
@@ -74,9 +74,9 @@ def _quoted(text: str) -> str:
 
 
 def check(engine: Engine, store_url: StoreURL, asked: Sequence[str]) -> list[Stopper]:
-    """Return what stops the way back of the adopted database at ``store_url``, by the questions ``asked``.
+    """Return what stops the way back of the adopted database at ``store_url``, most frequent first.
 
-    The commonest comes first. Changes nothing.
+    ``asked`` are the statements of ``questions``. Changes nothing.
     """
     found: dict[str, Stopper] = {}
     with driver_errors(), engine.execution_options(no_parameters=True).begin() as connection:
@@ -95,9 +95,9 @@ def check(engine: Engine, store_url: StoreURL, asked: Sequence[str]) -> list[Sto
 
 
 def questions_of(engine: Engine, store_url: StoreURL) -> list[str]:
-    """Return the questions for a database that was adopted; on PostgreSQL the Java service kept contents as jsonb.
+    """Return the questions for an adopted database; on PostgreSQL the Java service kept contents as jsonb.
 
-    Raises StoreMisplaced for one that is not the receiver's, and where the Java service's own table is gone.
+    Raises StoreMisplaced if the database is not the receiver's, or the Java service's own table is gone.
     """
     with driver_errors(), engine.connect() as connection:
         upgrade.check_revision(connection, store_url)
@@ -109,7 +109,7 @@ def questions_of(engine: Engine, store_url: StoreURL) -> list[str]:
 
 
 def column_of(connection: Connection, table: str) -> tuple[str, str | None]:
-    """Return "JSON" if MariaDB's or MySQL's ``table`` keeps contents so, and its character set if that lacks some."""
+    """Return the type of ``table``'s contents, and its character set if that lacks characters (MariaDB, MySQL)."""
     made = connection.exec_driver_sql(f"show create table {table}").one()[1].lower()
     row = connection.exec_driver_sql(
         "select data_type, character_set_name from information_schema.columns"  # noqa: S608 - a name of ours

@@ -198,7 +198,7 @@ class DatabaseFile:
         self._log.check_not_lost()
         connection = self.connect()
         connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, self._log.identity())
+        return _Held(connection, current, self._log.opened())
 
     def _current(self) -> _MADE_FOR:
         """Return what connections must be made for, this process and the file, after preparing the file."""

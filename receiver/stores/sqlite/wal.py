@@ -21,6 +21,7 @@ Identity = tuple[int, int, int]  # of the log: its device, its inode, and that o
 _INDEX = struct.Struct("=16xI76xI")
 _FLOCK = struct.Struct("@hhqqi")  # of Linux on 64 bits: type, whence, start, length, process
 _IN_USE = 128  # the byte of the index that each open connection has locked
+_in_use: dict[str, tuple[int, int]] = {}  # the index at each path that a connection of this process had open last
 _kept: dict[tuple[int, int], int] = {}  # descriptors of indexes: closing one would drop this process's locks on it
 
 
@@ -37,6 +38,13 @@ class WriteAheadLog:
         except FileNotFoundError:
             return None
         return log.st_dev, log.st_ino, index.st_ino
+
+    def opened(self) -> Identity | None:
+        """Return the identity of the log that a connection to keep has just opened."""
+        found = self.identity()
+        if found:
+            _in_use[self._index] = found[0], found[2]
+        return found
 
     def check_in_use(self, connection: sqlite3.Connection, own: Identity | None) -> None:
         """Raise StoreUnavailable unless the log and index that ``connection`` has open, its ``own``, are still there.
@@ -57,7 +65,7 @@ class WriteAheadLog:
     def check_not_lost(self) -> None:
         """Raise StoreMisplaced when the log is missing although the index says that it holds what the file lacks.
 
-        The same while another process has the log open: writing to a new one beside it would damage the file.
+        The same while any process has the log open: writing to a new one beside it would damage the file.
         """
         if os.path.exists(self._log) or not os.path.exists(self._index):
             return
@@ -67,7 +75,7 @@ class WriteAheadLog:
                 return
             header = os.pread(descriptor, _INDEX.size, 0)
             frames, copied = _INDEX.unpack(header) if len(header) == _INDEX.size and header[12] else (0, 0)
-            if frames and _is_locked(descriptor):
+            if frames and (_is_locked(descriptor) or _key_of(self._index) == _in_use.get(self._index)):
                 raise StoreMisplaced(
                     f"{self._log}: was removed while in use: stop every process of the receiver, then start it again"
                 )
@@ -79,11 +87,15 @@ class WriteAheadLog:
 
 
 def _open(index: str) -> int:
-    status = os.stat(index)
-    key = status.st_dev, status.st_ino
+    key = _key_of(index)
     if key not in _kept:
         _kept[key] = os.open(index, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     return _kept[key]
+
+
+def _key_of(index: str) -> tuple[int, int]:
+    status = os.stat(index)
+    return status.st_dev, status.st_ino
 
 
 def _is_locked(descriptor: int) -> bool:

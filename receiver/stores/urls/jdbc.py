@@ -1,6 +1,6 @@
-"""A ``jdbc:`` URL, as the Java service took it, → the native URL of the same store, as ``urls.py`` reads it.
+"""A ``jdbc:`` URL, as the Java service took it, → the native URL of the same store, which ``store_url.py`` reads.
 
-Each kind is read as its driver reads it, tried with the drivers themselves:
+Each kind is read as its driver reads it; this was tried with the drivers themselves:
 
 | kind                   | credentials                           | %XX    | +     | names of parameters     |
 |------------------------|---------------------------------------|--------|-------|-------------------------|
@@ -10,9 +10,9 @@ Each kind is read as its driver reads it, tried with the drivers themselves:
 | ``jdbc:mariadb:``      | ``?user=…&password=…``                | itself | itself | case matters here       |
 | ``jdbc:sqlserver:``    | ``;user=…;password={…}``              | itself | itself | case does not matter    |
 
-What a parameter means stands in ``jdbc_parameters.py``. Of several that speak of TLS to MySQL or MariaDB the strictest
-holds, and what a Java driver does unasked is said in the native URL where ours might do less. No message repeats
-anything of a URL but the name of a parameter.
+``jdbc_parameters.py`` says what each parameter means. Of several about TLS to MySQL or MariaDB, the strictest holds.
+What a Java driver does by default is made explicit in the native URL where our driver might do less. No message
+repeats anything of a URL but the name of a parameter.
 """
 
 import re
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}", re.ASCII)
 _MYSQL = re.compile(
     r"(?:(?P<mode>[\w-]+):)?//(?P<authority>[^/?]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?", re.DOTALL | re.ASCII
 )
-# What a URL may ask of several hosts that is more than to try them in their order.
+# Uses of several hosts other than trying them in order.
 _MODES = {
     "loadbalance": "spreads its load over the hosts",
     "load-balance-read": "spreads its load over the hosts",
@@ -35,13 +35,13 @@ _MODES = {
 }
 _SQLSERVER = re.compile(r"(?P<host>\[[^\]]*\]|[^\\:\[\]]*)(?:\\(?P<instance>[^:]*))?(?::(?P<port>[^:]*))?")
 _PROPERTY = re.compile(r"\s*(?:(?P<name>[^=;{}]*)=(?:\s*\{(?P<braced>(?:[^}]|\}\})*)\}\s*|(?P<plain>[^;{]*)))?(?:;|\Z)")
-# "sequential" tries them in this order; "failover" in one of chance, so that any will do.
+# "sequential" tries them in this order, "failover" in random order, for which this order will do.
 _MARIADB_HOSTS = "jdbc:mariadb:sequential://host1,host2/database"
 _PASSWORD = "; a password with special characters is best given as DATABASE_PASSWORD"  # noqa: S105
 
 
 def translate(url: str) -> str:
-    """Return the native URL that means what ``url`` means; raises ValueError, which says what is valid."""
+    """Return the native URL with the meaning of ``url``; raises ValueError, which says what is valid."""
     for prefix, native in _KINDS.items():
         if url.startswith(prefix):
             return native(url.removeprefix(prefix))
@@ -81,10 +81,10 @@ def _postgresql(text: str) -> str:
 
 
 def _postgresql_tls(found: dict[str, str]) -> dict[str, str]:
-    """Return ``found`` with pgjdbc's ssl and sslfactory said as libpq's sslmode, which pgjdbc prefers to ssl.
+    """Return ``found`` with pgjdbc's ssl and sslfactory as libpq's sslmode, which pgjdbc prefers to ssl.
 
-    ssl=true alone is verify-full, since pgjdbc 42.2.5. With NonValidatingFactory the certificate is checked by
-    nobody, although pgjdbc compares the name in it: that is "require".
+    ssl=true alone means verify-full, since pgjdbc 42.2.5. With NonValidatingFactory nothing verifies the certificate,
+    although pgjdbc compares its name: that is "require".
     """
     ssl, trusting = found.pop("ssl", ""), found.pop("sslfactory", "")
     if trusting and found.get("sslmode", "").startswith("verify"):
@@ -96,7 +96,7 @@ def _postgresql_tls(found: dict[str, str]) -> dict[str, str]:
 
 
 def _mysql(text: str) -> str:
-    if "#" in text:  # Connector/J ends a URL there, so that half a password would be left
+    if "#" in text:  # Connector/J ends the URL there, which may cut a password
         raise ValueError("holds a '#'; in a user, a password or a name it is written %23")
     authority, database, query = _parts_of_mysql(text, "jdbc:mysql://host1,host2/database?failOverReadOnly=false")
     credentials, _, hosts = authority.rpartition("@")
@@ -104,13 +104,13 @@ def _mysql(text: str) -> str:
     found = _meanings(pairs, CONNECTOR_J, "Connector/J")
     writable = found.pop("readonly", "") == "false"
     if "," in hosts and not writable:
-        # Connector/J only reads from all but the first. To write there may mean to write to a replica.
-        raise ValueError("names several hosts; failOverReadOnly=false tells that each of them may be written to")
+        # Connector/J only reads from all hosts but the first: writing there may mean writing to a replica.
+        raise ValueError("names several hosts; failOverReadOnly=false says that each of them may be written to")
     return _native("mysql", hosts.strip(), _with_plus(database).strip(), _mysql_tls(found))
 
 
 def _user_of_mysql(credentials: str) -> list[tuple[str, str]]:
-    if set("@,") & set(credentials):  # to Connector/J a comma begins another host, which may have a user of its own
+    if set("@,") & set(credentials):  # to Connector/J, a comma begins another host, which may have its own user
         raise ValueError("must have one user, before its hosts; in a user or password, @ , are written %40 %2C")
     user, _, password = credentials.partition(":")
     return [(name, _with_plus(text.strip())) for name, text in (("user", user), ("password", password)) if text]
@@ -141,16 +141,16 @@ def _mariadb(text: str) -> str:
     if "ssl-ca" in found and not found.get("ssl-mode", "").startswith("verify"):
         raise ValueError("has a parameter serverSslCert, which needs sslMode=verify-full (or verify-ca)")
     if "unix-socket" in found:
-        hosts = ""  # the driver does not look at them then
+        hosts = ""  # the driver then ignores them
     return _native("mysql", hosts, database, _mysql_tls(found))
 
 
 def _mysql_tls(found: dict[str, str]) -> dict[str, str]:
     """Return ``found`` with its ssl-mode.
 
-    MariaDB's driver speaks no TLS unless told to, Connector/J "preferred": what the server offers is taken here.
-    PyMySQL fetches the server's public key by itself. To refuse that has a meaning where there is no TLS at all:
-    otherwise whoever forges the key could forge an unchecked certificate.
+    MariaDB's driver uses no TLS by default, Connector/J prefers it: here, TLS is used if the server offers it.
+    PyMySQL always fetches the server's public key. Refusing that only matters without TLS: otherwise an attacker who
+    could forge the key could forge an unverified certificate too.
     """
     found.setdefault("ssl-mode", "preferred")
     if found.pop("retrieval", "") and found["ssl-mode"] == "disabled":
@@ -171,13 +171,13 @@ def _sqlserver(text: str) -> str:
         raise ValueError("names an instance (instanceName), whose port the SQL Server Browser knows: add portNumber")
     if not host or not database:
         raise ValueError("must have a host and a databaseName, as in jdbc:sqlserver://host:1433;databaseName=database")
-    found.setdefault("encrypt", "yes")  # as mssql-jdbc does since 10.1, whatever the driver here does by itself
+    found.setdefault("encrypt", "yes")  # the default of mssql-jdbc since 10.1, whatever that of the driver here
     name = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return _native("sqlserver", f"{name}:{port}" if port else name, database, found)
 
 
 def _properties(text: str) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each ``;name=value``; a value in braces may hold anything, "}" doubled.
+    """Yield name and value of each ``;name=value``; a value in braces may hold anything, with "}" doubled.
 
     Source: "Building the connection URL" of mssql-jdbc. Raises ValueError.
     """
@@ -206,12 +206,12 @@ def _pairs(
 
 
 def _meanings(pairs: Iterable[tuple[str, str]], table: Mapping[str, Parameter], driver: str) -> dict[str, str]:
-    """Return native name → value of what ``pairs`` say to ``driver``; raises ValueError for what ``table`` has not."""
+    """Return native name → value for the meaning of ``pairs`` to ``driver``; raises ValueError for unknown names."""
     found: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in pairs:
         if name not in table:
-            # What follows a password may be the rest of it, after a sign that should have been written %XX.
+            # A name after a password may be the rest of it, after a character that should have been written %XX.
             after_password = any("password" in one.lower() for one in seen)
             raise ValueError(_unknown("(after the password)" if after_password else name, table, driver))
         if name in seen:
@@ -231,7 +231,7 @@ def _unknown(name: str, table: Mapping[str, Parameter], driver: str) -> str:
 
 
 def _both(native: str, name: str, one: str, other: str) -> str:
-    """Return what holds when two parameters say ``native``: the shorter wait, the stricter TLS."""
+    """Return the value when two parameters mean ``native``: the shorter wait, the stricter TLS."""
     if native == "connect_timeout":
         return min(one, other, key=int)
     if native == "ssl-mode":
@@ -244,7 +244,7 @@ def _stricter(*modes: str) -> str:
 
 
 def _native(scheme: str, hosts: str, database: str, found: dict[str, str]) -> str:
-    """Return the URL of ``database`` at ``hosts`` with what ``found`` holds; raises ValueError for the hosts."""
+    """Return the URL of ``database`` at ``hosts`` with the parameters ``found``; raises ValueError for wrong hosts."""
     if set(hosts) & set("@%/?#"):
         raise ValueError("must name its hosts as host:port, separated by commas, and its user as user=…" + _PASSWORD)
     user, password = (quote(found.pop(name, ""), safe="") for name in ("user", "password"))

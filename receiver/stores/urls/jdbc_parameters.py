@@ -1,8 +1,8 @@
 """What each parameter of a Java driver's URL means to this receiver: translated, without a meaning here, or refused.
 
-A table per driver, read against pgjdbc 42.7.8, MySQL Connector/J 8.4 and 9.4, MariaDB Connector/J 3.5.6 and
-mssql-jdbc 13.2, with what their older versions took as well. What stands in no table is refused by name: a parameter
-that is dropped silently may be the one that asked for TLS.
+There is a table per driver, checked against pgjdbc 42.7.8, MySQL Connector/J 8.4 and 9.4, MariaDB Connector/J 3.5.6 and
+mssql-jdbc 13.2, with the parameters of older versions. A parameter in no table is refused by name: one that is dropped
+silently may be the one that asks for TLS.
 """
 
 import re
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 class Parameter:
     """A parameter of a Java driver.
 
-    ``native`` is what it is called in the native URL (or, without a hyphen or underscore, what ``jdbc.py`` knows it
-    by), "" when nothing is to be said there. ``values`` are those it may have, in upper or lower case, → the native
-    ones; None for any. ``convert`` takes the value and returns the native one, or raises ValueError with what is valid.
-    ``why`` tells why nothing is lost without it, or why it is refused.
+    ``native`` is its name in the native URL (or, without a hyphen or underscore, its name in ``jdbc.py``); "" if it has
+    none there. ``values`` maps the values it may have, in upper or lower case, to the native ones; None for any.
+    ``convert`` takes a value and returns the native one, or raises ValueError with what is valid. ``why`` says why
+    nothing is lost without it, or why it is refused.
     """
 
     native: str = ""
@@ -26,12 +26,12 @@ class Parameter:
     why: str = ""
 
     def meaning(self, name: str, value: str) -> str:
-        """Return the native value of ``value``, "" for none; raises ValueError, which names ``name`` alone."""
+        """Return the native value of ``value``, "" for none; raises ValueError, which repeats only ``name``."""
         known = value if self.values is None else {k.lower(): v for k, v in self.values.items()}.get(value.lower())
         if known is None:
             valid = ", ".join(filter(None, self.values or ()))
-            told = filter(None, (valid and f"which must be one of {valid}", self.why))
-            raise ValueError(f"has a parameter {name}, {': '.join(told)}")
+            parts = filter(None, (valid and f"which must be one of {valid}", self.why))
+            raise ValueError(f"has a parameter {name}, {': '.join(parts)}")
         if self.native and self.values is None and not value and name not in CREDENTIALS:
             raise ValueError(f"has a parameter {name} without a value")
         try:
@@ -62,7 +62,7 @@ def _whole(value: str, most: int) -> int:
     return int(value)
 
 
-# 0 is no limit to the Java drivers: left out, STORAGE_STORE_TIMEOUT bounds the wait.
+# 0 means no limit to the Java drivers: it is left out, and STORAGE_STORE_TIMEOUT bounds the wait.
 def _seconds(value: str) -> str:
     return str(_whole(value, 86_400) or "")
 
@@ -128,7 +128,7 @@ POSTGRESQL = {
     "socketTimeout": Parameter("tcp_user_timeout", convert=_milliseconds_of_seconds),
     "tcpKeepAlive": Parameter("keepalives", {"true": "1", "false": "0"}),
     "kerberosServerName": Parameter("krbsrvname"),
-    # libpq has no "allow", which encrypts when the server wants it; "prefer" does when the server can.
+    # libpq has no "allow", which encrypts if the server wants it; "prefer" does if the server can.
     "gssEncMode": Parameter("gssencmode", {"allow": "prefer", **_same("disable prefer require")}),
     "channelBinding": Parameter("channel_binding", _same("disable prefer require")),
     "sslNegotiation": Parameter("sslnegotiation", _same("postgres direct")),
@@ -172,7 +172,7 @@ POSTGRESQL = {
 }
 
 _UTF8 = ("UTF-8", "utf8", "utf8mb4")
-# What MySQL's and MariaDB's drivers share. Words that MariaDB's version 3 gave up are still found in its URLs.
+# Shared by MySQL's and MariaDB's drivers. URLs may still have parameters that MariaDB's version 3 dropped.
 _MYSQL_FAMILY = {
     **CREDENTIALS,
     "connectTimeout": Parameter("connect-timeout", convert=_seconds_of_milliseconds),
@@ -215,7 +215,7 @@ _MYSQL_FAMILY = {
     **_refused("which has no counterpart: the session is set up by this receiver", "sessionVariables initSql"),
 }  # fmt: skip
 
-# useSSL=true is PREFERRED to Connector/J. Whoever wrote it wants TLS, so that here it must not be missing.
+# useSSL=true means PREFERRED to Connector/J. Its author wants TLS, so here it is required.
 CONNECTOR_J = {
     **_MYSQL_FAMILY,
     "sslMode": Parameter(

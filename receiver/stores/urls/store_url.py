@@ -1,4 +1,4 @@
-"""Which store is meant: a URL, as people write it, → StoreURL. Everything in it is understood or refused by name.
+"""A store's URL, as people write it, → StoreURL. Everything in it is understood, or refused by name.
 
 | kind       | URL                                                                              |
 |------------|----------------------------------------------------------------------------------|
@@ -9,10 +9,10 @@
 | sqlserver  | ``sqlserver://user:password@host:1433/database`` (written, not run here)         |
 
 A Unix socket is ``postgresql://user@/database?host=/folder`` or ``mysql://user@/database?unix-socket=/path``; no
-host at all is localhost. Where a URL's own signs stand in a user, a password or a name they are written %XX.
+host at all is localhost. In a user, a password or a name, characters with a meaning in URLs are written %XX.
 
-A ``jdbc:`` URL of each kind but ``file`` is translated first (``jdbc.py``). A message says what is valid and
-repeats nothing of a URL but the names of parameters: the rest may be a secret.
+A ``jdbc:`` URL of any kind but ``file`` is translated first (``jdbc.py``). A message says what is valid, and repeats
+nothing of a URL but the names of parameters: the rest may be secret.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ TITLES = {
     "sqlserver": "SQL Server",
 }
 _PORTS = {"postgresql": 5432, "mysql": 3306, "sqlserver": 1433}
-# What may follow the "?", and what each means to the driver: those of libpq, of the MySQL shell, of SQL Server.
-# A password or a user there would be shown where a URL is shown. What bounds the waiting follows STORAGE_STORE_TIMEOUT.
+# The parameters after "?", with the meaning of libpq, the MySQL shell and SQL Server. User and password are not among
+# them: they would be shown with the URL. STORAGE_STORE_TIMEOUT bounds the time-outs.
 _POSTGRESQL = """
     application_name channel_binding gssencmode keepalives keepalives_count keepalives_idle keepalives_interval
     krbsrvname load_balance_hosts options passfile require_auth search_path sslcert sslcrl sslcrldir sslkey sslmode
@@ -72,24 +72,24 @@ _VALUES = {
     ("sqlserver", "multi-subnet-failover"): ("yes", "no"),
     ("sqlserver", "application-intent"): ("readwrite",),
 }
-_SOCKETS = {"postgresql": "host", "mysql": "unix-socket"}  # the parameter that becomes the one of ``hosts``
+_SOCKETS = {"postgresql": "host", "mysql": "unix-socket"}  # the parameter that becomes the only one of ``hosts``
 _NUMBERS = re.compile("|".join(("connect.timeout", "tcp_user_timeout", "keepalives.*")))
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+|%2[Ff][^:,]+)?)(?::(?P<port>\d{1,5}))?", re.ASCII)
 _URL = re.compile(r"\w+://(?P<authority>[^/?#]*)/(?P<database>[^?#]*)(?:\?(?P<query>[^#]*))?", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # what Python makes of other than UTF-8 included
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # also what Python makes of bytes that are not UTF-8
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,59}", re.ASCII)
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
 
 
-Identity = tuple[object, ...]  # of a store: equal for every URL that leads to it
+Identity = tuple[object, ...]  # equal for all URLs of one store
 
 
 @dataclass(frozen=True, slots=True)
 class StoreURL:
-    """Where a store lies. ``path`` is that of a file or folder; the rest is that of a database server.
+    """Where a store is: the ``path`` of a file or folder, or the rest of the fields for a database server.
 
-    ``hosts`` are (name, port) in the order in which they are tried; a name that begins with "/" is that
-    of a Unix socket: of its folder to PostgreSQL, of itself to MySQL. ``parameters`` are those of PARAMETERS.
+    ``hosts`` are (name, port) in the order in which they are tried; a name that begins with "/" is a Unix socket: its
+    folder for PostgreSQL, the socket itself for MySQL. ``parameters`` are those of PARAMETERS.
     """
 
     kind: str
@@ -101,25 +101,25 @@ class StoreURL:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def with_credentials(self, username: str, password: str) -> "StoreURL":
-        """Return this place with ``username`` and ``password`` where its URL named none."""
+        """Return this URL with ``username`` and ``password`` where it names none."""
         if self.kind not in _PORTS:
             return self
         return dataclasses.replace(self, username=self.username or username, password=self.password or password)
 
     def is_but_for_login(self, other: "StoreURL") -> bool:
-        """Tell whether ``other`` is this place in all but user and password."""
+        """Return whether ``other`` equals this URL in everything but user and password."""
         return dataclasses.replace(self, username=other.username, password=other.password) == other
 
     @property
     def identity(self) -> Identity:
-        """What two places have in common that are the same store, however each was spelled and by whom."""
+        """What is equal for all URLs of the same store, whatever their spelling and login."""
         if self.kind not in _PORTS:
             return self.kind, os.path.realpath(self.path)
         hosts = tuple(sorted((name.lower(), port) for name, port in self.hosts))
         return self.kind, hosts, self.database, self.parameters.get("search_path")
 
     def __str__(self) -> str:
-        """Where the data lies, for people and for an audit: no user, no password, no parameter."""
+        """Return where the data is, for people and audits: no user, no password, no parameter."""
         if self.kind not in _PORTS:
             return f"{TITLES[self.kind]}, {os.path.abspath(self.path)}"
         hosts = ",".join(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name, port in self.hosts)
@@ -215,7 +215,7 @@ def _parameters(kind: str, query: str) -> dict[str, str]:
     for name, given, value in (one.partition("=") for one in query.split("&") if one):
         known = name.replace("_", "-") if kind != "postgresql" else name
         if known not in PARAMETERS[kind]:
-            # What follows a stray "&" or "?" may be the end of a password.
+            # The text after a stray "&" or "?" may be the end of a password.
             shown = f": {name}" if given and _NAME.fullmatch(name) else "; in a value, & is written %26"
             raise ValueError(f"has a parameter that is not known for {TITLES[kind]}{shown}")
         if known in found:
@@ -228,7 +228,7 @@ def _parameters(kind: str, query: str) -> dict[str, str]:
 
 
 def _check_files_of_mysql(parameters: Mapping[str, str]) -> None:
-    """Raise ValueError for a certificate that would not be looked at: whoever names it relies on it."""
+    """Raise ValueError for a certificate that would be ignored: naming it means relying on it."""
     mode = parameters.get("ssl-mode")
     needs = {
         "ssl-ca": (mode in (None, "verify-ca", "verify-identity"), "ssl-mode=verify-identity or verify-ca"),
@@ -241,7 +241,7 @@ def _check_files_of_mysql(parameters: Mapping[str, str]) -> None:
 
 
 def _check_socket(kind: str, path: str) -> None:
-    # To libpq a comma begins another host, and what is no absolute path is no socket.
+    # To libpq, a comma begins another host, and only an absolute path is a socket.
     if kind not in _SOCKETS or not re.fullmatch(r"/[^,]+", path) or not path.isprintable():
         raise ValueError("must name a host, or a Unix socket by its absolute path, without commas")
 
@@ -261,6 +261,6 @@ def _check_value(kind: str, name: str, value: str) -> None:
 
 
 def masked(url: str) -> str:
-    """Return ``url`` as it may be shown: that of a server without user, password and parameters."""
+    """Return ``url`` in a form that may be shown: for a server, without user, password and parameters."""
     store_url = parse(url)
     return url if store_url.path else str(store_url)

@@ -1,10 +1,10 @@
 """Files of the store that bear a right checksum and hold what no receiver wrote: damage of one tenant, and no more."""
 
 import json
-import sqlite3
 import zlib
 
 import pytest
+from sqlite_utils.utils import sqlite3  # the library that the store uses: two in one process undo each other's locks
 
 from receiver.problems import ReplayRefused, StoreDamaged
 from receiver.states import NANOSECONDS, Instant

@@ -138,7 +138,7 @@ def test_an_adoption_that_cannot_be_done_says_why_and_changes_nothing(postgresql
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, ran.stderr) == (
         1,
-        "receiver: 1 cause stops the adoption, and nothing was changed\n"
+        "receiver: 1 obstacle prevents the adoption; nothing was changed\n"
         "  no flow_id: 1 state\n"
         f"    ids: {uid(1)}\n"
         "    all: select id, tenant_id from states where flow_id is null\n"
@@ -149,7 +149,7 @@ def test_an_adoption_that_cannot_be_done_says_why_and_changes_nothing(postgresql
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, ran.stderr) == (
         1,
-        "receiver: 1 cause stops the adoption, and nothing was changed\n"
+        "receiver: 1 obstacle prevents the adoption; nothing was changed\n"
         "  read the table states: 1 view\n"
         "    names: report\n"
         "    all: select pg_get_viewdef('report'::regclass)\n"
@@ -255,7 +255,7 @@ def test_a_store_that_never_was_the_java_services_is_not_adopted(postgresql, tmp
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
     assert (ran.returncode, "nothing to adopt" in ran.stderr) == (1, True)
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path)
-    assert (ran.returncode, "kept its states in a database server" in ran.stderr) == (1, True)
+    assert (ran.returncode, "stores its states in a database server" in ran.stderr) == (1, True)
 
 
 def test_an_adopted_state_is_as_good_as_one_that_was_saved(postgresql, tmp_path):

@@ -170,7 +170,7 @@ def test_a_wrong_password_is_not_taken_and_tried_again_until_the_server_knows_it
             served(callers)
             password.write_text("second")
             running.process.send_signal(signal.SIGHUP)
-            until(lambda: "were in force stay in force" in log_of(tmp_path))
+            until(lambda: "old keys and certificates stay in use" in log_of(tmp_path))
             served(callers)
             assert statuses(callers) == {200, 204}
             change_password(server, user, "second")

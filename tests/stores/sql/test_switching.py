@@ -233,7 +233,7 @@ def test_the_whole_way_there_and_back(java, machine, keys):
             assert client.delete([uid(2)]).status == 204
         with contextlib.closing(Client(running.url, OTHER, keys)) as client:
             assert json.loads(loaded(client, uid(3))) == content_of(3)
-    assert machine.run(CHECK, DATABASE_URL=machine.url) == "nothing stops the way back\n"
+    assert machine.run(CHECK, DATABASE_URL=machine.url) == "nothing prevents going back\n"
     machine.run(BACK)
     assert java.load(1) == [content_of(1)]
     assert java.load(2) == []
@@ -282,7 +282,7 @@ def test_the_whole_way_there_and_back_on_mariadb(mariadb, tmp_path, keys):
     with machine.serving(keys) as running, contextlib.closing(Client(running.url, TENANT, keys)) as client:
         meanwhile = FlowRun(TENANT, seed=1).state() | {"updatedAt": "2026-03-02T01:00:00.1234567Z"}
         assert client.save(meanwhile).status == 204
-    assert machine.run(CHECK, DATABASE_URL=machine.url) == "nothing stops the way back\n"
+    assert machine.run(CHECK, DATABASE_URL=machine.url) == "nothing prevents going back\n"
     machine.run(BACK_ON_MARIADB)
     ((updated,),) = java.run("select updated_at from states where id = %s", (meanwhile["id"],))
     assert updated.microsecond == 123457  # rounded

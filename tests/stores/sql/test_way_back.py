@@ -116,7 +116,7 @@ def test_all_that_stops_an_adoption_is_named_at_once_with_what_fixes_it(java, tm
     assert [(one["what"], one["count"]) for one in plan["obstacles"]] == CAUSES[java.engine]
     ran = receiver("store", "adopt", "--yes", cwd=tmp_path, DATABASE_URL=url)
     assert ran.returncode == 1
-    assert f"receiver: {len(CAUSES[java.engine])} causes stop the adoption" in ran.stderr
+    assert f"receiver: {len(CAUSES[java.engine])} obstacles prevent the adoption" in ran.stderr
     assert "\x1b" not in ran.stderr
     shown = dict(re.findall(r"^  (\S.*): \d+ states?\n    ids: (.*)$", ran.stderr, re.MULTILINE))
     mine = sorted(uid(number) for number in range(36) if number % 3)
@@ -181,7 +181,7 @@ def test_what_stops_the_way_back_is_found_beforehand(java, tmp_path):
         return receiver("store", "adopt", "--check-back", *words, cwd=tmp_path, DATABASE_URL=url)
 
     ran = check()
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "nothing stops the way back\n", "")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "nothing prevents going back\n", "")
     assert json.loads(check("--json").stdout)["stoppers"] == []
     refused = [a_state(100 + number, content=content) for number, content in enumerate(REFUSED[java.engine])]
     with opened(java) as store:

@@ -149,6 +149,8 @@ def test_a_process_that_starts_while_others_have_a_removed_log_open_makes_no_new
         store.find(TENANT, uid(1))  # copies the log into the file
     script = f"from receiver.stores import open_store; open_store('sqlite:///{store.path}', 1).prepare()"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    with pytest.raises(StoreMisplaced, match="stop every process"):
+        open_store(f"sqlite:///{store.path}", 1).prepare()  # in this process
     assert "StoreMisplaced" in ended.stderr
     assert "stop every process of the receiver" in ended.stderr
     assert not os.path.exists(f"{store.path}-wal")

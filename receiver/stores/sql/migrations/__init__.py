@@ -1,5 +1,5 @@
-"""Alembic's folder: ``versions/`` holds one step each, numbered; none is edited once it was released.
+"""Alembic's folder: ``versions/`` holds the numbered steps; a released step is never edited.
 
-A step that runs on MariaDB or MySQL must do no harm when it is done twice: there it is no transaction, so it may
-break off half-way, and two replicas may be at it at once.
+A step must be safe to run twice: on MariaDB and MySQL it is no transaction, so it may stop half-way, and two replicas
+may run it at once.
 """

@@ -1,4 +1,4 @@
-"""Run by Alembic: the steps on the connection that ``upgrade.py`` hands over, in its transaction."""
+"""Alembic runs this: it runs the steps on the connection of ``upgrade.py``, in its transaction."""
 
 from alembic import context
 

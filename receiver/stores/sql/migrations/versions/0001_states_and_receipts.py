@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Create both tables and their indexes, those that are missing."""
+    """Create both tables and their indexes, where they are missing."""
     op.create_table(
         "states",
         sa.Column("tenant_id", UUID, primary_key=True),

@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add the column and the table, what is missing of them."""
+    """Add the column and the table, where they are missing."""
     schema = op.get_context().version_table_schema
     if "sealing_key" not in {one["name"] for one in sa.inspect(op.get_bind()).get_columns("states", schema=schema)}:
         op.add_column("states", sa.Column("sealing_key", KID), schema=schema)

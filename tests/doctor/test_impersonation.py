@@ -63,7 +63,7 @@ def test_root_looks_with_the_eyes_of_the_receivers_user():
                 ran = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
                 report = Report(ran.returncode, ran.stdout)
                 assert (report.code, report.worse_than_ok(), ran.stderr) == (0, [], "")
-                assert "as nobody" in report.one("permissions", "ok").seen
+                assert "as nobody" in report.one("permissions", "ok").message
             owners = {path.owner() for path in folder.rglob("*") if path.name != "log"}
             assert owners == {"nobody"}
             next((folder / "own" / "keys").glob("receiver-*")).chmod(0)
@@ -78,7 +78,7 @@ def test_root_that_became_another_user_stays_that_user():
     if os.getuid() != 0:
         pytest.skip("needs root")
     program = (
-        "import os, receiver.doctor.eyes as eyes; eyes.become(eyes.User(65534, 65534, (65534,)));"
+        "import os, receiver.doctor.impersonation as own; own.become(own.User(65534, 65534, (65534,)));"
         "print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['HOME']); os.seteuid(0)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

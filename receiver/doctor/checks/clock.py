@@ -1,4 +1,4 @@
-"""The clock: what the kernel says of it, and how far others are from it. The platform signs for five minutes."""
+"""The clock: what the kernel says about it, and how far it is from other clocks. A signature lives for five minutes."""
 
 import ctypes
 from collections.abc import Iterable, Iterator
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from receiver.doctor.findings import Finding, fail, ok, warn
 from receiver.settings import Settings
 
-SUBJECT = "clock"
+TOPIC = "clock"
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC, adjtimex(2)
 _NOTEWORTHY = 5.0  # seconds
-_MEND = "timedatectl set-ntp true (or start chrony); on a virtual machine, its host's clock counts"
+_FIX = "timedatectl set-ntp true (or start chrony); on a virtual machine, fix the clock of its host"
 
 
 class Offset(NamedTuple):
-    """By how many ``seconds`` the clock of ``whom`` is ahead of this one, ``unsure`` by so many more or less."""
+    """The clock of ``whom`` is ``seconds`` ahead of this one, give or take ``unsure`` seconds."""
 
     whom: str
     seconds: float
@@ -22,7 +22,7 @@ class Offset(NamedTuple):
 
 
 class _Timex(ctypes.Structure):
-    """The kernel's view of its clock, as far as it is looked at: adjtimex(2)."""
+    """The kernel's view of its clock, as far as it is needed here: adjtimex(2)."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -36,7 +36,7 @@ class _Timex(ctypes.Structure):
 
 
 def is_synchronised() -> bool | None:
-    """Return whether somebody keeps the kernel's clock right; None when it does not say. Sets nothing."""
+    """Return whether something keeps the kernel's clock right; None if the kernel does not say. Sets nothing."""
     asked = _Timex()  # modes 0: only to read
     try:
         answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(asked))
@@ -46,22 +46,22 @@ def is_synchronised() -> bool | None:
 
 
 def check(settings: Settings, offsets: Iterable[Offset], synchronised: bool | None) -> Iterator[Finding]:
-    """Yield what there is to say of the clock, of which the kernel says whether it is ``synchronised``."""
+    """Yield findings on this clock, from its ``offsets`` and from whether the kernel calls it ``synchronised``."""
     fine, bad = [], []
     for whom, seconds, unsure in offsets:
         apart = max(0.0, abs(seconds) - unsure)
         text = f"{abs(seconds):.1f} s {'behind' if seconds > 0 else 'ahead of'} {whom}"
         if apart > settings.clock_skew:
-            seen = f"{text}, more than STORAGE_CLOCK_SKEW grants ({settings.clock_skew:g} s): one of the two is wrong"
-            bad.append(fail(SUBJECT, seen, _MEND))
+            skew = f"STORAGE_CLOCK_SKEW allows ({settings.clock_skew:g} s)"
+            bad.append(fail(TOPIC, f"{text}, more than {skew}: one of the two is wrong", _FIX))
         elif apart > _NOTEWORTHY:
-            bad.append(warn(SUBJECT, text, _MEND))
+            bad.append(warn(TOPIC, text, _FIX))
         else:
-            fine.append(text if apart else f"as {whom} has it")
+            fine.append(text if apart else f"agrees with {whom}")
     if synchronised is False:
-        bad.append(warn(SUBJECT, "the kernel knows of nobody who keeps this clock right: it will drift", _MEND))
+        bad.append(warn(TOPIC, "the kernel says that nothing synchronises this clock: it will drift", _FIX))
     elif synchronised:
-        fine.insert(0, "kept right, says the kernel")
+        fine.insert(0, "synchronised, says the kernel")
     yield from bad
     if fine or not bad:
-        yield ok(SUBJECT, ", ".join(fine) or "the kernel does not say whether it is kept right")
+        yield ok(TOPIC, ", ".join(fine) or "the kernel does not say whether it is synchronised")

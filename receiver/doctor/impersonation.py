@@ -1,8 +1,8 @@
-"""Looking with the eyes of another process: its user, its environment, the folder that it works in.
+"""Seeing what another process sees: its user, its environment and its working directory.
 
-root sees files that the receiver may not read, and what root writes the receiver may not change. So a doctor that is
-root becomes the receiver's user for good, before it takes anything over from a process of that user: an environment
-can make a library load code.
+root reads files that the receiver may not read, and the receiver cannot change what root writes. So a doctor that runs
+as root becomes the receiver's user for good before it uses anything of a process of that user: an environment can make
+a library load code.
 """
 
 import os
@@ -24,13 +24,14 @@ class User:
 
 def user_of(pid: int) -> User:
     """Return the user that the process ``pid`` runs as; raises OSError."""
-    told = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-    uid, gid = (int(told[name].split()[0]) for name in ("Uid", "Gid"))
-    return User(uid, gid, tuple(map(int, told["Groups"].split())))
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines if ":" in line)
+    uid, gid = (int(status[name].split()[0]) for name in ("Uid", "Gid"))
+    return User(uid, gid, tuple(map(int, status["Groups"].split())))
 
 
 def owner_of(path: str) -> User | None:
-    """Return the owner of ``path``; None where there is nothing, or it may not be looked at."""
+    """Return the owner of ``path``; None if nothing is there, or this process may not look."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -41,7 +42,7 @@ def owner_of(path: str) -> User | None:
 def environment_of(pid: int) -> dict[str, str]:
     """Return the environment that the process ``pid`` was started with; raises OSError.
 
-    A process may have written anything there meanwhile: what no environment can hold is passed over.
+    A process can overwrite that memory with anything. What no environment can hold is skipped.
     """
     with open(f"/proc/{pid}/environ", "rb") as file:
         text = os.fsdecode(file.read(_MOST))
@@ -49,25 +50,25 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def has_other_root(pid: int) -> bool:
-    """Tell whether the process ``pid`` sees other files than this one, as in a container; raises OSError."""
+    """Tell whether the process ``pid`` has another root directory than this one, as in a container; raises OSError."""
     theirs, ours = os.stat(f"/proc/{pid}/root"), os.stat("/")
     return (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino)
 
 
 def become(user: User) -> None:
-    """Be ``user`` from now on and for good, if this is root and ``user`` is not; raises PermissionError."""
+    """Become ``user`` for good if this process is root and ``user`` is not; raises PermissionError."""
     if os.geteuid() != 0 or user.uid == 0:
         return
     os.setgroups(user.groups or [user.gid])
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     try:
-        os.environ["HOME"] = pwd.getpwuid(user.uid).pw_dir  # drivers look there, and must not stumble over root's
+        os.environ["HOME"] = pwd.getpwuid(user.uid).pw_dir  # drivers look there, and may not read root's
     except KeyError:
         os.environ["HOME"] = "/"
 
 
-def take_over(environ: dict[str, str]) -> None:
-    """Let this process have the environment ``environ``, as drivers look into it as well."""
+def use_environment(environ: dict[str, str]) -> None:
+    """Replace the environment of this process by ``environ``; drivers read the environment too."""
     os.environ.clear()
     os.environ.update(environ)

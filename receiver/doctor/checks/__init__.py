@@ -1,0 +1,1 @@
+"""The doctor's checks, one module for each topic: each yields findings and changes nothing."""
