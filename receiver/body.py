@@ -9,14 +9,14 @@ from receiver import strictjson, wsgi
 from receiver.problems import BadRequest, Busy, TooLarge, UnknownCoding, UnsupportedMedia
 
 _VALUES_OF_AN_ITEM = 16  # the protocol has one; the rest is for members that the platform may add
-_MOST_VALUES = 1_000_000  # of any body; 32 MiB have room for 860,000 ids
+_MOST_VALUES = 1_000_000  # of any body; 32 MiB hold 860,000 ids
 
 
 def read(environ: wsgi.Environ, limit: int) -> bytes:
     """Return the body of the request in ``environ`` as it was sent, at most ``limit`` bytes.
 
     Raises UnsupportedMedia or UnknownCoding unless it is plain JSON in UTF-8, TooLarge beyond the limit (declared:
-    unread; chunked: as soon as it is passed), BadRequest if it is empty or ends early, Busy if the worker has no room
+    unread; chunked: as soon as it is passed), BadRequest if it is empty or ends early, Busy if the worker has no space
     for it.
     """
     declared = get_content_length(environ)

@@ -58,7 +58,7 @@ class Problem(Exception):
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}
-    has_own_line: ClassVar[bool] = False  # whoever finds it logs it once, so that no request needs to
+    has_own_line: ClassVar[bool] = False  # logged once where it is found, so no request logs it
     reason: str = "defect"
 
     def __init__(self, cause: str = "", message: str = "", reason: str = "") -> None:
