@@ -13,7 +13,7 @@ _NEW = 1.0  # seconds in which no client counts as slow
 _LOOK = 0.25  # seconds between checks whether a body that waits for a permit was dropped
 _REPLIES = 1024  # that wait at once; a full ledger looks at all replies of the tenant
 
-_Key = tuple[str | None, ...]  # ("signature", tenant, signature), ("tenant", tenant), or () for the whole worker
+_Key = tuple[str, ...]  # ("signature", tenant, signature), ("tenant", tenant), or () for the whole worker
 
 
 class Waiter(ABC):
@@ -64,7 +64,7 @@ class Ledger:
             for key in _keys_of(waiter):
                 group = self._groups.get(key)
                 if group is None:
-                    group = self._groups[key] = _Group(SHARES[key[0] or ""] if key else 1)
+                    group = self._groups[key] = _Group(SHARES[key[0]] if key else 1)
                 group.waiters.add(waiter)
                 group.held += waiter.held
             victims = [*self._make_room(waiter)]
@@ -130,7 +130,8 @@ class Ledger:
 
 def _keys_of(waiter: Waiter) -> tuple[_Key, ...]:
     """Return the groups of ``waiter``, the smallest first."""
-    return ("signature", waiter.tenant, waiter.signature), ("tenant", waiter.tenant), ()
+    tenant = waiter.tenant or ""
+    return ("signature", tenant, waiter.signature), ("tenant", tenant), ()
 
 
 class Permits:
