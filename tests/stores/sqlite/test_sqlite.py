@@ -101,7 +101,7 @@ _KILLED = """
 import os, signal, sys
 from receiver.problems import StoreUnavailable
 from receiver.stores import open_store
-from tests.test_stores import TENANT, a_state
+from tests.support.states import TENANT, a_state
 store = open_store(sys.argv[1], 2)
 store.save(TENANT, [a_state(1)], None)
 if sys.argv[2] == "removed before the next call":
