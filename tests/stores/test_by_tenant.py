@@ -97,7 +97,11 @@ def test_residency_shows_where_each_tenant_lies_and_what_lies_elsewhere(homes, t
         assert receiver("store", "delete", OTHER, "--all", "--yes", *url, cwd=tmp_path, **homes).returncode == 0
         ran = receiver("store", "residency", cwd=tmp_path, **homes)
         assert ran.returncode == 0, ran.stdout
-        assert re.search(rf"{OTHER} +Frankfurt +PostgreSQL, 127.0.0.1:\d+, database test_\d+ +5 ", ran.stdout)
+        blocks = [dict(re.findall(r"^(\w+) +(.+)$", block, re.MULTILINE)) for block in ran.stdout.split("\n\n")]
+        assert [(one["tenant"], one["region"], one["states"]) for one in blocks] == [
+            (TENANT, "Paris", "30"), (OTHER, "Frankfurt", "5"),
+        ]  # fmt: skip
+        assert re.fullmatch(r"PostgreSQL, 127.0.0.1:\d+, database test_\d+", blocks[1]["store"])
         shown = receiver("config", "--markdown", cwd=tmp_path, **homes)
         assert shown.returncode == 0
 
