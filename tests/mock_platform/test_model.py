@@ -241,5 +241,5 @@ def test_sizes_follow_the_seed_and_reach_from_a_few_kilobytes_to_several_megabyt
     assert 0.005 < shares["large"] / len(drawn) < 0.015
 
 
-def test_the_walk_through_shows_the_sizes_as_they_are():
-    assert sizes.chart() in (ROOT / "docs/how-to/simulate-the-platform.md").read_text()
+def test_the_manual_shows_the_sizes_as_they_are():
+    assert sizes.chart() in (ROOT / "docs/explanation/performance.md").read_text()
