@@ -15,7 +15,7 @@ from receiver.settings import SettingsMistakes, read
 @click.option("--live", is_flag=True, help="Ask only whether the process is alive (/livez), not whether it is ready.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer unchanged.")
 def health(live: bool, as_json: bool) -> None:
-    """Ask the receiver that runs here whether it is ready; exit status 0 or 1."""
+    """Ask the receiver that runs here whether it is ready. Exit status 0 if it is, else 1."""
     settings, mistakes = read(os.environ)
     mistakes = [one for one in mistakes if one.startswith(("STORAGE_ADMIN_BIND", "STORAGE_RUN_DIR"))]
     if mistakes:

@@ -84,7 +84,7 @@ def check(as_json: bool) -> None:
 
 
 def _uses_in(declared: Settings, ring: Keyring) -> Uses | None:
-    """Return when each key was used, as the store keeps it; None, and a word about it, when that cannot be asked."""
+    """Return when each key was used, as the store records it; None, with a message, if the store does not answer."""
     hurried = replace(declared, store_timeout=min(declared.store_timeout, _PATIENCE))
     try:
         with contextlib.closing(bootstrap.open_configured(hurried, ring, lambda _place: False)) as store:
