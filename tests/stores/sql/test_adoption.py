@@ -41,7 +41,7 @@ def url(java):
 
 
 @pytest.fixture
-def calls(url, ring, clock, app, keys):
+def calls(url, ring, clock, keys):
     """A function from a tenant to its client of a receiver on the adopted database."""
     opened = open_store(url, 10)
     application = create_app(Settings(), ring, opened, clock)
