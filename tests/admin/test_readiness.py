@@ -38,7 +38,7 @@ def test_a_database_server_that_does_not_answer_is_not_ready(keys, tmp_path):
         url = f"postgresql://u:secret@127.0.0.1:{silent.getsockname()[1]}/d"
         with serving(keys, tmp_path, DATABASE_URL=url, STORAGE_STORE_TIMEOUT="1") as running:
             began = time.monotonic()
-            status, found = readiness(running)
+            status, found = readyz(running)
             assert time.monotonic() - began < readiness.PATIENCE + 1.5
             assert (status, found["checks"]["store"]["verdict"]) == (503, "fail")
             assert AdminClient(running.admin).get_json("/livez")[0] == 200

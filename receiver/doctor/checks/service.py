@@ -14,12 +14,11 @@ from receiver.doctor.subject import Subject
 from receiver.keys.listing import ago
 from receiver.network import tls
 from receiver.process.running import Service, base_of
-from receiver.settings import Settings, declared, read
+from receiver.settings import RELOADED, Settings, declared, read
 from receiver.stores.urls.store_url import SERVERS
 
 TOPIC = "service"
 _RELOADS = 30.0  # seconds within which a running receiver uses files that have changed
-_RELOADED = {"STORAGE_SEALING_KEY", "STORAGE_KEY_PASSPHRASE"}
 _RESTART = "stop the receiver and start it again"
 _SYSTEMD = "under systemd: receiver doctor --pid $(systemctl show -p MainPID --value UNIT)"
 _FIXES = {
@@ -181,7 +180,7 @@ def _is_of_credentials(settings: Settings, source: str) -> bool:
 
 def _changed_files(subject: Subject, service: Service) -> Iterator[Finding]:
     """Yield the settings whose files were written after the start, and which only a restart reads again."""
-    names = {one.metadata["name"] for one in declared()} - _RELOADED
+    names = {one.metadata["name"] for one in declared()} - RELOADED
     late = []
     for source, path in subject.settings.paths.items():
         with suppress(OSError, ValueError):
