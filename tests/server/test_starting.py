@@ -65,7 +65,7 @@ def test_a_database_that_is_down_is_named_at_once_and_the_banner_says_so(keys, t
         assert f"{silent}, database d), up to 6 seconds" in log()
         assert printed() == ""
         until(lambda: "receiver doctor" in printed())
-        assert "External Storage receiver: NOT READY, it waits for its store" in printed()
+        assert "External Storage receiver: NOT READY, waiting for its store" in printed()
         assert re.search(rf"The store of DATABASE_URL does not answer: .*, {silent}, database d\.", printed())
         assert "Try next" not in printed()
         assert "the store of DATABASE_URL is not ready, calls get 503 until it is: " in log()

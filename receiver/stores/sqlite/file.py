@@ -105,7 +105,6 @@ class DatabaseFile:
                 f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
                 " with its -wal and -shm, and the next start makes a new store"
             )
-        self._log.check_not_lost()
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
             raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
@@ -119,6 +118,7 @@ class DatabaseFile:
                 # A command that root ran left more than this one: the whole folder must be the receiver's.
                 owned = ownership(needed) and (ownership(folder) or ownership(needed))
                 raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
+        self._log.check_not_lost()  # it opens the index, so after the permissions
 
     def _create_file(self) -> None:
         """Make the file, for its owner only, and its folder, but no folder above."""
