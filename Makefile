@@ -9,7 +9,7 @@ DOCS   := .venv-docs
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test test-fast chaos fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
+.PHONY: help setup run platform test test-fast coverage chaos fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -38,6 +38,9 @@ test: setup  ## run all tests, those of JOBS (2) files at a time
 
 test-fast: setup  ## run the tests that are not marked slow: the loop of a developer
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow"
+
+coverage: setup  ## run the same tests and print which lines and branches of the receiver they reach, also in processes that they start
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered
 
 chaos: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/chaos tests/deploy/test_proxies.py tests/deploy/test_rolling.py
@@ -109,4 +112,4 @@ lock: setup  ## pin all dependencies of setup.cfg with their hashes, anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' deploy/docker/requirements-build.in --output-file deploy/docker/requirements-build.txt
 
 clean:  ## remove .venv and caches; keys/ and var/ stay
-	rm -rf $(VENV) $(FUZZ) $(DOCS) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FUZZ) $(DOCS) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage .coverage.*
