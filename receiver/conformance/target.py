@@ -14,8 +14,6 @@ from receiver.mock_platform.client import BASE, Answer, Client
 from receiver.mock_platform.json_values import JSON
 from receiver.mock_platform.keys import StoreKeys
 
-_STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, http.client.CannotSendRequest)
-
 Recorder = Callable[[str, Exchange], None]
 
 
@@ -101,15 +99,8 @@ class RecordingClient(Client):
         sent = self.target.prefix + path
         if self.stopped:
             raise ConnectionAbortedError("the run was interrupted")
-        kept = self.connection.sock is not None
         try:
-            try:
-                answer = super().call(method, sent, body, headers)
-            except _STALE:
-                if not kept or self.stopped:
-                    raise
-                # The receiver had closed the kept-alive connection. The contract allows the same request again.
-                answer = super().call(method, sent, body, headers)
+            answer = self.call_kept(method, sent, body, headers, may_repeat=lambda: not self.stopped)
         except (OSError, http.client.HTTPException) as cause:
             self.record(method, exchange_of(method, sent, headers, body, cause))
             raise

@@ -12,7 +12,6 @@ from receiver.mock_platform.keys import StoreKeys
 from receiver.problems import HEADERS, message_of
 
 BROKEN = (OSError, http.client.HTTPException)
-_STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, http.client.CannotSendRequest)
 _PATIENCE = 10.0  # seconds for an answer
 _KIND = next(iter(HEADERS)).lower()
 
@@ -34,13 +33,7 @@ class ReceiverClient(Client):
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
         """Send a request to ``path``, signed unless ``headers`` are given; raises one of BROKEN."""
         headers = self.headers(path) if headers is None else headers
-        kept = self.connection.sock is not None
-        try:
-            return super().call(method, self.prefix + path, body, headers)
-        except _STALE:  # the other side had closed a kept connection
-            if not kept:
-                raise
-            return super().call(method, self.prefix + path, body, headers)
+        return self.call_kept(method, self.prefix + path, body, headers)
 
     def path_of(self, state_id: str) -> str:
         """Return the path of the state ``state_id`` as it is sent."""

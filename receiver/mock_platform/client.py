@@ -4,7 +4,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from receiver.mock_platform.json_values import JSON, JSONObject
 from receiver.mock_platform.keys import StoreKeys
 
 BASE = "/api/storage/1"
+_STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, http.client.CannotSendRequest)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,26 @@ class Client:
             "X-ManyWho-Receiver-Key-ID": self.keys.receiver.kid,
             "X-ManyWho-Signature": signature,
         }
+
+    def call_kept(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        may_repeat: Callable[[], bool] = lambda: True,
+    ) -> Answer:
+        """Send a request as ``call`` does, and once more if the receiver had closed the kept-alive connection.
+
+        The contract allows the same request again (protocol, section 10.3). ``may_repeat`` is asked before.
+        """
+        is_kept = self.connection.sock is not None
+        try:
+            return Client.call(self, method, path, body, headers)
+        except _STALE:
+            if not is_kept or not may_repeat():
+                raise
+            return Client.call(self, method, path, body, headers)
 
     def call(
         self,
