@@ -44,7 +44,7 @@ def test_a_database_that_is_gone_or_damaged_stays_an_outage_when_a_worker_starts
         assert running.process.poll() is None
 
 
-@pytest.mark.parametrize("worker_class", [None, "gthread", "receiver.server.worker.Worker"])
+@pytest.mark.parametrize("worker_class", [None, "gthread", "receiver.server.worker.Worker", "receiver.worker.Worker"])
 def test_gunicorn_can_run_the_application_itself(keys, platform_at, state, tmp_path, worker_class):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
