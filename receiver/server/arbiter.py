@@ -123,7 +123,7 @@ class Master(Arbiter):
     def handle_term(self) -> None:
         """Drain, then stop: load balancers see that readiness fails while every request is still answered.
 
-        A second SIGTERM stops at once.
+        A second SIGTERM ends the draining.
         """
         seconds = self.app.settings.drain
         if self.ends_at is None and seconds:
