@@ -95,7 +95,7 @@ def save(tenant: str) -> Response:
 
 @calls.delete("/states/<tenant>")
 def delete(tenant: str) -> Response:
-    """Delete the states that the body names, all or none; an id that does not exist is no fault."""
+    """Delete the states that the body names, all or none; ids that do not exist are ignored."""
     change = _change_request(tenant)
 
     def do() -> Effect:

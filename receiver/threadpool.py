@@ -23,7 +23,7 @@ _mine = threading.local()  # pool: the one for which this thread holds a permit
 
 
 def processors_for(workers: int) -> int:
-    """Return how many of the processors that this process may use are for each of so many ``workers``.
+    """Return how many of this process's processors each of ``workers`` workers gets.
 
     At least one, and at most _USEFUL: Python itself runs on one processor, and takes a third of each request.
     """
@@ -32,7 +32,7 @@ def processors_for(workers: int) -> int:
 
 
 def releasable_slots(threads: int, most: int = _MOST) -> int:
-    """Return how many slots the threads of a pool with so many ``threads`` may release at once."""
+    """Return how many slots a pool of ``threads`` threads may release at once."""
     return max(0, most - threads)
 
 
@@ -46,7 +46,7 @@ class _Seat(Generic[Job]):
 
 
 class Pool(Generic[Job]):
-    """At most so many ``threads`` that ``serve`` jobs, of which ``computing`` compute at once. Jobs start in order.
+    """At most ``threads`` threads that ``serve`` jobs, ``computing`` of them at once. Jobs start in order.
 
     Threads that have released their slots do not count, as long as all threads together are no more than ``most``.
     """

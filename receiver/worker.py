@@ -1,4 +1,4 @@
-"""The old name of ``receiver.server.worker``, for command lines of gunicorn that give it; it goes with 2.0."""
+"""The old name of ``receiver.server.worker``, kept for gunicorn command lines that use it. To be removed in 2.0."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Counts what the stores hold of each tenant, in a thread and now and then: counting a large store takes long."""
+"""Counts each tenant's states from time to time, in a thread: counting a large store takes long."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ _SHARE = 20  # the pause is at least so many times as long as the last count too
 
 
 class Tallies:
-    """The last count of ``stores``, repeated ``every`` so many seconds once ``begin`` was called.
+    """The last count of ``stores``, repeated every ``every`` seconds once ``begin`` was called.
 
     ``stores`` are by tenant; None is the key of the store for all other tenants.
     """

@@ -37,7 +37,7 @@ class Slots(NamedTuple):
 
 
 def slots_for(stores: int, threads: int) -> Slots | None:
-    """Return the slots of each of so many ``stores``; None for a single one, which has no other to protect."""
+    """Return the slots of each of ``stores`` stores; None for a single one, which has no other to protect."""
     return Slots(threads, max(1, threads // stores)) if stores > 1 else None
 
 

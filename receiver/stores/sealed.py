@@ -140,7 +140,7 @@ class Sealed(Wrapper):
         return self.inner.save(tenant, [self.shaped(state, keys, kid) for state in states], receipt)
 
     def note_writing(self, keys: SealingKeys, kid: str) -> None:
-        """Note in the ledger that contents need the key ``kid``, before there are any, and again now and then.
+        """Note in the ledger that contents need the key ``kid``, before there are any, and again at intervals.
 
         A receiver that writes in the clear checks before and after its note whether others have begun to seal: of two
         that start at once on an empty store, at least one sees the other. Raises StoreMisplaced.

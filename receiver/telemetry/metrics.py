@@ -175,7 +175,7 @@ def refused(status: int) -> None:
 
 @contextmanager
 def committing(changes: int) -> Iterator[None]:
-    """Count the work of this context as a commit of so many ``changes``, unless it fails."""
+    """Count the work of this context as a commit of ``changes`` changes, unless it fails."""
     began = perf_counter()
     yield
     if _mine is not None:

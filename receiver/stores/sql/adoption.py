@@ -24,7 +24,7 @@ _PATIENCE = 24 * 3600.0  # seconds for one statement, which may rewrite a large 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an adoption of so many ``states`` will do: the statements that ``upgrade``, and those that ``downgrade``.
+    """What an adoption will do to ``states`` states: the statements that ``upgrade``, and those that ``downgrade``.
 
     ``check_downgrade`` are the statements that find, before a downgrade, which states stop it. ``obstacles`` stop the
     adoption itself.

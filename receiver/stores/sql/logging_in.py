@@ -18,7 +18,7 @@ _LOGGED_AGAIN = 60.0  # seconds between two log lines about a refused login
 def logged(
     connect: Callable[[], DBAPIConnection], store_url: StoreURL, logins: Logins
 ) -> Callable[[], DBAPIConnection]:
-    """Return ``connect`` with a log line, repeated now and then, while its login is refused."""
+    """Return ``connect`` with a log line, repeated from time to time, while its login is refused."""
     logged_at = -_LOGGED_AGAIN
 
     def connect_and_log() -> DBAPIConnection:
