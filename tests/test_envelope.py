@@ -257,6 +257,7 @@ class LongX(dict):
         return epk | {"x": b64(self["before"] + unb64(epk["x"]))}
 
 
+@pytest.mark.slow
 @pytest.mark.case("B11")
 @pytest.mark.parametrize("megabytes", [1, 5, 10])
 @pytest.mark.parametrize("compressed", [True, False])
@@ -406,6 +407,7 @@ def test_a_token_without_the_kid_of_a_receiver_key_is_refused(check_not_opened, 
     check_not_opened(encrypted(inner.encode(), platform.keys.receiver.jwk, **header))
 
 
+@pytest.mark.slow
 @pytest.mark.case("B20")
 def test_a_thousand_replies_are_what_the_platform_expects_and_never_repeat(platform, state):
     platform.save(state)

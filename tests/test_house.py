@@ -17,7 +17,6 @@ _DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
 IMPORTS: dict[str, str] = {}
 SLEEPS = {
     "support/waiting.py": "all waiting is there",
-    "docs/test_platform_readme.py": "it looks for a line of the log until that is there",
 }
 
 

@@ -22,6 +22,8 @@ from receiver.settings import Settings
 from receiver.stores import open_store
 from tests.support.platform_client import InProcess, ring_of
 
+pytestmark = pytest.mark.slow
+
 DESCRIPTION = Path(receiver.__file__).with_name("openapi.yaml")
 CALLS = [("/health", "GET"), ("/states/{tenant}/{id}", "GET")]
 CALLS += [("/states/{tenant}", "POST"), ("/states/{tenant}", "DELETE")]

@@ -9,6 +9,8 @@ from tests.support.backends import SERVERS
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.serving import serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["sqlite", "filesystem", "postgresql", "mariadb"])
 def url(request, tmp_path):

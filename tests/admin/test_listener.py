@@ -22,6 +22,8 @@ from tests.support.commands import receiver
 from tests.support.serving import children_of, environment_of
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def admin_of(running) -> int:
     """Return the process id of the admin listener: the child that is no worker."""

@@ -25,6 +25,8 @@ from tests.support.admin import counted, serving, value
 from tests.support.serving import children_of
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_is_exported_has_only_names_that_are_declared(admin):
     calls = {dict(labels).get("call") for _, labels in counted(admin)} - {None}

@@ -10,6 +10,8 @@ import pytest
 from tests.bench import cells, figures
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def test_figures():
     assert figures.percentile([4, 1, 3, 2], 0.5) == 2

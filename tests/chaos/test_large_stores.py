@@ -10,9 +10,13 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from receiver.stores import open_store
 from tests.support.states import OTHER, TENANT, a_state
 from tests.support.waiting import pass_time, until
+
+pytestmark = pytest.mark.slow
 
 SCALE = int(os.environ.get("CHAOS", "1"))
 STATES = 5_000 * SCALE

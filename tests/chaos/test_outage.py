@@ -16,6 +16,8 @@ from tests.support.servers import needed
 from tests.support.serving import serving
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 4
 WRITERS = 6
 

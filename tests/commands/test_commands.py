@@ -23,6 +23,8 @@ from receiver.stores import open_store
 from tests.support.commands import receiver
 from tests.support.states import TENANT, a_state
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(folder_with_keys):

@@ -21,6 +21,8 @@ from tests.support.states import OTHER, TENANT, a_state, uid
 from tests.support.store_commands import filled, some_states
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = ["sqlite", "filesystem", "postgresql", "mariadb"]
 
 

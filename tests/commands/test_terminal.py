@@ -21,6 +21,8 @@ from tests.support.commands import receiver
 from tests.support.key_files import put
 from tests.support.states import TENANT, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 TITLE = "\x1b]0;owned\x07"  # sets a terminal's title
 HOSTILE = f"{TITLE}\x1b[31mred\x1b[8m\x9b2Jgone\r\u202e\x7f"
 OWN = re.compile(r"\x1b\[(?:\d{1,2}m|\d{1,3}A|2K)")  # colours, and how the table is drawn anew

@@ -14,6 +14,8 @@ from receiver.conformance.target import RecordingClient, Target
 from receiver.mock_platform import tokens
 from tests.support.java_like_receiver import jsonb
 
+pytestmark = pytest.mark.slow
+
 MOVED = {
     *("signature.segments", "tokens.not-encrypted", "save.empties", "delete.empty", "batch.empty"),  # issue 13
     *("save.equal-replaces", "times.microseconds", "times.offsets-same", "times.digits-same"),  # fail on its MySQL

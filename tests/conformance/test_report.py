@@ -23,6 +23,8 @@ from receiver.mock_platform.client import Answer
 from tests.support.browsers import dom_of, screenshot
 from tests.support.servers import needed
 
+pytestmark = pytest.mark.slow
+
 PADDING = "accepts base64 padding"
 LEFT = Left([("t", "1"), ("t", "2"), ("t", "3")], ["a DELETE was answered 500"])
 HOSTILE = "<script>document.title='run'</script>\" & \x01 ' " + "long" * 80

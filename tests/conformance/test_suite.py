@@ -23,6 +23,8 @@ from tests.support.proxies import tls_proxy
 from tests.support.states import rows_of
 from tests.support.summary import MATRIX
 
+pytestmark = pytest.mark.slow
+
 # What runs against every fault, besides the checks that have to catch it: quick ones, of every kind.
 SAMPLE = (
     *("http.health", "http.keep-alive", "save.new", "save.newer-wins", "save.older-ignored", "load.shape", "load.iss"),

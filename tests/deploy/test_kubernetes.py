@@ -329,6 +329,7 @@ def port_in(text: str, port: int) -> str:
     return re.sub(r"\d+$", str(port), text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_a_receiver_in_the_pod_s_environment_answers_its_probes_and_the_platform(
     name, keys, platform_at, state, tmp_path, request

@@ -30,6 +30,8 @@ from tests.support.servers import needed
 from tests.support.serving import serving
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 EVERY = 2  # seconds between two looks of Prometheus
 SINCE_THE_TARGET = {"job", "instance"}  # labels that a scrape adds
 OF_TIME = {
@@ -42,7 +44,7 @@ OF_TIME = {
 STATUSES = {"200", "204", *(str(status) for status in problems._MESSAGES)}
 VALUES = {
     "call": set(metrics.CALLS),
-    "room": set(metrics.ROOMS),
+    "room": set(metrics.STAGES),
     "jti": set(metrics.JTI),
     "outcome": set(metrics.SAVED),
     "reason": set(problems.REASONS),

@@ -15,6 +15,8 @@ from receiver.settings import declared
 from tests.support.monitoring import ALERTS, DASHBOARD, FOLDER, GROUPS, PANELS, VARIABLES, expressions
 from tests.support.servers import needed
 
+pytestmark = pytest.mark.slow
+
 README = (FOLDER / "README.md").read_text()
 TESTS = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text())["tests"]
 ROWS = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]

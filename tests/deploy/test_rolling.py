@@ -18,6 +18,8 @@ from tests.support.deployed_proxies import PREFIX, Platform, Receiver, a_proxy
 from tests.support.servers import needed
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 CROWD = 64
 ROUNDS = int(os.environ.get("CHAOS", "1"))
 

@@ -22,6 +22,8 @@ from tests.support.servers import needed
 from tests.support.systemd_units import FOLDER, four_digits, give_keys
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 UNITS = ("receiver@.service", "receiver-purge@.service")
 EXPOSURE = 1.5  # the most that `systemd-analyze security` may find, of 10
 NOT_SANDBOX = re.compile(

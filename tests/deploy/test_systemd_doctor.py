@@ -1,7 +1,11 @@
 """The doctor under systemd: it looks as the unit does."""
 
+import pytest
+
 from receiver.settings import parsers
 from tests.support.doctoring import Report
+
+pytestmark = pytest.mark.slow
 
 
 def test_under_systemd_it_looks_as_the_unit_does(host, port):

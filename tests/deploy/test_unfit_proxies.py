@@ -11,6 +11,8 @@ from tests.support.deployed_proxies import KINDS, Platform, Receiver, a_proxy, r
 from tests.support.servers import needed
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=KINDS)
 def kind(request):

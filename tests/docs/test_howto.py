@@ -153,8 +153,6 @@ def wrong_links(path: Path, text: str) -> list[str]:
             continue
         place, _, anchor = target.partition("#")
         to = (path.parent / place).resolve() if place else path
-        if DOCS in to.parents and not to.parent.exists():
-            continue  # a part of the manual that is not in this branch yet
         if not to.exists() or (anchor and (to.is_dir() or anchor not in slugs(to))):
             wrong.append(target)
     return wrong

@@ -4,13 +4,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support import documents
 from tests.support.simulators import a_receiver, a_simulator
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 BLOCKS = [block for block in documents.blocks(documents.WALK_THROUGH.read_text(), "sh") if "curl" in block]
 CUT = "--- the next command ---"
@@ -49,10 +51,7 @@ def test_the_lines_of_the_page_answer_what_it_says(both, block):
     receiver, simulator = both
     if "/keys/use" in block:  # as the text before it says
         receiver.process.send_signal(signal.SIGHUP)
-        for _ in range(100):
-            time.sleep(0.1)
-            if "has taken keys and certificates" in receiver.log():
-                break
+        until(lambda: "has taken keys and certificates" in receiver.log())
     steps = steps_of(block)
     answers = run(block, simulator)
     assert len(answers) == len(steps)

@@ -27,7 +27,6 @@ PAGES = sorted(path for path in DOCS.rglob("*.md"))
 REFERENCE = sorted(generate.REFERENCE.glob("*.md"))
 SPHINX = ROOT / ".venv-docs/bin/sphinx-build"
 # The folders that issue 14 moves modules into; the pages that name modules use these names already.
-MOVED = True
 
 
 @pytest.mark.parametrize("page", REFERENCE, ids=lambda page: page.stem)
@@ -153,13 +152,11 @@ class TestEveryPage:
         for target in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
-    @pytest.mark.skipif(not MOVED, reason="the modules have their new names once they are moved")
     def test_names_only_files_that_exist(self, page):
         for path in set(re.findall(r"`((?:receiver|tests|deploy|keys)/[\w/.-]*)`", page.read_text())):
             assert (ROOT / path).exists(), path
 
 
-@pytest.mark.skipif(not MOVED, reason="the modules have their new names once they are moved")
 def test_every_module_is_part_of_a_requests_journey_or_of_a_folder_that_it_names():
     journey = (DOCS / "explanation/a-requests-journey.md").read_text()
     for path in PACKAGE.rglob("*.py"):
@@ -182,12 +179,14 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere_and_every_link_leads_somewhere(site):
     assert list(check_site.faults(site)) == []
     for page in PAGES:
         assert (site / page.relative_to(DOCS).with_suffix(".html")).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not servers.program("chromium") and not os.environ.get("CI"), reason="needs Chromium")
 @pytest.mark.parametrize(
     ("question", "page"),

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.doctoring import doctor, left_in_the_store, serving
 
+pytestmark = pytest.mark.slow
+
 
 @contextlib.contextmanager
 def proxy(url, change):

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.commands import cli
-from receiver.doctor import findings, subject
+from receiver.doctor import findings, impersonation, subject
 from receiver.doctor.checks import keys, machine, service, stores
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
@@ -20,6 +20,8 @@ from tests.support import certificates as authority
 from tests.support.commands import receiver
 from tests.support.doctoring import Report
 from tests.support.key_files import put
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,8 @@ def broken(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STORAGE_RUN_DIR", str(tmp_path))
+    # A receiver that another test runs as another user may be found: this process must stay who it is.
+    monkeypatch.setattr(impersonation, "become", lambda _user: None)
     former = signal.getsignal(signal.SIGTERM)
 
     def run(environ, *words):

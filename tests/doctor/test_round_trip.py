@@ -16,6 +16,8 @@ from tests.support.doctoring import doctor, left_of_trials, service_of, serving,
 from tests.support.key_files import put
 from tests.support.serving import Writer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "more",

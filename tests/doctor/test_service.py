@@ -5,6 +5,8 @@ import time
 import uuid
 from urllib.parse import urlsplit
 
+import pytest
+
 from receiver.doctor import impersonation, subject
 from receiver.doctor.checks import service
 from receiver.doctor.subject import Subject
@@ -18,6 +20,8 @@ from tests.support.commands import receiver
 from tests.support.doctoring import doctor, reported, seal, serving
 from tests.support.key_files import put
 from tests.support.waiting import pass_time
+
+pytestmark = pytest.mark.slow
 
 
 def test_no_receiver_runs(tmp_path):

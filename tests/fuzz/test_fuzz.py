@@ -10,6 +10,8 @@ from tests.fuzz import limits, seeds
 from tests.fuzz.targets import TARGETS
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def inputs_of(name: str) -> list[bytes]:
     """Return the corpus of the target ``name``, and the seeds that it began with."""

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.raw_http import READ_TIMEOUT, ids_of, request, statuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("E05")
 def test_a_waiting_client_is_asked_for_its_body_only_once_its_signature_holds(platform, stored, wire):

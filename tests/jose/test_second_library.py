@@ -13,6 +13,8 @@ from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import Client
 from tests.support.joserfc_platform import ALGORITHMS, headers, load, registry, sign
 
+pytestmark = pytest.mark.slow
+
 
 def save(client, keys, state, alg, enc, compressed):
     now = int(time.time())

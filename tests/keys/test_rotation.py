@@ -18,6 +18,8 @@ from tests.support.sealing import seal
 from tests.support.serving import children_of, serving
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 class Reader(Caller):
     """Loads what it saved and compares it; its run goes on as long as it is told to."""

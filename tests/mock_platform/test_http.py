@@ -33,6 +33,8 @@ from tests.support.servers import needed
 from tests.support.simulators import a_receiver, a_simulator
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 RUN = {"flow": "Claim", "country": "DE"}
 
 

@@ -19,6 +19,8 @@ from tests.support.commands import receiver as run_receiver
 from tests.support.simulators import a_receiver
 from tests.support.waiting import pass_time
 
+pytestmark = pytest.mark.slow
+
 GERMAN, SINGAPOREAN = Visitor("DE"), Visitor("SG", "22222222-2222-4333-8444-555555555555")
 
 

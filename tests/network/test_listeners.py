@@ -22,6 +22,8 @@ from tests.support.servers import free_port
 from tests.support.serving import environment_of, serving
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 HAS_IPV6 = parsers.every_address(0).startswith("[::]")
 
 

@@ -25,6 +25,8 @@ from tests.support.platform_client import loaded
 from tests.support.serving import serving
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 READ_TIMEOUT = 3
 HEALTH = f"GET {BASE}/health HTTP/1.1\r\nHost: x\r\n"
 

@@ -8,6 +8,8 @@ import signal
 import time
 import uuid
 
+import pytest
+
 from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.process.run_folder import RunFolder
@@ -17,6 +19,8 @@ from receiver.settings import Settings
 from tests.support.admin import counted, readyz, serving, value
 from tests.support.serving import children_of
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 def test_nothing_is_left_of_a_receiver_that_was_killed_when_the_next_one_is_there(keys, tmp_path):

@@ -26,6 +26,8 @@ from tests.support.doctoring import service_of, serving
 from tests.support.key_files import put
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 SELF = {"pid": os.getpid(), "addresses": ["http://127.0.0.1:1"], "admin": None, "started": 1.0}
 

@@ -21,6 +21,8 @@ from receiver.threadpool import Pool
 from tests.support.serving import children_of, environment_of
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SOON = 12  # seconds; a stop that waits for SIGKILL takes 30
 STOPPING = (SIGINT, SIGQUIT, SIGTERM)
 OTHERS = (SIGHUP, SIGUSR1)

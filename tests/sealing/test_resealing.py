@@ -23,6 +23,8 @@ from tests.support.platform_client import InProcess, assert_problem, loaded, rin
 from tests.support.sealing import FIRST, NEEDLE, SECOND, always, corrupt, flipped, sealed, text_of
 from tests.support.states import NOW, OTHER, TENANT, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 def test_resealing_leaves_nothing_under_the_old_key_and_forgets_it(inner):
     sealed(inner, FIRST).save(TENANT, [a_state(number, content=f"c{number}") for number in range(1, 251)], None)

@@ -16,6 +16,8 @@ from tests.support.serving import serving
 from tests.support.states import OTHER, TENANT, a_state, uid
 from tests.support.waiting import pass_time
 
+pytestmark = pytest.mark.slow
+
 NEEDLE = "Wilhelmine Querfurth"  # as nothing else in a store is named
 
 

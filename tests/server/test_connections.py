@@ -8,9 +8,13 @@ import resource
 import socket
 import time
 
+import pytest
+
 from tests.support.platform_client import loaded
 from tests.support.serving import SECONDS, address_of, children_of, serving
 from tests.support.waiting import pass_time
+
+pytestmark = pytest.mark.slow
 
 
 def test_clients_that_send_a_byte_now_and_then_hold_nobody_up(keys, platform_at, state, tmp_path):

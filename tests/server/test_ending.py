@@ -18,6 +18,8 @@ from tests.support.platform_client import loaded
 from tests.support.serving import children_of, serving
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 
 def test_sigterm_finishes_what_runs_and_exits_0(keys, platform_at, tenant, state, tmp_path):
     with serving(keys, tmp_path) as running:

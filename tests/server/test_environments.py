@@ -17,6 +17,8 @@ from tests.support.platform_client import assert_problem, loaded
 from tests.support.serving import children_of, environment_of, serving
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("G10")
 def test_a_database_that_is_gone_or_damaged_stays_an_outage_when_a_worker_starts_anew(

@@ -14,6 +14,8 @@ from receiver.server.heads import foreign
 from tests.support import certificates
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 HEALTH = f"GET {BASE}/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode()
 SECRET = b"hunter2"
 PROXY_1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 8080\r\n"

@@ -25,6 +25,8 @@ from tests.support.reloading import calling, hang_up, log_of, taken
 from tests.support.serving import children_of, environment_of, serving
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("H03", "G06")
 def test_keys_are_exchanged_under_load_and_no_request_fails(keys, platform_at, tmp_path):

@@ -35,6 +35,8 @@ from tests.support.serving import children_of, serving
 from tests.support.states import OTHER, TENANT, a_state
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 TENANT_VARIABLE = f"STORAGE_TENANT_{OTHER.replace('-', '_')}"
 
 

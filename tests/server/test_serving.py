@@ -13,6 +13,8 @@ from tests.support.platform_client import loaded
 from tests.support.serving import SECONDS, Writer, children_of, serving
 from tests.support.states import rows_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_eight_clients_through_two_workers_lose_nothing_and_always_read_the_newest(keys, platform_at, tmp_path):
     with serving(keys, tmp_path, STORAGE_WORKERS="2", STORAGE_LOG_LEVEL="warning") as running:

@@ -22,6 +22,8 @@ from tests.support.serving import address_of
 from tests.support.slow_clients import SlowClients, is_ended, rendered
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 ONE = {"STORAGE_WORKERS": "1", "STORAGE_THREADS": "2", "STORAGE_LOG_LEVEL": "warning"}
 SOON = 5.0  # seconds; a request takes milliseconds, and was held up for 30 s and more
 

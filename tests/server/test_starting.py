@@ -26,6 +26,8 @@ from tests.support.commands import receiver
 from tests.support.serving import environment_of, serving
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 NAME = pwd.getpwuid(NOBODY).pw_name
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can leave files behind")

@@ -25,6 +25,8 @@ from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid
 from tests.support.store_commands import filled, some_states
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 def settings_of(**environ):
     found, mistakes = read(environ)

@@ -182,6 +182,7 @@ def test_deleting_is_counted_and_forgives_what_does_not_exist(store):
     assert store.delete(TENANT, [], None) == Effect()
 
 
+@pytest.mark.slow
 def test_300_000_ids_in_one_delete(store):
     store.save(TENANT, [a_state(10)], None)
     assert store.delete(TENANT, [uid(number) for number in range(300_000)], None) == Effect(stored=1)
@@ -256,6 +257,7 @@ def test_an_expiry_in_year_1_is_kept_as_it_is_and_means_never(store):
     assert (tally.states, tally.expired) == (len(UNSET), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.case("C12")
 def test_purging_under_load_takes_no_state_that_has_not_expired(store):
     done, failures = threading.Event(), []
@@ -379,6 +381,7 @@ def test_many_threads_leave_the_newest_of_each_state(store):
     assert [state.content.text[-5:] for state in store.scan()] == [f"{195 + number:04d}Z" for number in range(5)]
 
 
+@pytest.mark.slow
 def test_batches_in_opposite_order_do_not_lock_each_other_out(store):
     batch = [a_state(number) for number in range(50)]
     failures = []
@@ -412,6 +415,7 @@ assert store.find(TENANT, uid(number)) == a_state(number)
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_start_together_on_an_empty_store(url):
     started = [
         subprocess.Popen([sys.executable, "-c", _STARTING, url, str(number)], stderr=subprocess.PIPE, text=True)

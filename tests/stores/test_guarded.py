@@ -26,6 +26,8 @@ from tests.support.sql import holding
 from tests.support.states import TENANT, a_state, uid
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 10.0
 
 

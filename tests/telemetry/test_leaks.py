@@ -19,6 +19,8 @@ from tests.support.servers import needed
 from tests.support.serving import serving
 from tests.support.waiting import pass_time
 
+pytestmark = pytest.mark.slow
+
 PHRASE = "Passphrase-needle-5f1c9e7a"
 CONTENT = "Content-needle-8d2b6f04c3"
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR|CRITICAL) +\S.*|    \| .*")

@@ -23,6 +23,8 @@ from tests.support.platform_client import loaded
 from tests.support.serving import environment_of
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 LINE = b"x" * 99 + b"\n"
 PIPE_BUF = 4096
 

@@ -17,6 +17,8 @@ from tests.support.filesystem import IDS, NEW, OLD, a_store_to_change, change_of
 from tests.support.states import TENANT, a_receipt, a_state, uid
 from tests.support.waiting import pass_time, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("F02")
 def test_of_many_processes_that_save_one_state_the_newest_wins_and_nobody_reads_an_older_one(store, root):

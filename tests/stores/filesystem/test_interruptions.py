@@ -24,6 +24,8 @@ from tests.support.filesystem import (
 )
 from tests.support.states import TENANT, a_receipt, a_state
 
+pytestmark = pytest.mark.slow
+
 
 def views_around(kind, folder) -> list[tuple]:
     store = a_store_to_change(folder / "around")

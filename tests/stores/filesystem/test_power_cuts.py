@@ -28,6 +28,8 @@ from tests.support.filesystem import (
 )
 from tests.support.states import NOW, TENANT, a_receipt, a_state
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     """From here on the process takes no step any more."""

@@ -23,6 +23,8 @@ from receiver.stores.filesystem import FilesystemStore, durable, formats
 from tests.support.filesystem import NEW, exit_code, file_of, files, forked, leftovers
 from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 def all_calls(store):
     return (

@@ -22,6 +22,8 @@ from tests.support.platform_client import InProcess, loaded
 from tests.support.sealing import a_key
 from tests.support.states import a_state, uid
 
+pytestmark = pytest.mark.slow
+
 DELETE = "delete from states where id = %s and tenant_id = %s"
 
 

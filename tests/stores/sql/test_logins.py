@@ -19,6 +19,8 @@ from tests.support.serving import serving
 from tests.support.states import TENANT, a_state, uid
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["postgresql", "mariadb"])
 def server(request):

@@ -16,6 +16,8 @@ from tests.support.sql import TIMEOUT, holding, unavailable
 from tests.support.states import TENANT, a_receipt, a_state, uid
 from tests.support.waiting import pass_time
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_row_that_somebody_locked_is_an_outage_in_time_and_nothing_is_changed(store, server, database):
     store.save(TENANT, [a_state(10), a_state(11)], None)

@@ -14,6 +14,8 @@ from tests.support.commands import receiver
 from tests.support.java_service import CREATE, OTHER, TENANT, Java, content_of, give_back
 from tests.support.states import NOW, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 # The Java service's own types: on MySQL and MariaDB whole seconds, and the character set that the server is used to.
 WHOLE_SECONDS = CREATE["mariadb"].replace("datetime(6)", "datetime").replace("bit", "boolean")
 LATIN1 = WHOLE_SECONDS.replace("current_map_element_id char(36),", "current_map_element_id char(36) not null,") + (
