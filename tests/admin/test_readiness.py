@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from receiver.admin import readiness
 from receiver.admin.client import AdminClient
 from receiver.admin.readiness import Check, Prober
@@ -16,6 +18,8 @@ from receiver.settings import Settings
 from tests.support.admin import counted, readyz, serving, value
 from tests.support.platform_client import ring_of
 from tests.support.waiting import pass_time, until
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_store_that_is_gone_is_not_ready_and_alive_and_ready_again_when_it_is_back(keys, tmp_path):

@@ -24,6 +24,8 @@ from receiver.conformance.trial import Trial
 from receiver.mock_platform.client import Answer
 from tests.support.states import rows_of
 
+pytestmark = pytest.mark.slow
+
 
 def quiet(_check, _result):
     pass

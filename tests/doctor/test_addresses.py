@@ -12,6 +12,8 @@ from tests.support import certificates as authority
 from tests.support.doctoring import doctor, serving, until
 from tests.support.key_files import put
 
+pytestmark = pytest.mark.slow
+
 
 def test_who_is_kept_out_is_told_what_is_in_the_way(tmp_path):
     with serving(tmp_path, STORAGE_ALLOW_FROM="192.0.2.1") as running:

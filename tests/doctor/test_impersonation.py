@@ -14,6 +14,8 @@ from receiver.process.running import services
 from tests.support.doctoring import Report, seal, until
 from tests.support.key_files import put
 
+pytestmark = pytest.mark.slow
+
 
 def python_for(user):
     """Return an interpreter that ``user`` may run with what is installed here, and its PYTHONPATH; None without one."""

@@ -17,6 +17,8 @@ from receiver.mock_platform.client import BASE
 from receiver.settings import Settings
 from tests.support.platform_client import InProcess
 
+pytestmark = pytest.mark.slow
+
 TENANT = "11111111-1111-4111-8111-111111111111"
 ALL = f"{BASE}/states/{TENANT}"
 ONE = f"{ALL}/22222222-2222-4222-8222-222222222222"

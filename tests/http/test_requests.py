@@ -11,6 +11,8 @@ from receiver.mock_platform.flow_states import FlowRun
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.raw_http import LIMIT, ids_of, request, statuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("E08")
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PUT", "PATCH", "FOO", "CONNECT"])

@@ -12,6 +12,8 @@ from tests.support.filesystem import FUTURE, NEW, PAST, file_of
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("G10")
 def test_every_flipped_bit_and_every_cut_is_found_and_harms_that_state_only(store, root):

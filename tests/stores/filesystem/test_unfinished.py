@@ -14,6 +14,8 @@ from receiver.stores.filesystem import FilesystemStore, durable
 from tests.support.filesystem import IDS, NEW, OLD, a_store_to_change, change_of, killed_at, leftovers, view, watching
 from tests.support.states import TENANT, a_receipt, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def unfinished(tmp_path) -> Path:

@@ -15,6 +15,8 @@ from tests.support.filesystem import NEW, processes
 from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid
 from tests.support.waiting import pass_time
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_lock_that_another_process_holds_too_long_is_an_outage_in_time(store, root):
     def hold():

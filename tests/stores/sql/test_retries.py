@@ -12,6 +12,8 @@ from tests.support.sql import holding
 from tests.support.states import TENANT, a_receipt, a_state, uid
 from tests.support.waiting import pass_time
 
+pytestmark = pytest.mark.slow
+
 
 def test_transactions_that_deadlock_are_done_again(server, database, url):
     """Another program locks the same rows in the other order; ours is the one that is ended, or theirs."""

@@ -21,6 +21,8 @@ from tests.support.commands import receiver
 from tests.support.sql import TIMEOUT, unavailable
 from tests.support.states import TENANT, a_receipt, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_migrations_make_the_tables_that_the_statements_expect(store, server):
     engine = store._engine()
