@@ -11,6 +11,8 @@ from receiver.mock_platform.client import Client
 from tests.support.platform_client import loaded
 from tests.support.raw_http import LIMIT, READ_TIMEOUT, ids_of, request, statuses
 
+pytestmark = pytest.mark.slow
+
 SIZED = "Content-Length: {size}"
 FRAMINGS = {
     "length and chunked": [SIZED, "Transfer-Encoding: chunked"],

@@ -48,6 +48,7 @@ def test_a_save_and_a_load_note_the_keys_that_they_used(platform, ring, keys, st
     assert all(abs(used - (time.time() - 5)) < 5 for used in noted.values())
 
 
+@pytest.mark.slow
 def test_each_worker_tells_the_store_by_itself(keys, platform_at, state, tmp_path):
     with serving(keys, tmp_path, STORAGE_WORKERS="2") as running:
         assert platform_at(running.url).save(state).status == 204

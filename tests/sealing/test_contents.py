@@ -15,6 +15,8 @@ from receiver.stores import open_store
 from tests.support.sealing import FIRST, NEEDLE, corrupt, flipped, sealed, text_of
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("content", ["", NEEDLE, "ü\U0010ffff\x01" * 1000, "a" * 3_000_000])
 def test_what_was_sealed_opens_to_the_same_bytes(content):

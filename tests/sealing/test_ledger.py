@@ -12,6 +12,8 @@ from receiver.stores.sealed import CLEAR, Sealed
 from tests.support.sealing import FIRST, NEEDLE, SECOND, always, sealed, text_of
 from tests.support.states import NOW, TENANT, a_state, uid
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.case("G12")
 def test_a_receiver_that_forgot_the_key_stops_writing_when_another_begins_to_seal(inner):
