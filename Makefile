@@ -7,6 +7,10 @@ STAMP  := $(VENV)/installed
 FUZZ   := .venv-fuzz
 DOCS   := .venv-docs
 JOBS   ?= 2
+# uv looks for certificates in this variable, pip in PIP_CERT: where a network has its own authority, one is enough.
+ifneq ($(PIP_CERT),)
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run platform test test-fast coverage chaos fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
