@@ -23,6 +23,10 @@ _STEPS = """\
   2. Add {file} to the keys of every receiver before {moment}: from then on it seals.
   3. After that, run `receiver store reseal` with the same settings until its exit status is 0.
   4. Remove STORAGE_CLEAR_STATES, and restart the receivers one after the other."""
+_AT_ONCE = """\
+{stores}: the store holds states in the clear. While every receiver on it is stopped, run:
+  receiver store reseal --stopped
+Then add {file} to the keys of every receiver, and start them."""
 
 
 @click.command()
@@ -61,7 +65,8 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     click.echo(f"wrote {path}")
     begins = int(str(made["nbf"]))
     if clear:
-        click.echo(_STEPS.format(stores=" and ".join(clear), file=path.name, moment=moment(begins)), err=True)
+        steps = _STEPS if begins > now else _AT_ONCE
+        click.echo(steps.format(stores=" and ".join(clear), file=path.name, moment=moment(begins)), err=True)
     elif begins > now:
         click.echo(f"it seals from {moment(begins)} on", err=True)
 

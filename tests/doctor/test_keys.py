@@ -72,6 +72,9 @@ def test_private_halves_of_the_platform_that_lie_there(tmp_path):
 def test_contents_in_the_clear_are_a_warning(tmp_path):
     put(tmp_path, new_store())
     keys_of(tmp_path).one("keys", "warn", "no sealing key", "receiver keys sealing")
+    needs_a_key = {("sealing", "2b1ad7f1"): 1}  # the store itself says that this one is missing
+    assert keys_of(tmp_path, needs_a_key).worse_than_ok() == []
+    keys_of(tmp_path, {("sealing", "clear"): 1}).one("keys", "warn", "no sealing key")
     seal(tmp_path)
     assert keys_of(tmp_path).worse_than_ok() == []
 

@@ -194,3 +194,16 @@ def test_a_copy_passes_by_what_is_damaged_and_says_so(tmp_path):
     assert sum(row["copied"] for row in told["tenants"]) == 39
     ran = receiver("store", "copy", "--to", f"file://{tmp_path}/copy", cwd=tmp_path, DATABASE_URL=url)
     assert f"NOT COPIED, damaged: state {uid(3)}" in ran.stdout
+
+
+def test_a_key_that_is_good_at_once_comes_with_the_steps_for_stopped_receivers(tmp_path):
+    url = f"sqlite:///{tmp_path}/states.db"
+    with contextlib.closing(open_store(url, 5)) as store:
+        store.prepare()
+        store.save(TENANT, [a_state()], None)
+    (tmp_path / "keys").mkdir()
+    ran = receiver("keys", "sealing", "--delay", "0", cwd=tmp_path, DATABASE_URL=url)
+    assert ran.returncode == 0, ran.stderr
+    assert "While every receiver on it is stopped, run:\n  receiver store reseal --stopped" in ran.stderr
+    assert "Without an outage" not in ran.stderr
+    assert receiver("store", "reseal", "--stopped", cwd=tmp_path, DATABASE_URL=url).returncode == 0
