@@ -79,20 +79,20 @@ def check_disk(settings: Settings) -> Check:
     if not found:
         return Check("ok", "no store lies on a disk of this machine")
     least = min(found, key=lambda disk: disk.free)
-    told = f"{least.free >> 20} MiB are free for {least.store}"
+    message = f"{least.free >> 20} MiB are free for {least.store}"
     if least.free < settings.min_free:
-        return Check("fail", f"{told}, less than STORAGE_MIN_FREE")
-    return Check("ok", told)
+        return Check("fail", f"{message}, less than STORAGE_MIN_FREE")
+    return Check("ok", message)
 
 
 def check_workers(settings: Settings, life: Lifecycle) -> Check:
     """Check that the processes that answer requests run."""
-    told = f"{life.workers} of {settings.workers} run"
+    message = f"{life.workers} of {settings.workers} run"
     if not life.is_well:
         return Check("fail", "the master has shown no sign of life for a minute")
     if life.workers == 0:
-        return Check("fail", told)
-    return Check("ok" if life.workers >= settings.workers else "warn", told)
+        return Check("fail", message)
+    return Check("ok" if life.workers >= settings.workers else "warn", message)
 
 
 def check_log(life: Lifecycle) -> Check:
@@ -162,12 +162,12 @@ class StoresCheck:
         """Return the Check; raises the Problem of the store under None."""
         deadline = time.monotonic() + _STORE_PATIENCE
         asked = {tenant: question.begin() for tenant, question in self._questions.items()}
-        told = asked.pop(None).result(PATIENCE)
+        message = asked.pop(None).result(PATIENCE)
         for tenant, future in asked.items():
             found = _outcome(future, deadline)
             if isinstance(found, Check):
                 return Check("warn", f"the store of tenant {tenant}: {found.told}")
-        return Check("ok", told)
+        return Check("ok", message)
 
 
 class Prober:

@@ -90,7 +90,7 @@ def _uses_in(declared: Settings, ring: Keyring) -> Uses | None:
         with contextlib.closing(bootstrap.open_configured(hurried, ring, lambda _place: False)) as store:
             return store.key_uses()
     except Problem as cause:
-        click.echo(f"when keys were used is not known now: {logs.escape(str(cause))}", err=True)
+        click.echo(f"the times of last use are not known now: {logs.escape(str(cause))}", err=True)
         return None
 
 

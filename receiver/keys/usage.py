@@ -49,7 +49,7 @@ class KeyUses:
             try:
                 self.flush()
             except Problem as cause:  # the next round hands it on
-                log.info("when keys were used is noted later: %s", cause)
+                log.info("the times of last use are noted later: %s", cause)
             except Exception:  # noqa: BLE001 - the one thread that notes uses must go on
                 log.exception("a defect")
             pause.wait(self._every)

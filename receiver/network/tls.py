@@ -42,13 +42,13 @@ class Terms:
 
 def load(settings: Settings) -> tuple[Terms | None, list[str]]:
     """Return the terms for connections, None for plain HTTP, and all mistakes in the TLS ``settings``."""
-    said = [name for name in _NAMES if name in settings.sources or getattr(settings, name)]
-    if not said:
+    given = [name for name in _NAMES if name in settings.sources or getattr(settings, name)]
+    if not given:
         return None, []
-    missing = [name for name in ("tls_cert", "tls_key") if name not in said]
+    missing = [name for name in ("tls_cert", "tls_key") if name not in given]
     if missing:
-        return None, [f"{_NAMES[name]}: must be set when {_NAMES[said[0]]} is" for name in missing]
-    if not all(getattr(settings, name) for name in said):
+        return None, [f"{_NAMES[name]}: must be set when {_NAMES[given[0]]} is" for name in missing]
+    if not all(getattr(settings, name) for name in given):
         return None, []  # a name without a file, which was reported before
     try:
         certificate = x509.load_pem_x509_certificates(Path(settings.tls_cert).read_bytes())[0]

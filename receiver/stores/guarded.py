@@ -96,23 +96,23 @@ class Guarded(Wrapper):
 
     def _ask(self, do: Callable[[], Result]) -> Result:
         """Return what ``do`` returns. Raises StoreHangs at once when the store is known to hang."""
-        number, lends, is_probe = self._enter()
+        number, releases, is_probe = self._enter()
         if is_probe:
             try:
                 self._watched(number, self._probe, True)
             except StoreUnavailable as problem:
                 raise StoreHangs(f"{self.name} hangs: {problem.cause}") from problem
-            number, lends, _ = self._enter()
-        return self._watched(number, do, lends)
+            number, releases, _ = self._enter()
+        return self._watched(number, do, releases)
 
     def _probe(self) -> None:
         with bounded(_PROBE_SECONDS):
             self.inner.ping()
 
-    def _watched(self, number: int, do: Callable[[], Result], lends: bool) -> Result:
+    def _watched(self, number: int, do: Callable[[], Result], releases: bool) -> Result:
         """Return what ``do``, the call ``number``, returns; the breaker learns how it ended."""
         began = time.monotonic()
-        gives_way = blocking(release_slot=lends) if lends or self._blocks else nullcontext()
+        gives_way = blocking(release_slot=releases) if releases or self._blocks else nullcontext()
         try:
             with gives_way:
                 result = do()
@@ -136,10 +136,10 @@ class Guarded(Wrapper):
                 entered = self._begin(until)
                 if entered:
                     return entered
-                lends = self._waiting < _MOST_RELEASED
+                releases = self._waiting < _MOST_RELEASED
                 self._waiting += 1
             # Never wait for a permit to compute under the lock: the thread that has it may be waiting for the lock.
-            with blocking(release_slot=lends), self._changed:
+            with blocking(release_slot=releases), self._changed:
                 self._changed.wait(_LOOK_EVERY)
                 self._waiting -= 1
 
@@ -156,8 +156,8 @@ class Guarded(Wrapper):
         self._note(was_open)
         if number is None:
             raise StoreHangs(f"{self.name} hangs")
-        lends = self._slots is not None and breaker.held > self._slots.share
-        return number, lends, breaker.is_probe(number)
+        releases = self._slots is not None and breaker.held > self._slots.share
+        return number, releases, breaker.is_probe(number)
 
     def _leave(self, number: int, note: Callable[[], None], cause: Problem | None = None) -> None:
         with self._changed:

@@ -103,7 +103,7 @@ class Sealed(Wrapper):
         if CLEAR in needed and self._refuses_clear(keys):
             return (
                 "the store holds states in the clear, and there is a sealing key: start every receiver with"
-                " STORAGE_CLEAR_STATES=read and the key, run `receiver store reseal`, then take the setting away; or"
+                " STORAGE_CLEAR_STATES=read and the key, run `receiver store reseal`, then remove the setting; or"
                 " run `receiver store reseal --stopped` while no receiver runs"
             )
         return None

@@ -179,7 +179,7 @@ def test_list_tells_age_use_and_protection_in_a_table_and_as_json(folder):
     assert [row["lastUsedAt"] for row in json.loads(listed.stdout)] == [None, "2023-11-16T20:11:40Z"]
     down = receiver("keys", "list", cwd=folder, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:9/d")
     assert (down.returncode, down.stdout.count("keys/")) == (0, 2)
-    assert down.stderr.startswith("when keys were used is not known now: OperationalError: ")
+    assert down.stderr.startswith("the times of last use are not known now: OperationalError: ")
     assert "hunter2" not in down.stderr
 
 

@@ -106,7 +106,7 @@ def test_a_store_that_fails_gets_it_again_and_no_request_notices(noting, caplog)
         assert noting.called.acquire(timeout=5)
     until(lambda: noting.key_uses() == {("receiver", "a"): 8})
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["when keys were used is noted later: down", "a defect"]
+    assert said == ["the times of last use are noted later: down", "a defect"]
 
 
 def test_a_store_that_hangs_delays_nobody():

@@ -24,7 +24,9 @@ def read(folder: str) -> Uses:
     except FileNotFoundError:
         return {}
     except ValueError:
-        logging.getLogger("receiver").warning("files: %s/%s is not what was written; it is made anew", folder, _NAME)
+        logging.getLogger("receiver").warning(
+            "files: %s/%s is not what was written; it is written again", folder, _NAME
+        )
         return {}
 
 

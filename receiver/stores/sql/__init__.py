@@ -292,7 +292,7 @@ class SqlStore(Store):
             with errors.driver_errors(), bounded(self.timeout):
                 self._repeat(partial(queries.forget_receipts, now=now), writes=True)
         except Problem as problem:
-            logging.getLogger("receiver").warning("old receipts are kept for now: %s", problem.cause)
+            logging.getLogger("receiver").warning("old receipts are kept until the next try: %s", problem.cause)
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:

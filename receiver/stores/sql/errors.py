@@ -98,17 +98,19 @@ def driver_errors() -> Iterator[None]:
 def problem_of(error: DBAPIError) -> Problem:
     """Return the Problem for ``error``, with its cause for the log."""
     code = code_of(error)
-    said = _first_line(error)
-    cause = ": ".join(part for part in (type(error.orig).__name__, code, said) if part)
+    message = _first_line(error)
+    cause = ": ".join(part for part in (type(error.orig).__name__, code, message) if part)
     if _FULL.fullmatch(code):
         return StoreFull(cause)
     if code == "1665":
         cause += ": the server's binlog_format must be ROW or MIXED"
-    if said and (hint := next((hint for pattern, hint in _HINTS.items() if re.search(pattern, f"{code} {said}")), "")):
+    if message and (
+        hint := next((hint for pattern, hint in _HINTS.items() if re.search(pattern, f"{code} {message}")), "")
+    ):
         cause += f" ({hint})"
     if error.statement is None and is_refused_login(error.orig):
         return LoginRefused(cause)
-    if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(said)):
+    if _MISPLACED.fullmatch(code) or (not code and _REFUSED.search(message)):
         return StoreMisplaced(cause)
     return StoreUnavailable(cause)
 

@@ -189,7 +189,7 @@ def test_a_state_whose_line_is_no_object_is_damage_of_that_state(store, root, li
 def test_uses_of_keys_that_no_receiver_wrote_are_found_anew(store, root, kept, caplog):
     (root / "key-uses").write_bytes(formats.to_line(kept))
     assert store.key_uses() == {}
-    assert "is made anew" in caplog.text
+    assert "is written again" in caplog.text
     store.note_key_uses({("platform", "k"): 5})
     assert store.key_uses() == {("platform", "k"): 5}
 
