@@ -317,7 +317,7 @@ class Caller(threading.Thread):
             self.done.wait(0.02)
 
 
-STEPS = ("STORAGE_CLEAR_STATES=read", "Bring sealing-", "receiver store reseal", "Take STORAGE_CLEAR_STATES away")
+STEPS = ("STORAGE_CLEAR_STATES=read", "Add sealing-", "receiver store reseal", "Remove STORAGE_CLEAR_STATES")
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])

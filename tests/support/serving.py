@@ -27,8 +27,8 @@ def address_of(running) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def serving(keys, folder, **environment):
-    with open(folder / "log", "a") as log, running_receiver(keys, folder, log, **environment) as running:
+def serving(keys, folder, program=("receiver",), **environment):
+    with open(folder / "log", "a") as log, running_receiver(keys, folder, log, program, **environment) as running:
         yield running
 
 

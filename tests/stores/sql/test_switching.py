@@ -213,7 +213,7 @@ def play_the_trial(trial, java, machine, keys):
     assert serve == "PORT=8089 STORAGE_ADMIN_BIND=127.0.0.1:9089 receiver serve"
     said = machine.run("\n".join(before))
     assert f"holds {COUNT} states" in said
-    assert "To go back, later" in said
+    assert "To go back later" in said
     assert f"{COUNT} states adopted" in said
     assert "real" in said  # how long it took
     url = f"{machine.url}_trial"
