@@ -5,7 +5,7 @@ import json
 import pytest
 
 from receiver.mock_platform import tokens
-from tests.support.backends import SERVERS
+from tests.support.backends import url_of_an_empty_store
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.serving import serving
 
@@ -15,12 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(params=["sqlite", "filesystem", "postgresql", "mariadb"])
 def url(request, tmp_path):
     """The URL of an empty store of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/replay.db"
-    if request.param == "filesystem":
-        return f"file://{tmp_path}/replay"
-    server = request.getfixturevalue(request.param)
-    return server.url(request.getfixturevalue(SERVERS[request.param]).new_database())
+    return url_of_an_empty_store(request, request.param, tmp_path / "replay")
 
 
 @pytest.mark.case("A21")

@@ -10,7 +10,7 @@ from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
 from receiver.stores import open_store
 from tests.support import certificates
-from tests.support.backends import SERVERS
+from tests.support.backends import url_of_an_empty_store
 from tests.support.commands import receiver
 from tests.support.key_files import put
 from tests.support.reloading import Caller, calling, hang_up, log_of
@@ -44,10 +44,7 @@ class Reader(Caller):
 @pytest.mark.parametrize("backend", ["sqlite"])
 @pytest.mark.case("G12", "H03", "B19")
 def test_every_key_is_exchanged_under_load_and_no_request_fails(request, keys, platform_at, tmp_path, backend):
-    url = f"sqlite:///{tmp_path}/states.db"
-    if backend != "sqlite":
-        server = request.getfixturevalue(backend)
-        url = server.url(request.getfixturevalue(SERVERS[backend]).new_database())
+    url = url_of_an_empty_store(request, backend, tmp_path / "states")
     old, new = new_store(), new_store()
     put(tmp_path / "keys", old)
     first = seal(tmp_path)

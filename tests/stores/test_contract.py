@@ -15,7 +15,7 @@ from receiver.problems import ReplayRefused
 from receiver.states import NANOSECONDS, Content, Instant
 from receiver.stores import open_store
 from receiver.stores.tally import tallies
-from tests.support.backends import SERVERS
+from tests.support.backends import SERVERS, url_of_an_empty_store
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
 BACKENDS = ["sqlite", "filesystem", *SERVERS]
@@ -42,12 +42,7 @@ CONTENTS += (
 @pytest.fixture(params=PARAMETERS)
 def url(request, tmp_path):
     """The URL of an empty store of each backend."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/contract.db"
-    if request.param == "filesystem":
-        return f"file://{tmp_path}/contract"
-    server = request.getfixturevalue(request.param)
-    return server.url(request.getfixturevalue(SERVERS[request.param]).new_database())
+    return url_of_an_empty_store(request, request.param, tmp_path / "contract")
 
 
 @pytest.fixture
