@@ -18,14 +18,16 @@ def test_under_systemd_it_looks_as_the_unit_does(host, port):
     ):
         ran = host.run("sh", "-c", command, check=False)
         report = Report(ran.returncode, ran.stdout)
-        assert [one.seen for one in report.worse_than_ok() if "no sealing key" not in one.seen] == []
-        assert "as receiver: " in report.one("permissions", "ok").seen
-        assert f"process {pid} at http://{parsers.every_address(port)}, " in report.one("service", "ok", "ready").seen
+        assert [one.message for one in report.worse_than_ok() if "no sealing key" not in one.message] == []
+        assert "as receiver: " in report.one("permissions", "ok").message
+        assert (
+            f"process {pid} at http://{parsers.every_address(port)}, " in report.one("service", "ok", "ready").message
+        )
         report.one("roundtrip", "ok")
-        assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").seen
+        assert f"{sum('platform' in path.name for path in keys)} platform" in report.one("keys", "ok").message
     known = f"RUNTIME_DIRECTORY=/run/receiver/{port} PORT={port} STORAGE_KEYS=/etc/receiver/keys"
     report = Report(1, host.run("sh", "-c", f"{known} /opt/receiver/bin/receiver doctor --json", check=False).stdout)
-    seen = report.one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}").seen
-    assert "STORAGE_KEYS" in seen
-    assert "PORT" not in seen
+    message = report.one("service", "warn", "started with other settings", f"receiver doctor --pid {pid}").message
+    assert "STORAGE_KEYS" in message
+    assert "PORT" not in message
     report.one("permissions", "fail", "/etc/receiver/keys cannot be read by receiver")

@@ -1,6 +1,7 @@
 """Keys for content at rest, and sealed stores."""
 
 import json
+import time
 from dataclasses import replace
 
 from receiver import sealing
@@ -9,10 +10,13 @@ from receiver.states import Content
 from receiver.stores.sealed import Sealed
 from tests.support.commands import receiver
 from tests.support.states import NOW, TENANT, uid
+from tests.support.waiting import until
 
 
 def seal(folder) -> str:
-    """Make a sealing key in ``folder``; return its kid."""
+    """Make a sealing key in ``folder``, which seals at once; return its kid."""
+    made = [json.loads(path.read_text())["nbf"] for path in (folder / "keys").glob("sealing-*.json")]
+    until(lambda: time.time() > max(made, default=0) + 1)  # two keys never begin in the same second
     ran = receiver("keys", "sealing", "--directory", "keys", "--delay", "0", cwd=folder)
     assert (ran.stderr, ran.returncode) == ("", 0)
     return json.loads((folder / ran.stdout.removeprefix("wrote ").strip()).read_text())["kid"]
