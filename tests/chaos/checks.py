@@ -20,7 +20,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check: its ``name``, the ``promise`` (protocol, section 12; 0: of the manual), what it says, and ``find``."""
+    """A check: its ``name``, the ``promise`` (protocol, section 10; 0: of the manual), what it says, and ``find``."""
 
     name: str
     promise: int
