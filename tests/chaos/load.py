@@ -38,7 +38,7 @@ class Orders:
     """What a load is to do: the ``urls`` of the receivers, the ``tenants``, how many ``processes`` of how many ``clients``.
 
     ``patience`` is the seconds that a client waits for an answer. ``settling`` is the most seconds for which unknown
-    changes are repeated after the end.
+    changes are repeated after the end. ``mixture`` is one of MIXTURES; ``sizes`` one of contents.SIZES.
     """
 
     urls: Sequence[str]
@@ -51,6 +51,7 @@ class Orders:
     patience: float = 20.0
     settling: float = 60.0
     mixture: str = "ordinary"
+    sizes: str = "small"
 
 
 class Load:
@@ -226,11 +227,17 @@ class LoadClient(threading.Thread):
         kinds, weights = zip(*MIXTURES[self.orders.mixture].items(), strict=True)
         getattr(self, self.chance.choices(kinds, weights)[0])()
 
+    def one(self) -> None:
+        """Save one new state."""
+        self._make(1)
+
     def make(self) -> None:
         """Save new states, a few or a batch."""
-        count = self.chance.choice((1, 1, 1, 2, 5, 20, 50))
+        self._make(self.chance.choice((1, 1, 1, 2, 5, 20, 50)))
+
+    def _make(self, count: int) -> None:
         first = len(self.states)
-        new = [State(id_of(self.orders.seed, self.number, first + one)) for one in range(count)]
+        new = [State(id_of(self.orders.seed, self.number, first + one), self.orders.sizes) for one in range(count)]
         self.states += new
         self.save(new)
         self.counts[self.number] = len(self.states)
@@ -330,7 +337,8 @@ class LoadClient(threading.Thread):
 
 
 _ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
-MIXTURES = {"ordinary": _mixture(_ORDINARY)}
+_FEW = "one 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
+MIXTURES = {"ordinary": _mixture(_ORDINARY), "few": _mixture(_FEW)}
 
 
 def tenant_of(orders: Orders, client: int) -> str:

@@ -67,7 +67,7 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
     chance = chance_of(plan.seed, "tenants")
     tenants = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(3)]
     urls = [receiver.url for receiver in subject.receivers]
-    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed)
+    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed, **plan.fault.orders)
     windows: list[Window] = []
     with loading(orders) as load:
         began = time.monotonic()
