@@ -132,9 +132,10 @@ class Sender:
 
     def send(self, operation: Operation, method: str, path: str, body: bytes | None, headers: dict) -> Attempt:
         """Send a request once; return the attempt, journalled."""
-        attempt = Attempt(time.monotonic(), worker=self.worker, is_fresh=self.client.connection.sock is None)
+        attempt = Attempt(time.monotonic(), worker=self.worker)
         self.journal.begin(operation, attempt)
         try:
+            attempt.port = self._connected()
             answer = self.client.call(method, path, body, headers)
         except (http.client.HTTPException, OSError, ValueError) as cause:
             attempt.note = type(cause).__name__
@@ -143,6 +144,13 @@ class Sender:
         attempt.ended = time.monotonic()
         self.journal.end(operation, attempt)
         return attempt
+
+    def _connected(self) -> int:
+        """Return the port of the client's own end of the connection, made if there is none."""
+        connection = self.client.connection
+        if connection.sock is None:
+            connection.connect()
+        return connection.sock.getsockname()[1]
 
     def _judge(self, operation: Operation, attempt: Attempt, answer: Answer) -> None:
         attempt.status = answer.status
