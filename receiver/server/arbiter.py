@@ -27,6 +27,7 @@ from receiver.telemetry.log_losses import ADMIN, FIRST_WORKER, MASTER
 
 _PAUSE = 2.0  # seconds between two starts of the admin listener, at least
 _FAST_STOP = 3  # seconds for workers to end after SIGINT or SIGQUIT; above receiver.server.worker_signals.FAST_STOP
+_HEARD_AGAIN = 5.0  # seconds after the machine stood still, or its clock stepped, for workers to be heard from
 _LAST_PATIENCE = 2.0  # seconds for the admin listener to end
 
 
@@ -59,6 +60,7 @@ class Master(Arbiter):
         self.admin_sockets: list[BaseSocket] = []
         self.admin_again = 0.0
         self.ends_at: float | None = None
+        self.looked_at = self.spares_until = 0.0  # of murder_workers
 
     def start(self) -> None:
         """Listen; for probes first, so that a start reports all addresses, or fails if one is taken.
@@ -149,7 +151,17 @@ class Master(Arbiter):
             self.admin = self._spawn_admin(application)
 
     def murder_workers(self) -> None:
-        """Kill workers that are silent for too long, and a silent admin listener."""
+        """Kill workers that are silent for too long, and a silent admin listener.
+
+        Nobody is silent if this process did not look for long either: the machine or this process stood still, or the
+        clock has stepped, as that of a virtual machine can.
+        """
+        now = time.monotonic()
+        if not 0 <= now - self.looked_at < self.timeout / 2:
+            self.spares_until = now + _HEARD_AGAIN
+        self.looked_at = now
+        if 0 <= self.spares_until - now <= _HEARD_AGAIN:
+            return
         super().murder_workers()
         if self.admin is not None and time.monotonic() - self.admin.tmp.last_update() > self.timeout:
             self.log.critical("the admin listener is silent")
