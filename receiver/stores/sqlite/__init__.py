@@ -47,7 +47,7 @@ class SqliteStore(Store):
         self._file.check_location()
 
     def close(self) -> None:
-        self._file.close()
+        self._file.kept.close()
 
     def ping(self) -> None:
         try:
@@ -198,16 +198,16 @@ class SqliteStore(Store):
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
             with blocking():
                 connection.execute("commit")
-            self._file.check_written()  # else the log was removed meanwhile, and the commit with it
+            self._file.kept.check_written()  # else the log was removed meanwhile, and the commit with it
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")
             if connection.in_transaction:
-                self._file.drop_writer()  # it cannot begin another
+                self._file.kept.drop_writer()  # it cannot begin another
             raise
         finally:
             if any(change.large for change in group):
-                self._file.drop_writer()
+                self._file.kept.drop_writer()
         return outcomes
 
 

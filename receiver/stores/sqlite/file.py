@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from sqlite_utils import Database
 
@@ -16,24 +15,13 @@ from receiver.stores.mounts import network_type
 from receiver.stores.sqlite import mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.stores.sqlite.wal import Identity, WriteAheadLog
+from receiver.stores.sqlite.kept import Connections
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
 _JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
-
-
-_MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
-
-
-class _Held(NamedTuple):
-    """A connection that is kept, what it was made for, and the write-ahead log that it has open."""
-
-    connection: sqlite3.Connection
-    made_for: _MADE_FOR
-    log: Identity | None
 
 
 class DatabaseFile:
@@ -43,9 +31,7 @@ class DatabaseFile:
         self.path = path
         self.timeout = timeout
         self.create = create
-        self._log = WriteAheadLog(path)
-        self._mine = threading.local()
-        self._writer: _Held | None = None
+        self.kept = Connections(path, self.connect)
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
@@ -118,7 +104,7 @@ class DatabaseFile:
                 # A command that root ran left more than this one: the whole folder must be the receiver's.
                 owned = ownership(needed) and (ownership(folder) or ownership(needed))
                 raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
-        self._log.check_not_lost()  # it opens the index, so after the permissions
+        self.kept.check_free()  # it opens the index, so after the permissions
 
     def _create_file(self) -> None:
         """Make the file, for its owner only, and its folder, but no folder above."""
@@ -160,68 +146,22 @@ class DatabaseFile:
                     raise StoreMisplaced(f"{self.path}: this file system does not carry a write-ahead log")
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection to the file that is at the path now.
-
-        A removed file stays writable through an open connection, and what is acknowledged then is lost. So each
-        call looks at the file and its log; a missing one is an outage, not an empty store.
-        """
-        current = self._current()
-        held: _Held | None = getattr(self._mine, "held", None)
-        if held is None or held.made_for != current:
-            held = self._mine.held = self._open(current)
-        else:
-            self._log.check_in_use(held.connection, held.log)
-        return held.connection
+        """Return this thread's connection to the file that is at the path."""
+        self._check_prepared()
+        return self.kept.reader()
 
     def writer(self) -> sqlite3.Connection:
-        """Return the connection for changes to the file that is at the path now; for one thread at a time.
+        """Return the connection for changes to the file that is at the path; for one thread at a time.
 
         It does not itself wait for the write lock of other processes.
         """
-        current = self._current()
-        if self._writer is None or self._writer.made_for != current:
-            self._writer = self._open(current)
-            self._writer.connection.execute("pragma busy_timeout = 0")
-        else:
-            self.check_written()
-        return self._writer.connection
+        self._check_prepared()
+        return self.kept.writer()
 
-    def check_written(self) -> None:
-        """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
-        if self._writer:
-            self._log.check_in_use(self._writer.connection, self._writer.log)
-
-    def _open(self, current: _MADE_FOR) -> _Held:
-        """Return a new connection to keep, beside those that this process has."""
-        if self._writer and self._writer.made_for == current:
-            self.check_written()
-        self._log.check_not_lost()
-        connection = self.connect()
-        connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, self._log.opened())
-
-    def _current(self) -> _MADE_FOR:
-        """Return what connections must be made for, this process and the file, after preparing the file."""
-        if self._prepared is None:
+    def _check_prepared(self) -> None:
+        """Prepare the file unless this process has connections to it, which then tell whether it is still the one."""
+        if not self._prepared or (self.kept.opened is None and self._identity() != self._prepared):
             self.prepare()
-        identity = self._identity()
-        if identity != self._prepared:
-            self.prepare()
-        return os.getpid(), identity
-
-    def drop_writer(self) -> None:
-        """Close the connection for changes; the next change opens another."""
-        held, self._writer = self._writer, None
-        if held:
-            held.connection.close()
-
-    def close(self) -> None:
-        """Close the connection for changes, and this thread's."""
-        self.drop_writer()
-        held = self._mine.__dict__.pop("held", None)
-        if held:
-            held.connection.close()
-
 
 @contextmanager
 def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:
