@@ -18,6 +18,7 @@ from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.group_commit import GroupCommit
 from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
+from receiver.stores.sqlite import generation
 from receiver.stores.sqlite.driver import driver_errors, sqlite3
 from receiver.stores.sqlite.file import DatabaseFile, begin
 from receiver.stores.sqlite.rows import COLUMNS, NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, UPSERT, bind, forget, jti_was
@@ -196,9 +197,10 @@ class SqliteStore(Store):
         begin(connection, group[0].deadline)
         try:
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
+            mark = generation.advance(connection)
             with blocking():
                 connection.execute("commit")
-            self._file.kept.check_written()  # else the log was removed meanwhile, and the commit with it
+            self._file.acknowledge(mark)
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")

@@ -12,7 +12,8 @@ from sqlite_utils import Database
 from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
 from receiver.stores.mounts import network_type
-from receiver.stores.sqlite import mark
+from receiver.stores.marker import Mark, Marker
+from receiver.stores.sqlite import generation, mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.stores.sqlite.kept import Connections
@@ -31,7 +32,8 @@ class DatabaseFile:
         self.path = path
         self.timeout = timeout
         self.create = create
-        self.kept = Connections(path, self.connect)
+        self.marker = Marker(f"{path}-marker")
+        self.kept = Connections(path, self.connect, lambda one: generation.check(one, self.marker, str(path)))
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
@@ -44,6 +46,7 @@ class DatabaseFile:
                 self._create_file()
             identity = self._identity()
             try:
+                generation.check_before_use(self.kept.wal, self.marker)
                 with closing(self.connect()) as connection:
                     self._enter_wal(connection, deadline)
                     self._migrate(connection, deadline)
@@ -157,6 +160,14 @@ class DatabaseFile:
         """
         self._check_prepared()
         return self.kept.writer()
+
+    def acknowledge(self, mark: Mark) -> None:
+        """Note that ``mark`` is committed, so that a log that loses it is noticed. Raises StoreUnavailable.
+
+        It is lost at once if the log or the file was removed or replaced meanwhile: then nothing may be acknowledged.
+        """
+        self.kept.check_written()
+        self.marker.advance(mark)
 
     def _check_prepared(self) -> None:
         """Prepare the file unless this process has connections to it, which then tell whether it is still the one."""

@@ -43,10 +43,11 @@ def mark_in(connection: sqlite3.Connection) -> Mark | None:
     return None
 
 
-def check(found: Mark, marker: Marker, place: str) -> None:
+def check(connection: sqlite3.Connection, marker: Marker, place: str) -> None:
     """Raise StoreMisplaced when the store is behind its ``marker``, which is written before a save is acknowledged."""
-    known = marker.read()
-    if known is None or known.store != found.store:  # identity.py
+    known = marker.read()  # first: another process may commit meanwhile
+    found = mark_in(connection)
+    if known is None or found is None or known.store != found.store:  # identity.py
         return
     if found.generation < known.generation:
         raise StoreMisplaced(
@@ -80,9 +81,9 @@ def check_before_use(log: WriteAheadLog, marker: Marker) -> None:
     The connection is read-only: one that may write would copy a wrong log into the file when it closes.
     """
     with suppress(FileNotFoundError), closing(_read_only(log.file)) as connection:
-        if not os.path.getsize(log.file) or (found := mark_in(connection)) is None:
+        if not os.path.getsize(log.file) or mark_in(connection) is None:
             return
-        check(found, marker, log.file)
+        check(connection, marker, log.file)
         root = connection.execute("select rootpage from sqlite_master where name = 'store'").fetchone()[0]
         size = connection.execute("pragma page_size").fetchone()[0]
         own = _mark_on(os.pread(kept(log.file), size, (root - 1) * size))

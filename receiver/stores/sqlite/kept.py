@@ -26,15 +26,17 @@ class _Held(NamedTuple):
 
 
 class Connections:
-    """The connections to the file at ``path`` that ``connect`` makes.
+    """The connections to the file at ``path`` that ``connect`` makes, once ``check`` has accepted them.
 
     A removed file stays writable through an open connection, and what is acknowledged then is lost. So each use looks
     at the file, its log and its index; a missing or another one is an outage, not an empty store.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self, path: Path, connect: Callable[[], sqlite3.Connection], check: Callable[[sqlite3.Connection], None]
+    ) -> None:
         self.wal = WriteAheadLog(path)
-        self._connect = connect
+        self._connect, self._accept = connect, check
         self._mine = threading.local()
         self._writer: _Held | None = None
         self._last: _Held | None = None  # stays open when its thread ends: the last one that looks
@@ -116,7 +118,7 @@ class Connections:
             self._check(others)
         self.check_free()
         connection = self._connect()
-        connection.execute("pragma schema_version").fetchone()  # opens the log
+        self._accept(connection)  # which opens the log
         opened, files = self.opened, self.wal.files()
         if opened is None:
             if None in files:
