@@ -11,12 +11,12 @@ from sqlite_utils import Database
 
 from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
-from receiver.stores.mounts import network_type
 from receiver.stores.marker import Mark, Marker
+from receiver.stores.mounts import network_type
 from receiver.stores.sqlite import generation, mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
-from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.stores.sqlite.kept import Connections
+from receiver.stores.sqlite.schema import STEPS, migrations
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
@@ -173,6 +173,7 @@ class DatabaseFile:
         """Prepare the file unless this process has connections to it, which then tell whether it is still the one."""
         if not self._prepared or (self.kept.opened is None and self._identity() != self._prepared):
             self.prepare()
+
 
 @contextmanager
 def _held(lock: threading.Lock, timeout: float) -> Iterator[None]:

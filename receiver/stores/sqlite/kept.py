@@ -52,6 +52,8 @@ class Connections:
         held: _Held | None = getattr(self._mine, "held", None)
         if held is None or held.opened.process != os.getpid():
             held = self._mine.held = self._open()
+            if self._last is None or self._last.opened.process != os.getpid():
+                self._last = held
         else:
             self._check(held)
         return held.connection
@@ -83,6 +85,8 @@ class Connections:
     def drop_writer(self) -> None:
         """Close the connection for changes; the next change opens another."""
         held, self._writer = self._writer, None
+        if self._last is None:  # no other is open
+            _opened.pop((os.getpid(), self.wal.file), None)
         self._close(held)
 
     def close(self) -> None:
@@ -126,10 +130,7 @@ class Connections:
             opened = _opened[os.getpid(), self.wal.file] = Opened(self.wal, files)
         if files != opened.files:
             raise StoreUnavailable(f"SQLite: {self.wal.file} or its log was replaced a moment ago")
-        held = _Held(connection, opened)
-        if self._last is None or self._last.opened.process != os.getpid():
-            self._last = held
-        return held
+        return _Held(connection, opened)
 
 
 def _at_exit(connections: "weakref.ref[Connections]") -> None:

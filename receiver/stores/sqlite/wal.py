@@ -35,7 +35,7 @@ class Files(NamedTuple):
 
     file: _Node
     log: _Node
-    index: _Node
+    shm: _Node
 
 
 class Index(NamedTuple):
@@ -109,13 +109,13 @@ class WriteAheadLog:
         """Return whether other processes use another index than that of ``files`` for the file at the path."""
         with contextlib.suppress(FileNotFoundError):
             found = _node_at(self.index)
-            return found is not None and found != files.index and _is_locked(kept(self.index), _INDEX_LOCK)
+            return found is not None and found != files.shm and _is_locked(kept(self.index), _INDEX_LOCK)
         return False
 
     def put_aside(self, files: Files) -> list[str]:
         """Rename a log and an index that are not those of ``files``, so that no start uses them; return the names."""
         named = []
-        for path, own in ((self.log, files.log), (self.index, files.index)):
+        for path, own in ((self.log, files.log), (self.index, files.shm)):
             found = _node_at(path)
             if found and found != own:
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -133,7 +133,9 @@ def index_in(descriptor: int) -> Index | None:
         if header[:_HEADER] == header[_HEADER : 2 * _HEADER]:
             break
     initialised, size, frames, checksum, salts, copied = _INDEX.unpack(header)
-    return Index(65536 if size == 1 else size, frames, struct.unpack("=II", checksum), salts, copied) if initialised else None
+    if not initialised:
+        return None
+    return Index(65536 if size == 1 else size, frames, struct.unpack("=II", checksum), salts, copied)
 
 
 def holds_last(descriptor: int, index: Index) -> bool:

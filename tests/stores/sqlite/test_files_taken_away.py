@@ -134,7 +134,9 @@ def test_what_was_acknowledged_before_a_file_was_taken_away_is_not_lost(keys, te
                 _older_copies(path)
         assert _readyz(running.admin) == 200
         assert len(first.saved) == FIRST
-        writers = [_Writer(running.url, tenant, keys, seed, ends) for seed in range(2, 6)] if when == "under load" else []
+        writers = (
+            [_Writer(running.url, tenant, keys, seed, ends) for seed in range(2, 6)] if when == "under load" else []
+        )
         for writer in writers:
             writer.start()
         until(lambda: all(len(writer.saved) > 5 for writer in writers))
