@@ -65,7 +65,7 @@ def id_in(folder: str) -> str:
         found = _read_mark(folder).get("id")
     except (FileNotFoundError, ValueError):
         return ""
-    return found if is_uuid(found) else ""
+    return str(found) if is_uuid(found) else ""
 
 
 def _read_mark(folder: str) -> Fields:
