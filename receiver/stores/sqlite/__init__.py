@@ -17,11 +17,13 @@ from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.group_commit import GroupCommit
+from receiver.stores.marker import Mark
 from receiver.stores.rows import readable, summary_of
-from receiver.stores.sqlite import generation, rows
+from receiver.stores.sqlite import generation, identity, rows
 from receiver.stores.sqlite.driver import driver_errors, sqlite3
 from receiver.stores.sqlite.file import DatabaseFile, begin
 from receiver.stores.sqlite.rows import NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, bind, forget, jti_was
+from receiver.stores.sqlite.schema import mark_in
 from receiver.threadpool import blocking
 
 _PAGE = 500
@@ -32,10 +34,10 @@ _RECEIPTS_KEPT = 8  # between two deletions of expired ones
 class SqliteStore(Store):
     """States in the SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock."""
 
-    def __init__(self, path: str, timeout: float, create: bool = True) -> None:
+    def __init__(self, path: str, timeout: float, create: bool = True, store_id: str = "") -> None:
         self.path = Path(path)
         self.timeout = timeout
-        self._file = DatabaseFile(self.path, timeout, create)
+        self._file = DatabaseFile(self.path, timeout, create, store_id)
         # Threads of one process queue here in order; only processes compete in SQLite's unfair busy wait.
         self._receipts = itertools.count()
         self._group: GroupCommit[_Change, Effect] = GroupCommit(self._commit)
@@ -59,6 +61,16 @@ class SqliteStore(Store):
     def schema_version(self) -> str:
         with self._reading() as connection:
             return self._file.check_schema(connection)
+
+    def mark(self) -> Mark:
+        with self._reading() as connection:
+            return mark_in(connection)
+
+    def init(self) -> Mark:
+        return identity.init(self._file)
+
+    def accept(self) -> Mark:
+        return identity.accept(self._file)
 
     def find(self, tenant: str, id: str) -> State | None:
         with driver_errors():

@@ -4,19 +4,18 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlite_utils import Database
 
-from receiver.files import ownership
-from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
-from receiver.stores.marker import Mark, Marker
-from receiver.stores.mounts import network_type
-from receiver.stores.sqlite import generation, mark
+from receiver.problems import StoreMisplaced, StoreUnavailable
+from receiver.stores.identity import Expected
+from receiver.stores.marker import Mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.kept import Connections
-from receiver.stores.sqlite.schema import STEPS, migrations
+from receiver.stores.sqlite.place import Place
+from receiver.stores.sqlite.schema import STEPS, id_in, mark_in, migrations
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
@@ -26,36 +25,58 @@ _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PER
 
 
 class DatabaseFile:
-    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. It serves all threads."""
+    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. It serves all threads.
 
-    def __init__(self, path: Path, timeout: float, create: bool) -> None:
+    ``store_id`` is the id of the only store that is accepted there; any, if empty.
+    """
+
+    def __init__(self, path: Path, timeout: float, create: bool, store_id: str = "") -> None:
         self.path = path
+        self.place = Place(path, store_id)
         self.timeout = timeout
         self.create = create
-        self.marker = Marker(f"{path}-marker")
-        self.kept = Connections(path, self.connect, lambda one: generation.check(one, self.marker, str(path)))
+        self.kept = Connections(path, self.connect, self.place.generation.check)
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Make the file if allowed, and upgrade its schema (Store.prepare)."""
-        deadline = time.monotonic() + self.timeout
-        with driver_errors(), _held(self._preparing, self.timeout):
+        with self.preparing():
             self.check_location()
             if self.create:
-                self._create_file()
-            identity = self._identity()
+                self.place.create()
+            with self.place.generation.naming_rescued():
+                self.upgrade(self.place.expected)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Keep other threads from preparing the file at the same time; turn SQLite's errors into the contract's."""
+        with driver_errors(), _held(self._preparing, self.timeout):
             try:
-                generation.check_before_use(self.kept.wal, self.marker)
-                with closing(self.connect()) as connection:
-                    self._enter_wal(connection, deadline)
-                    self._migrate(connection, deadline)
+                yield
             except sqlite3.Error as cause:
                 if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
-            mark.put(self.path)
-            self._prepared = identity
+
+    def upgrade(self, expected: Expected | None) -> Mark:
+        """Upgrade the schema of the file, and return the mark of the store in it, the ``expected`` one if given."""
+        deadline = time.monotonic() + self.timeout
+        identity = self._identity()
+        if expected:
+            self.place.generation.check_before_use(self.kept.wal)
+        else:
+            self.kept.check_free()
+        with closing(self.connect()) as connection:
+            if expected and os.path.getsize(self.path):
+                expected.check(lambda: id_in(connection))  # before anything in it is changed
+            self._enter_wal(connection, deadline)
+            self._migrate(connection, deadline)
+            mark = mark_in(connection)
+        if expected and self.create:
+            expected.settle(mark)
+        self._prepared = identity
+        return mark
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Upgrade the schema; takes the write lock only if there is something to do."""
@@ -84,44 +105,15 @@ class DatabaseFile:
 
     def check_location(self) -> None:
         """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
-        path, folder = self.path, self.path.parent
-        if os.path.exists(path) and not os.path.isfile(
-            path
-        ):  # Path's own methods raise where they lack the right to look
-            raise StoreMisplaced(f"{path}: is not a file")
-        if mark.was_emptied(path):
-            raise StoreMisplaced(
-                f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
-                " with its -wal and -shm, and the next start makes a new store"
-            )
-        if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
-            text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
-            raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
-        if kind := network_type(path):
-            raise StoreMisplaced(
-                f"{path}: lies on {kind}, a file system of the network, where SQLite would lose data:"
-                " use a local disk, or file:// or a database server instead"
-            )
-        for needed in (folder, path, f"{path}-wal", f"{path}-shm"):  # the write-ahead log is made beside the file
-            if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
-                # A command that root ran left more than this one: the whole folder must be the receiver's.
-                owned = ownership(needed) and (ownership(folder) or ownership(needed))
-                raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
+        self.place.check()
         self.kept.check_free()  # it opens the index, so after the permissions
-
-    def _create_file(self) -> None:
-        """Make the file, for its owner only, and its folder, but no folder above."""
-        with suppress(FileExistsError):
-            self.path.parent.mkdir(mode=0o700)
-        # Open a new file only: closing any descriptor of a database drops this process's locks on it.
-        with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
     def _identity(self) -> tuple[int, int]:
         """Return what identifies the file among others at the same path; raises OSError when it is gone."""
         status = os.stat(self.path)
         if self._prepared and not status.st_size:
-            raise StoreDamaged("SQLite: the file has been emptied")
+            self.place.expected.check_absence(self.place.absence)
+            raise StoreUnavailable(f"SQLite: {self.path} has been emptied")
         return status.st_dev, status.st_ino
 
     def connect(self) -> sqlite3.Connection:
@@ -167,7 +159,7 @@ class DatabaseFile:
         It is lost at once if the log or the file was removed or replaced meanwhile: then nothing may be acknowledged.
         """
         self.kept.check_written()
-        self.marker.advance(mark)
+        self.place.generation.note(mark)
 
     def _check_prepared(self) -> None:
         """Prepare the file unless this process has connections to it, which then tell whether it is still the one."""

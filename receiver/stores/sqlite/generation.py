@@ -4,23 +4,25 @@ A log that lost its end, or an older copy of the file, is behind the marker. An 
 of a newer file is found by the page of the table ``store``: the log goes on where the file was at its last checkpoint.
 """
 
+import logging
 import os
 import re
 import struct
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from receiver.problems import StoreMisplaced
 from receiver.stores.marker import Mark, Marker
-from receiver.stores.sqlite.driver import sqlite3
+from receiver.stores.sqlite.driver import code_of, sqlite3
+from receiver.stores.sqlite.schema import mark_in
 from receiver.stores.sqlite.wal import WriteAheadLog, kept
 
 _ADVANCE = """
     update store set generation = generation + 1, token = lower(hex(randomblob(8)))
     returning id, generation, token
 """
-_MARK = "select id, generation, token from store"
 _FRAME = struct.Struct(">I4x8s8x")  # of the log: the number of its page, salts
 _LOG_SALTS = slice(16, 24)
 # A page with the one row of ``store`` (sqlite.org/fileformat.html, sections 1.6 and 2.1): its type, the number of its
@@ -36,63 +38,93 @@ def advance(connection: sqlite3.Connection) -> Mark:
     return Mark(*connection.execute(_ADVANCE).fetchone())
 
 
-def mark_in(connection: sqlite3.Connection) -> Mark | None:
-    """Return the mark of the store; None for one of an older version, which has none."""
-    with suppress(sqlite3.OperationalError):
-        return Mark(*connection.execute(_MARK).fetchone())
-    return None
+class Generation:
+    """The generation of the store at ``place``, by its ``marker``."""
 
+    def __init__(self, place: str, marker: Marker) -> None:
+        self.place = place
+        self._marker = marker
+        self._is_told = False
 
-def check(connection: sqlite3.Connection, marker: Marker, place: str) -> None:
-    """Raise StoreMisplaced when the store is behind its ``marker``, which is written before a save is acknowledged."""
-    known = marker.read()  # first: another process may commit meanwhile
-    found = mark_in(connection)
-    if known is None or found is None or known.store != found.store:  # identity.py
-        return
-    if found.generation < known.generation:
-        raise StoreMisplaced(
-            f"{place}: commits {found.generation + 1} to {known.generation} are missing, which were acknowledged: the"
-            f" end of its -wal is lost, or an older copy was put back: {_remedy(place)}"
-        )
-    if found.generation == known.generation and found.token != known.token:
-        raise StoreMisplaced(
-            f"{place}: commit {known.generation} is not the one that was acknowledged: an older copy was put back and"
-            f" used since: {_remedy(place)}"
-        )
+    def note(self, mark: Mark) -> None:
+        """Note ``mark``, which is committed, in the marker, before anything of it is acknowledged.
 
+        If it cannot be written, the log says so once: it lags then, and notices less. Raises StoreMisplaced.
+        """
+        try:
+            self._marker.advance(mark)
+        except OSError as cause:
+            if not self._is_told:
+                self._is_told = True
+                text = "%s cannot be written (%s): a log that loses its end will not be noticed"
+                logging.getLogger("receiver").warning(text, self._marker.path, cause.strerror)
 
-def _remedy(place: str) -> str:
-    return (
-        f"stop every process of the receiver{rescued_at(place)}; or put the last backup back; then run"
-        " `receiver store accept`, which goes on with what is there"
-    )
-
-
-def rescued_at(place: str) -> str:
-    """Return what to do with the newest backup that was written when files were removed; "" when there is none."""
-    path = Path(place)
-    found = sorted(path.parent.glob(f"{path.name}.rescued-*[0-9]"), key=lambda one: one.stat().st_mtime)
-    return f", put {found[-1]} in its place, without the old -wal and -shm" if found else ""
-
-
-def check_before_use(log: WriteAheadLog, marker: Marker) -> None:
-    """Raise StoreMisplaced when the file and its log are not the last state of one store. Changes neither.
-
-    The connection is read-only: one that may write would copy a wrong log into the file when it closes.
-    """
-    with suppress(FileNotFoundError), closing(_read_only(log.file)) as connection:
-        if not os.path.getsize(log.file) or mark_in(connection) is None:
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Raise StoreMisplaced when the store is behind its marker."""
+        known = self._marker.read()  # first: another process may commit meanwhile
+        found = marked(connection)
+        if known is None or found is None or known.store != found.store:  # identity.py
             return
-        check(connection, marker, log.file)
-        root = connection.execute("select rootpage from sqlite_master where name = 'store'").fetchone()[0]
-        size = connection.execute("pragma page_size").fetchone()[0]
-        own = _mark_on(os.pread(kept(log.file), size, (root - 1) * size))
-        first = _first_in_log(log.log, root, size)
+        if found.generation < known.generation:
+            raise StoreMisplaced(
+                f"{self.place}: commits {found.generation + 1} to {known.generation} are missing, which were"
+                f" acknowledged: its -wal is missing or lost its end, or an older copy was put back: {self._remedy()}"
+            )
+        if found.generation == known.generation and found.token != known.token:
+            raise StoreMisplaced(
+                f"{self.place}: commit {known.generation} is not the one that was acknowledged: an older copy was put"
+                f" back and used since: {self._remedy()}"
+            )
+
+    def check_before_use(self, log: WriteAheadLog) -> None:
+        """Raise StoreMisplaced when the file and its log are not the last state of one store. Changes neither.
+
+        The connection is read-only: one that may write would copy a wrong log into the file when it closes.
+        """
+        if not os.path.getsize(self.place):
+            return
+        with closing(_read_only(self.place)) as connection:
+            if marked(connection) is None:
+                return
+            self.check(connection)
+            root = connection.execute("select rootpage from sqlite_master where name = 'store'").fetchone()[0]
+            size = connection.execute("pragma page_size").fetchone()[0]
+        first = _first_in_log(log.log, root, size)  # before the file: its generation only grows
+        own = _mark_on(os.pread(kept(self.place), size, (root - 1) * size))
         if own and first and (own.store != first.store or own.generation + 1 < first.generation):
             raise StoreMisplaced(
-                f"{log.file}: is not the file that its log {log.log} belongs to, which begins after commit"
-                f" {first.generation - 1}: {_remedy(log.file)}; move the log away if the file is a whole backup"
+                f"{self.place}: is not the file that its log {log.log} belongs to, which begins after commit"
+                f" {first.generation - 1}: if it is a whole backup, move the log away; {self._remedy()}"
             )
+
+    @contextmanager
+    def naming_rescued(self) -> Iterator[None]:
+        """Add to the remedy of a StoreMisplaced the newest backup that a receiver wrote when files were removed."""
+        try:
+            yield
+        except StoreMisplaced as fault:
+            path = Path(self.place)
+            found = sorted(path.parent.glob(f"{path.name}.rescued-*[0-9]"), key=lambda one: one.stat().st_mtime)
+            if not found:
+                raise
+            text = f"{fault.cause}; what was there when the file was removed is in {found[-1]}: to go on with it, put"
+            raise StoreMisplaced(f"{text} it there as {path}, without the old -wal and -shm") from fault
+
+    def _remedy(self) -> str:
+        return (
+            "stop every process of the receiver and put the right files back; or put the last backup there, or leave"
+            " what is there, and run `receiver store accept`, which goes on with that"
+        )
+
+
+def marked(connection: sqlite3.Connection) -> Mark | None:
+    """Return the mark of the store; None for one of an older version, which has none."""
+    try:
+        return mark_in(connection)
+    except sqlite3.OperationalError as cause:
+        if code_of(cause) == sqlite3.SQLITE_ERROR:  # there is no such table
+            return None
+        raise
 
 
 def _read_only(path: str) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ import weakref
 from contextlib import closing
 
 from receiver.stores.sqlite.driver import sqlite3
-from receiver.stores.sqlite.generation import mark_in
+from receiver.stores.sqlite.generation import marked
 from receiver.stores.sqlite.wal import Files, WriteAheadLog, holds_last, index_in, kept
 
 _PATIENCE = 1.5  # seconds for a checkpoint, while other processes are in the way
@@ -94,7 +94,7 @@ class Opened:
 
     def _back_up(self, connection: sqlite3.Connection) -> str:
         """Write the whole store to a file beside; return its name, or "" while another process writes it."""
-        mark = mark_in(connection)
+        mark = marked(connection)
         name = f"{self._wal.file}.rescued-{mark.generation if mark else 0}"
         if os.path.exists(name):
             return name

@@ -19,7 +19,7 @@ from receiver.mock_platform.client import Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.stores import open_store
 from tests.support.serving import children_of, environment_of, serving
-from tests.support.waiting import pass_time, until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.case("I08")]
 
@@ -105,9 +105,11 @@ def _end(running, how):
 def _restarted(keys, tenant, folder, saved):
     """Start again; return what is missing, or the log of a start that was refused with 78."""
     try:
-        with serving(keys, folder, STORAGE_WORKERS="2") as running:
-            with contextlib.closing(Client(running.url, tenant, keys)) as client:
-                return [id for id, content in saved.items() if client.open(id, client.load(id)) != content]
+        with (
+            serving(keys, folder, STORAGE_WORKERS="2") as running,
+            contextlib.closing(Client(running.url, tenant, keys)) as client,
+        ):
+            return [id for id, content in saved.items() if client.open(id, client.load(id)) != content]
     except click.ClickException:
         command = [sys.executable, "-m", "receiver", "serve"]
         environment = environment_of(keys, folder) | {"STORAGE_BIND": "127.0.0.1:0"}
@@ -163,7 +165,7 @@ def test_what_was_acknowledged_before_a_file_was_taken_away_is_not_lost(keys, te
     found = _restarted(keys, tenant, tmp_path, saved)
     if not isinstance(found, list):
         assert len(saved) >= FIRST
-        place = re.search(r"(\S+\.rescued-\S+?|\S+\.moved|\S+ \(deleted\))[,:;]", found)
+        place = re.search(r"is in (\S+\.rescued-\d+|\S+\.moved)", found + log)
         assert place, found
         with contextlib.closing(open_store(f"sqlite:///{place[1]}", 5)) as rescued:
             found = [id for id, content in saved.items() if rescued.find(tenant, id).content.text != content]
