@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple, TypeVar
 
+from receiver import waits
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem, StoreHangs, StoreUnavailable
 from receiver.states import State
@@ -26,6 +28,7 @@ from receiver.threadpool import blocking
 _PROBE_SECONDS = 2.0  # the time-out of a probe; libpq takes that long to give up connecting
 _MOST_RELEASED = 64  # calls that may wait for a slot without a place in the pool; each holds its request in memory
 _LOOK_EVERY = 0.25  # seconds
+_SILENT = 0.1  # seconds without an answer after which a call lets another thread compute meanwhile
 Result = TypeVar("Result")
 
 
@@ -45,21 +48,24 @@ class Guarded(Wrapper):
     """The store ``inner``, called ``name`` in messages, whose calls end within ``timeout`` seconds.
 
     With ``slots``, there are other stores to protect from it. ``blocks`` says that it blocks and keeps its permit,
-    as file systems do. Calls of the command line, such as walks through all states, are passed through.
+    as file systems do; ``on_disk``, that its calls share no pool of connections, so that more of them may wait. Calls
+    of the command line, such as walks through all states, are passed through.
     """
 
     def __init__(
         self, inner: Store, name: str, timeout: float, slots: Slots | None = None, blocks: bool = False,
-        breaker: Breaker | None = None,
+        on_disk: bool = False, breaker: Breaker | None = None,
     ) -> None:  # fmt: skip
         super().__init__(inner)
         self.name = name
         self._timeout = timeout
         self._slots = slots
         self._blocks = blocks and slots is not None
+        self._on_disk = on_disk
         self._breaker = breaker or Breaker(timeout)
         self._slow = min(1.0, timeout / 10)  # seconds; a call that fails sooner was refused and did not hang
         self._stuck = min(2.0, timeout / 5)
+        self._given_up: set[int] = set()  # calls whose requests were answered, and that have not returned
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
         self._log = logging.getLogger("receiver")
@@ -96,6 +102,10 @@ class Guarded(Wrapper):
 
     def _ask(self, do: Callable[[], Result]) -> Result:
         """Return what ``do`` returns. Raises StoreHangs at once when the store is known to hang."""
+        if (wait := waits.current()) is not None:
+            if wait.is_given_up:
+                raise StoreHangs(f"{self.name}: the request was answered 503 meanwhile")
+            wait.begin(self._timeout)
         number, releases, is_probe = self._enter()
         if is_probe:
             try:
@@ -112,10 +122,8 @@ class Guarded(Wrapper):
     def _watched(self, number: int, do: Callable[[], Result], releases: bool) -> Result:
         """Return what ``do``, the call ``number``, returns; the breaker learns how it ended."""
         began = time.monotonic()
-        gives_way = blocking(release_slot=releases) if releases or self._blocks else nullcontext()
         try:
-            with gives_way:
-                result = do()
+            result = self._waited(number, do, releases)
         except StoreUnavailable as problem:
             self._leave(number, lambda: self._breaker.failed(number, time.monotonic() - began >= self._slow), problem)
             raise
@@ -127,6 +135,19 @@ class Guarded(Wrapper):
             raise
         self._leave(number, lambda: self._breaker.answered(number))
         return result
+
+    def _waited(self, number: int, do: Callable[[], Result], releases: bool) -> Result:
+        """Return what ``do``, the call ``number``, returns, however long it takes; others compute meanwhile."""
+        gives_way = releases or self._blocks or self._breaker.silent_for() > _SILENT
+        wait = waits.current()
+        if wait is not None:
+            wait.enter(partial(self._give_up, number), self._on_disk)
+        try:
+            with blocking(release_slot=releases) if gives_way else nullcontext():
+                return do()
+        finally:
+            if wait is not None:
+                wait.leave()
 
     def _enter(self) -> tuple[int, bool, bool]:
         """Return the number of a new call, whether it releases its place, and whether it must be a probe."""
@@ -164,8 +185,26 @@ class Guarded(Wrapper):
             was_open = self._breaker.is_open
             note()
             self._note(was_open, cause)
+            if number in self._given_up:
+                self._given_up.remove(number)
+                metrics.stuck(id(self), len(self._given_up))
+                if not self._given_up:
+                    self._log.warning("%s: every call that did not return in time has returned", self.name)
             if self._waiting:
                 self._changed.notify_all() if was_open != self._breaker.is_open else self._changed.notify()
+
+    def _give_up(self, number: int) -> None:
+        """Note that the call ``number`` has not returned in time, and that its request is answered without it."""
+        with self._changed:
+            was_open = self._breaker.is_open
+            if not self._breaker.give_up(number):
+                return
+            if not self._given_up:
+                self._log.error("%s: a call does not return; requests are answered 503 without it", self.name)
+            self._given_up.add(number)
+            metrics.stuck(id(self), len(self._given_up))
+            self._note(was_open)
+            self._changed.notify_all()
 
     def _note(self, was_open: bool, cause: Problem | None = None) -> None:
         """Log that the breaker has opened or closed. The caller holds the lock."""
