@@ -3,6 +3,8 @@
 import json
 import signal
 import statistics
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +16,7 @@ import pytest
 from tests.support.callers import Player, calling
 from tests.support.frozen_disk import FrozenDisk
 from tests.support.platform_client import assert_problem, loaded
-from tests.support.serving import serving
+from tests.support.serving import environment_of, serving
 from tests.support.waiting import pass_time, until
 
 pytestmark = pytest.mark.slow
@@ -210,3 +212,54 @@ def test_a_receiver_with_stuck_calls_reloads_takes_new_workers_and_stops_in_time
             running.process.wait(MOST)
             print(f"stopped after {time.monotonic() - began:.1f} s")
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.case("I03")
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_every_call_of_a_database_server_that_freezes_is_answered_503_in_time(
+    request, keys, tmp_path, platform_at, state, kind
+):
+    server = request.getfixturevalue(kind)
+    url = server.url(server.new_database())
+    variables = {"DATABASE_URL": url, "STORAGE_STORE_TIMEOUT": str(TIMEOUT), "STORAGE_ADMIN_BIND": "127.0.0.1:0"}
+    with serving(keys, tmp_path, STORAGE_LOG_LEVEL="warning", **variables) as running:
+        client = platform_at(running.url)
+        assert client.save(state).status == 204
+        players = [Player(platform_at(running.url), seed) for seed in range(40)]
+        with calling(players):
+            until(lambda: all(player.answers for player in players), 30)
+            server.signal_all(signal.SIGSTOP)
+            try:
+                for _ in range(2):
+                    in_time(lambda: client.load(state["id"]))
+                    in_time(lambda: client.save(state))
+                    in_time(lambda: client.delete([str(uuid.uuid4())]))
+                    in_time(client.health)
+                status, _, seconds = asked(running.admin, "/readyz")
+                assert status == 503
+                assert seconds < MOST
+            finally:
+                server.signal_all(signal.SIGCONT)
+            thawed = time.monotonic()
+            until(lambda: client.health().status == 200, 10)
+            assert time.monotonic() - thawed < 2
+            until(lambda: all(one.answers[-1][0] > thawed and one.answers[-1][1] in (200, 204) for one in players), 20)
+        assert max(seconds for player in players for *_, seconds in player.answers) < MOST
+
+
+@KINDS
+@pytest.mark.parametrize("command", [["store", "stats"], ["store", "purge"], ["doctor"], ["serve"]], ids=" ".join)
+def test_ctrl_c_ends_a_command_that_hangs_on_a_frozen_disk(keys, tmp_path, disk, kind, command):
+    environment = environment_of(keys, tmp_path, DATABASE_URL=URLS[kind].format(disk.path), **disk.environment)
+    with serving(keys, tmp_path, DATABASE_URL=environment["DATABASE_URL"]):
+        pass  # which makes the store
+    program = [sys.executable, "-m", "receiver", *command]
+    with disk.frozen():
+        hung = subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        pass_time(3, "a command that has come to its store")
+        assert hung.poll() is None
+        hung.send_signal(signal.SIGINT)
+        _, text = hung.communicate(timeout=8)
+    print(text)
+    assert hung.returncode
+    assert b"Traceback" not in text
