@@ -54,10 +54,10 @@ def test_an_older_schema_is_told_and_left_as_it_is(tmp_path):
     path = tmp_path / "states.db"
     prepared(f"sqlite:///{path}")
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.executescript("drop table key_uses; delete from _sqlite_migrations where name like '0002%';")
-    stores_of(f"sqlite:///{path}").one("store", "warn", "its schema lacks 0002_sealing_keys", "start it again")
+        connection.executescript("drop table store; delete from _sqlite_migrations where name like '0003%';")
+    stores_of(f"sqlite:///{path}").one("store", "warn", "its schema lacks 0003_store", "start it again")
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("select count(*) from _sqlite_migrations").fetchone() == (1,)
+        assert connection.execute("select count(*) from _sqlite_migrations").fetchone() == (2,)
 
 
 def test_a_newer_schema_and_files_that_are_no_store(tmp_path):

@@ -3,10 +3,13 @@
 Look at a store with ``sqlite-utils rows var/receiver.db states --limit 3 -c id -c updated_at``.
 """
 
+import secrets
+import uuid
+
 from sqlite_utils import Database, Migrations
 
 migrations = Migrations("receiver")
-STEPS = ("0001_states_and_receipts", "0002_sealing_keys")
+STEPS = ("0001_states_and_receipts", "0002_sealing_keys", "0003_store")
 
 
 # Why times are two integers and a text: rows.py.
@@ -32,3 +35,11 @@ def _states_and_receipts(db: Database) -> None:
 def _sealing_keys(db: Database) -> None:
     db.table("states").add_column("sealing_key", str)
     db.table("key_uses").create({"role": str, "kid": str, "last_used": int}, pk=("role", "kid"), not_null={"last_used"})
+
+
+@migrations(name=STEPS[2])
+def _store(db: Database) -> None:
+    columns = {"id": str, "generation": int, "token": str}
+    db.table("store").create(columns, not_null=set(columns))
+    # What identifies this store: marker.py. Always one row.
+    db.execute("insert into store values (?, 0, ?)", [str(uuid.uuid4()), secrets.token_hex(8)])
