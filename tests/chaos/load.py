@@ -224,7 +224,8 @@ class LoadClient(threading.Thread):
         """Do one thing, chosen by chance; come by a new connection now and then."""
         if self.chance.random() < _RECONNECTS:
             self.chance.choice((self.sender, self.reader)).client.close()
-        kinds, weights = zip(*MIXTURES[self.orders.mixture].items(), strict=True)
+        mixture = MIXTURES["reader" if self.number % self.orders.clients == 0 else self.orders.mixture]
+        kinds, weights = zip(*mixture.items(), strict=True)
         getattr(self, self.chance.choices(kinds, weights)[0])()
 
     def one(self) -> None:
@@ -292,9 +293,10 @@ class LoadClient(threading.Thread):
     def read_others(self) -> None:
         """Load a state of another client of the tenant."""
         others = [n for n in range(len(self.counts)) if tenant_of(self.orders, n) == self.tenant and self.counts[n]]
-        if others:
-            other = self.chance.choice(others)
-            self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
+        if not others:
+            return self._pause(1)
+        other = self.chance.choice(others)
+        return self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
 
     def health(self) -> None:
         operation = Operation(next(self.numbers), self.number, "health", self.tenant, [])
@@ -338,7 +340,9 @@ class LoadClient(threading.Thread):
 
 _ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
 _FEW = "one 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
-MIXTURES = {"ordinary": _mixture(_ORDINARY), "few": _mixture(_FEW)}
+# The first client of each process only reads: a writer whose change is not answered repeats it, and reads nothing.
+_READER = "read_others 9 health 1"
+MIXTURES = {"ordinary": _mixture(_ORDINARY), "few": _mixture(_FEW), "reader": _mixture(_READER)}
 
 
 def tenant_of(orders: Orders, client: int) -> str:
