@@ -298,6 +298,15 @@ class LoadClient(threading.Thread):
         other = self.chance.choice(others)
         return self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
 
+    def foreign(self) -> None:
+        """Load a state of another tenant, or delete it, through its own tenant: nothing is there, nothing happens."""
+        others = [n for n in range(len(self.counts)) if tenant_of(self.orders, n) != self.tenant and self.counts[n]]
+        if others:
+            other = self.chance.choice(others)
+            id = id_of(self.orders.seed, other, self.chance.randrange(self.counts[other]))
+            self._load(id)
+            self._change("delete", "DELETE", [Item(id)], json.dumps([id]).encode())
+
     def health(self) -> None:
         operation = Operation(next(self.numbers), self.number, "health", self.tenant, [])
         self.sender.send(operation, "GET", f"{BASE}/health", None, {})
@@ -326,7 +335,9 @@ class LoadClient(threading.Thread):
     def _until_answered(self, kept: Kept) -> None:
         """Send ``kept`` until it is answered, as the platform does: the same request with the same signature."""
         for attempt in itertools.count(1):
-            found = self.sender.send(kept.operation, kept.method, self.path, kept.body, kept.headers)
+            # Again at another worker or another receiver, as chance has it: the record of the jti is common to all.
+            sender = self.sender if attempt == 1 else self.chance.choice((self.sender, self.reader))
+            found = sender.send(kept.operation, kept.method, self.path, kept.body, kept.headers)
             now = time.monotonic()
             if self.done.is_set():
                 self.deadline = min(self.deadline, now + self.orders.settling)
@@ -338,8 +349,8 @@ class LoadClient(threading.Thread):
         threading.Event().wait(min(_LONGEST_PAUSE, 0.02 * 2**attempt) * self.chance.uniform(0.5, 1))
 
 
-_ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
-_FEW = "one 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
+_ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 foreign 1 health 2"
+_FEW = "one 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 foreign 1 health 2"
 # The first client of each process only reads: a writer whose change is not answered repeats it, and reads nothing.
 _READER = "read_others 9 health 1"
 MIXTURES = {"ordinary": _mixture(_ORDINARY), "few": _mixture(_FEW), "reader": _mixture(_READER)}

@@ -62,7 +62,18 @@ def _section(number: int, one: dict) -> str:
             f'<h2 id="run-{number}">{escape(title)}</h2>',
             f"<p>Injected: {escape(one['injects'])}. Guaranteed: {escape(one['guarantees'])}</p>",
             f"<p>Again: <code>{escape(command_of(one))}</code></p>",
+            f"<p>Answers: {escape(_counted(one.get('statuses', {})))}. {escape(_failed(one))}</p>",
             f"<ul>{listed}</ul>" if listed else "",
             timeline.svg(one["timeline"], title) if "timeline" in one else "",
         ]
     )
+
+
+def _counted(counts: dict) -> str:
+    return ", ".join(f"{count:,} × {name}" for name, count in counts.items()) or "not counted"
+
+
+def _failed(one: dict) -> str:
+    """Return where requests failed, of a fault that knows which connections it ended."""
+    places = one.get("failed by place", {})
+    return f"Failed: {_counted(places)}; {one['faults']} faults." if places else ""
