@@ -88,12 +88,12 @@ def _wait_until(moment: float) -> None:
 
 
 def _injected(fault: Fault, subject: Subject, step: Step, problems: list[str]) -> Window:
-    at, told, subject.struck = time.monotonic(), None, None
+    at, told, subject.struck, subject.healed = time.monotonic(), None, None, None
     with _noted(problems):
         told = fault.inject(subject, step)
     what = " ".join(filter(None, (fault.name, *map(str, step.details.values()), str(told or ""))))
     struck, ports = subject.struck or (at, None)
-    return Window(struck, time.monotonic(), what, ports)
+    return Window(struck, subject.healed or time.monotonic(), what, ports)
 
 
 @contextlib.contextmanager
