@@ -27,6 +27,7 @@ def page(found: Sequence[dict]) -> str:
     bad = sum(len(one["findings"]) for one in found)
     states = sum(one["acknowledged states"] for one in found)
     verdict = f'<span class="found">{bad} findings</span>' if bad else "no findings"
+    runs = "1 run" if len(found) == 1 else f"{len(found)} runs"
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Chaos</title>',
