@@ -99,7 +99,7 @@ def _in_time(evidence):
 
 @check("bystanders", 4, "a worker that is killed takes only requests with it that were on its own connections")
 def _bystanders(evidence):
-    if any(window.ports is not None for window in evidence.windows):
+    if evidence.knows_ports:
         for operation, attempt in evidence.attempts:
             if attempt.outcome == UNKNOWN and evidence.place_of(attempt) == "elsewhere":
                 what = attempt.status or attempt.note

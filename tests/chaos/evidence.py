@@ -93,13 +93,16 @@ class Evidence:
         """How many requests of the load got no answer, or a 5xx."""
         return sum(1 for _, attempt in self.attempts if attempt.outcome == "unknown")
 
+    @property
+    def knows_ports(self) -> bool:
+        """Whether every fault was one that knows which connections it ended, and ended nothing else."""
+        return bool(self.windows) and all(window.ports is not None for window in self.windows)
+
     @cached_property
     def failed_by_place(self) -> Counter:
-        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere".
-
-        Only of faults that know which connections they ended.
-        """
-        return Counter(self.place_of(one) for _, one in self.attempts if one.outcome == "unknown")
+        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere"."""
+        failed = [one for _, one in self.attempts if one.outcome == "unknown" and self.knows_ports]
+        return Counter(self.place_of(one) for one in failed)
 
     def place_of(self, attempt: Attempt) -> str:
         """Return where ``attempt`` failed, as ``failed_by_place`` names it."""

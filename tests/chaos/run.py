@@ -67,7 +67,7 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
     chance = chance_of(plan.seed, "tenants")
     tenants = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(3)]
     urls = [receiver.url for receiver in subject.receivers]
-    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed)
+    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed, **plan.fault.orders)
     windows: list[Window] = []
     with loading(orders) as load:
         began = time.monotonic()
@@ -88,12 +88,12 @@ def _wait_until(moment: float) -> None:
 
 
 def _injected(fault: Fault, subject: Subject, step: Step, problems: list[str]) -> Window:
-    at, told, subject.struck = time.monotonic(), None, None
+    at, told, subject.struck, subject.healed = time.monotonic(), None, None, None
     with _noted(problems):
         told = fault.inject(subject, step)
     what = " ".join(filter(None, (fault.name, *map(str, step.details.values()), str(told or ""))))
     struck, ports = subject.struck or (at, None)
-    return Window(struck, time.monotonic(), what, ports)
+    return Window(struck, subject.healed or time.monotonic(), what, ports)
 
 
 @contextlib.contextmanager

@@ -167,7 +167,8 @@ class Subject:
 
     ``wrapper`` are words before the command (prlimit, unshare, a shim). ``memory`` is the fault's own. ``meant`` are the
     processes whose end a fault wanted; ``ends`` are all ends that the keeper saw. ``struck`` is when the present injection
-    really struck, if that is not when it began, and which connections (the clients' ports) it ended, if nothing else.
+    really struck, if that is not when it began, and which connections (the clients' ports) it ended, if nothing else;
+    ``healed`` is when it was over, if that is not when it returned: when a receiver was started again.
     """
 
     fault: Fault
@@ -182,6 +183,7 @@ class Subject:
     meant: set[int] = field(default_factory=set)
     ends: list[End] = field(default_factory=list)
     struck: tuple[float, frozenset[int] | None] | None = None
+    healed: float | None = None
 
     def command(self, receiver: Receiver) -> list[str]:
         """Return the command of ``receiver``; a fault may set ``memory["command"]``, a function that makes it."""
@@ -233,6 +235,7 @@ class Keeper(threading.Thread):
             receiver.is_wanted = False
             return
         if not self.is_over.wait(RESTART_AFTER) and receiver.is_wanted:
+            self.subject.healed = time.monotonic()
             receiver.start()
 
 

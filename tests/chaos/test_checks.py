@@ -144,6 +144,7 @@ BAD = {
         "wrong content",
         save(Story()).evidence(contents=[(TENANT, ID, "one"), (TENANT, OTHER, "one")]),
     ),
+    "wrong content: of another tenant": ("wrong content", load(Story()).evidence()),
     "effect of a refusal": ("effect of a refusal", refused_but_done()),
     "refused: a good save": ("refused", save(Story(), status=400).evidence()),
     "refused: a repeated one": ("refused", repeated_and_refused()),
