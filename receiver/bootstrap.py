@@ -113,7 +113,8 @@ def open_tenant_stores(
 
     def guard(store_url: StoreURL) -> Callable[[Store], Store]:
         name = f"the store {store_url}"
-        return lambda store: Guarded(store, name, settings.store_timeout, slots, store_url.kind == "file")
+        blocks, on_disk = store_url.kind == "file", bool(store_url.path)
+        return lambda store: Guarded(store, name, settings.store_timeout, slots, blocks, on_disk)
 
     def once(store_url: StoreURL) -> Sealed:
         if store_url.identity not in opened:

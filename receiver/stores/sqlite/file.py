@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from sqlite_utils import Database
 
@@ -14,26 +13,15 @@ from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores.identity import Expected
 from receiver.stores.marker import Mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
+from receiver.stores.sqlite.kept import Connections
 from receiver.stores.sqlite.place import Place
 from receiver.stores.sqlite.schema import STEPS, id_in, mark_in, migrations
-from receiver.stores.sqlite.wal import Identity, WriteAheadLog
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
 _CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
 _JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
-
-
-_MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
-
-
-class _Held(NamedTuple):
-    """A connection that is kept, what it was made for, and the write-ahead log that it has open."""
-
-    connection: sqlite3.Connection
-    made_for: _MADE_FOR
-    log: Identity | None
 
 
 class DatabaseFile:
@@ -47,9 +35,7 @@ class DatabaseFile:
         self.place = Place(path, store_id)
         self.timeout = timeout
         self.create = create
-        self._log = WriteAheadLog(path)
-        self._mine = threading.local()
-        self._writer: _Held | None = None
+        self.kept = Connections(path, self.connect, self.place.generation.check)
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
@@ -59,7 +45,8 @@ class DatabaseFile:
             self.check_location()
             if self.create:
                 self.place.create()
-            self.upgrade(self.place.expected)
+            with self.place.generation.naming_rescued():
+                self.upgrade(self.place.expected)
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -76,6 +63,10 @@ class DatabaseFile:
         """Upgrade the schema of the file, and return the mark of the store in it, the ``expected`` one if given."""
         deadline = time.monotonic() + self.timeout
         identity = self._identity()
+        if expected:
+            self.place.generation.check_before_use(self.kept.wal)
+        else:
+            self.kept.check_free()
         with closing(self.connect()) as connection:
             if expected and os.path.getsize(self.path):
                 expected.check(lambda: id_in(connection))  # before anything in it is changed
@@ -115,7 +106,7 @@ class DatabaseFile:
     def check_location(self) -> None:
         """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
         self.place.check()
-        self._log.check_not_lost()  # it opens the index, so after the permissions
+        self.kept.check_free()  # it opens the index, so after the permissions
 
     def _identity(self) -> tuple[int, int]:
         """Return what identifies the file among others at the same path; raises OSError when it is gone."""
@@ -150,67 +141,30 @@ class DatabaseFile:
                     raise StoreMisplaced(f"{self.path}: this file system does not carry a write-ahead log")
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection to the file that is at the path now.
-
-        A removed file stays writable through an open connection, and what is acknowledged then is lost. So each
-        call looks at the file and its log; a missing one is an outage, not an empty store.
-        """
-        current = self._current()
-        held: _Held | None = getattr(self._mine, "held", None)
-        if held is None or held.made_for != current:
-            held = self._mine.held = self._open(current)
-        else:
-            self._log.check_in_use(held.connection, held.log)
-        return held.connection
+        """Return this thread's connection to the file that is at the path."""
+        self._check_prepared()
+        return self.kept.reader()
 
     def writer(self) -> sqlite3.Connection:
-        """Return the connection for changes to the file that is at the path now; for one thread at a time.
+        """Return the connection for changes to the file that is at the path; for one thread at a time.
 
         It does not itself wait for the write lock of other processes.
         """
-        current = self._current()
-        if self._writer is None or self._writer.made_for != current:
-            self._writer = self._open(current)
-            self._writer.connection.execute("pragma busy_timeout = 0")
-        else:
-            self.check_written()
-        return self._writer.connection
+        self._check_prepared()
+        return self.kept.writer()
 
-    def check_written(self) -> None:
-        """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
-        if self._writer:
-            self._log.check_in_use(self._writer.connection, self._writer.log)
+    def acknowledge(self, mark: Mark) -> None:
+        """Note that ``mark`` is committed, so that a log that loses it is noticed. Raises StoreUnavailable.
 
-    def _open(self, current: _MADE_FOR) -> _Held:
-        """Return a new connection to keep, beside those that this process has."""
-        if self._writer and self._writer.made_for == current:
-            self.check_written()
-        self._log.check_not_lost()
-        connection = self.connect()
-        connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, self._log.opened())
+        It is lost at once if the log or the file was removed or replaced meanwhile: then nothing may be acknowledged.
+        """
+        self.kept.check_written()
+        self.place.generation.note(mark)
 
-    def _current(self) -> _MADE_FOR:
-        """Return what connections must be made for, this process and the file, after preparing the file."""
-        if self._prepared is None:
+    def _check_prepared(self) -> None:
+        """Prepare the file unless this process has connections to it, which then tell whether it is still the one."""
+        if not self._prepared or (self.kept.opened is None and self._identity() != self._prepared):
             self.prepare()
-        identity = self._identity()
-        if identity != self._prepared:
-            self.prepare()
-        return os.getpid(), identity
-
-    def drop_writer(self) -> None:
-        """Close the connection for changes; the next change opens another."""
-        held, self._writer = self._writer, None
-        if held:
-            held.connection.close()
-
-    def close(self) -> None:
-        """Close the connection for changes, and this thread's."""
-        self.drop_writer()
-        held = self._mine.__dict__.pop("held", None)
-        if held:
-            held.connection.close()
 
 
 @contextmanager

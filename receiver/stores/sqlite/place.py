@@ -9,6 +9,7 @@ from receiver.problems import StoreMisplaced
 from receiver.stores.identity import Expected
 from receiver.stores.marker import Marker
 from receiver.stores.mounts import network_type
+from receiver.stores.sqlite.generation import Generation
 
 
 class Place:
@@ -17,6 +18,7 @@ class Place:
     def __init__(self, path: Path, store_id: str) -> None:
         self.path = path
         self.marker = Marker(f"{path}-marker", path)
+        self.generation = Generation(str(path), self.marker)
         self.expected = Expected(str(path), store_id, self.marker)
 
     def check(self) -> None:
@@ -25,7 +27,8 @@ class Place:
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise StoreMisplaced(f"{self.path}: is not a file")
         self._check_rights()
-        self.expected.check_absence(self.absence)
+        with self.generation.naming_rescued():
+            self.expected.check_absence(self.absence)
         self.check_fitness()
 
     def check_fitness(self) -> None:
