@@ -87,13 +87,14 @@ class WriteAheadLog:
         ones beside them would damage the file.
         """
         until = time.monotonic() + _SETTLING
-        while fault := self._fault():
+        while fault := self._misuse():
             if time.monotonic() >= until:
                 raise StoreMisplaced(fault)
             time.sleep(0.01)
+        self._check_missing()
 
-    def _fault(self) -> str:
-        """Return why the file must not be opened; "" when it may be, or there is none yet."""
+    def _misuse(self) -> str:
+        """Return why the file must not be opened beside the processes that have it open; "" when it may be."""
         with contextlib.suppress(FileNotFoundError):
             index = kept(self.index) if _node_at(self.index) else None
             in_use = index is not None and _is_locked(index, _INDEX_LOCK)
@@ -104,12 +105,16 @@ class WriteAheadLog:
                     f"{self.file}: it, its -wal or -shm was removed or replaced while in use: stop every process of"
                     " the receiver, then start it again"
                 )
-            if known and not os.path.exists(self.log) and known.frames > known.copied:
-                return (
-                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
-                    f" remove {self.index} and start with what the file holds"
-                )
         return ""
+
+    def _check_missing(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            known = index_in(kept(self.index)) if _node_at(self.index) else None
+            if known and known.frames > known.copied and not os.path.exists(self.log):
+                raise StoreMisplaced(
+                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
+                    f" remove {self.index}, and run `receiver store accept` to go on with what the file holds"
+                )
 
     def _belongs(self, index: Index | None) -> bool:
         """Return whether the log that is there is that of ``index``."""
