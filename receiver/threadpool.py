@@ -106,23 +106,24 @@ class Pool(Generic[Job]):
             for seat in idle:  # each once, even if this is entered again meanwhile
                 seat.woken.release()
 
-    def wait_until_drained(self, timeout: float) -> None:
-        """Return when the queue is empty, at the latest after ``timeout`` seconds.
+    def wait_until_drained(self, timeout: float) -> bool:
+        """Return when the queue is empty, at the latest after ``timeout`` seconds; tell whether it was empty.
 
         Wakes the producer when a thread takes the last job: polling for new ones earlier would only contend for the
         interpreter.
         """
         with self._guard:
             if not self._jobs:
-                return
+                return True
             self._is_awaited = True
         if self._drained.acquire(timeout=timeout):
-            return
+            return True
         with self._guard:
             if self._is_awaited:
                 self._is_awaited = False
-                return
+                return False
         self._drained.acquire()  # it was released just now
+        return True
 
     def _take(self) -> Job:
         """Return the next job; under the guard."""

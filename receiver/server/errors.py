@@ -81,3 +81,8 @@ def render(body: dict[str, object], status: int, headers: dict[str, str]) -> byt
 def tls_fault(reason: str) -> str:
     """Return why the handshake failed, for people: what OpenSSL's ``reason`` means, or the reason itself."""
     return _TLS_FAULTS.get(reason, reason)
+
+
+def peer(address: object) -> str:
+    """Return the text of a socket's ``address``; empty for a Unix socket."""
+    return str(address[0]) if isinstance(address, tuple) else ""

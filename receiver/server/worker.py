@@ -26,7 +26,7 @@ from receiver.network.addresses import unmapped
 from receiver.server import memory, reload
 from receiver.server.capacity import Capacity
 from receiver.server.connection import Connection, HandshakeFailed
-from receiver.server.errors import Drops, ThrottledLog, reply, status_of, tls_fault
+from receiver.server.errors import Drops, ThrottledLog, peer, reply, status_of, tls_fault
 from receiver.server.heads import HeadRefused, fault_of
 from receiver.server.host import PlainHost, WorkerHost
 from receiver.server.lingering import Lingering
@@ -89,6 +89,7 @@ class Worker(SignalSafeWorker):
 
     def run(self) -> None:
         """Serve until a signal ends it; then end the idle threads, which would keep the process alive."""
+        self.begin_to_serve()
         try:
             super().run()
         finally:
@@ -99,8 +100,14 @@ class Worker(SignalSafeWorker):
                 os._exit(0)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events on the connections and handle them, but not while all threads have enough work."""
-        self.tpool.wait_until_drained(min(timeout, _LONGEST_PAUSE))
+        """Wait for events on the connections and handle them, but not while all threads have enough work.
+
+        As long as a request waits for a thread, new connections stay in the backlog, where another worker finds them,
+        and where they outlive this one.
+        """
+        if not self.tpool.wait_until_drained(min(timeout, _LONGEST_PAUSE)):
+            timeout = 0.0
+            self.set_accept_enabled(False)  # until the next round
         super().wait_for_and_dispatch_events(self.overdue.pause(timeout))
 
     def set_accept_enabled(self, enabled: bool) -> None:
@@ -137,11 +144,11 @@ class Worker(SignalSafeWorker):
     def _admit(self, plain: TConn) -> Connection | None:
         """Return ``plain`` as a Connection, or close it and return None."""
         plain.client = unmapped(plain.client)
-        if self.host.access.lets_in(_peer(plain.client)):
+        if self.host.access.lets_in(peer(plain.client)):
             with contextlib.suppress(OSError, ValueError):  # the client is gone
                 return Connection(plain, self.host.read_timeout, self.host.tls_context, self.capacity)
         else:
-            self.not_listed.say("closed: %s is not one of STORAGE_ALLOW_FROM", _peer(plain.client))
+            self.not_listed.say("closed: %s is not one of STORAGE_ALLOW_FROM", peer(plain.client))
         plain.close()
         return None
 
@@ -150,14 +157,14 @@ class Worker(SignalSafeWorker):
         try:
             return self.tpool.submit if conn.has_head() else None
         except HeadRefused as fault:
-            self.no_head[fault.kind].say("refused: no request from %s, %s", _peer(conn.client) or "-", fault)
+            self.no_head[fault.kind].say("refused: no request from %s, %s", peer(conn.client) or "-", fault)
             metrics.refused(fault.status)
             with contextlib.suppress(OSError):
                 send_at_once(conn.sock, reply(fault.status, ""))
             return self.lingering.take
         except HandshakeFailed as fault:
             if str(fault):
-                self.not_agreed.say("closed: no TLS with %s, %s", _peer(conn.client), tls_fault(str(fault)))
+                self.not_agreed.say("closed: no TLS with %s, %s", peer(conn.client), tls_fault(str(fault)))
             return self.lingering.take
 
     def _on_head_readable(self, conn: Connection, sock: socket.socket) -> None:
@@ -240,8 +247,9 @@ class Worker(SignalSafeWorker):
             conn.timeout = min(conn.timeout, deadline)
 
     def load_wsgi(self) -> None:
-        """Load the application, wrapped by ``bounded``."""
+        """Load the application, wrapped by ``bounded``, and what its first request would otherwise wait for."""
         super().load_wsgi()
+        self.host.warm_up()
         self.wsgi = bounded(self.wsgi, self.host.read_timeout, lambda: self.host.is_ending)
         memory.settle()
 
@@ -268,12 +276,12 @@ class Worker(SignalSafeWorker):
         if self.served.conn.wait.is_given_up:
             return
         if isinstance(exc, ssl.SSLError):
-            self.not_agreed.say("closed: TLS with %s failed, %s", _peer(addr), exc.reason or type(exc).__name__)
+            self.not_agreed.say("closed: TLS with %s failed, %s", peer(addr), exc.reason or type(exc).__name__)
             return
         if isinstance(exc, errors.ParseException):
             status = status_of(exc)
             fault = fault_of(exc, self.served.conn.last_head, self.cfg.limit_request_field_size)
-            self.log.warning("refused: %s, from %s", fault, _peer(addr) or "-")
+            self.log.warning("refused: %s, from %s", fault, peer(addr) or "-")
         else:
             status = 500
             self.log.error("error outside the application", exc_info=exc)
@@ -283,8 +291,3 @@ class Worker(SignalSafeWorker):
             uri = public_path(uri, self.host.public_prefix)
         with contextlib.suppress(OSError):
             send_at_once(client, reply(status, uri))  # it fits, unless the client reads nothing at all
-
-
-def _peer(address: object) -> str:
-    """Return the text of a socket's ``address``; empty for a Unix socket."""
-    return str(address[0]) if isinstance(address, tuple) else ""
