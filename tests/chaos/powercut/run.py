@@ -107,7 +107,7 @@ def _is_rare(event: Event) -> bool:
 
 def _share(log: Path, orders: Orders, points: Sequence[int], folder: Path) -> tuple[int, list[Fault], int, Counter]:
     """Check the images of some points; one of the processes of a run."""
-    disk, history, count, faults = Disk(), History(), 0, []
+    disk, history, count, faults = Disk(orders.seed), History(), 0, []
     wanted = set(points)
     for number, event in enumerate([*events(log), None]):
         if number in wanted:
@@ -152,7 +152,7 @@ def _digest(image: Image) -> tuple:
 
 def image_of(log: Path, orders: Orders, point: int, variant: int) -> tuple[Image, History]:
     """Return the image of a Fault again, and the history up to there."""
-    disk, history = Disk(), History()
+    disk, history = Disk(orders.seed), History()
     for number, event in enumerate(events(log)):
         if number == point:
             break
