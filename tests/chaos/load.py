@@ -29,6 +29,8 @@ _LONGEST_PAUSE = 0.25  # seconds between two attempts
 _SIGNATURE_LASTS = 270  # seconds in which a request may be sent again
 _KEPT = 20  # requests that a client may repeat although they were answered
 _REPEATED_WITHIN = 120  # seconds
+_READS_BACK = 0.25  # share of the saves after which one of their states is loaded at once
+_RECONNECTS = 0.02  # share of the turns before which a connection is closed
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Sender:
 
     def send(self, operation: Operation, method: str, path: str, body: bytes | None, headers: dict) -> Attempt:
         """Send a request once; return the attempt, journalled."""
-        attempt = Attempt(time.monotonic(), worker=self.worker)
+        attempt = Attempt(time.monotonic(), worker=self.worker, is_fresh=self.client.connection.sock is None)
         self.journal.begin(operation, attempt)
         try:
             answer = self.client.call(method, path, body, headers)
@@ -192,8 +194,11 @@ class LoadClient(threading.Thread):
         self.chance = chance_of(orders.seed, "client", number)
         self.tenant = tenant_of(orders, number)
         self.path = f"{BASE}/states/{self.tenant}"
-        url = orders.urls[number % len(orders.urls)]
-        self.sender = Sender(url, self.tenant, keys, journal, orders.patience)
+        # It reads over another connection than it writes: that of another worker, or of another receiver, as chance has it.
+        self.sender, self.reader = (
+            Sender(orders.urls[(number + other) % len(orders.urls)], self.tenant, keys, journal, orders.patience)
+            for other in (0, 1)
+        )
         self.states: list[State] = []
         self.kept: list[Kept] = []
         self.failure: Exception | None = None
@@ -207,7 +212,9 @@ class LoadClient(threading.Thread):
             self.failure = failure
 
     def turn(self) -> None:
-        """Do one thing, chosen by chance."""
+        """Do one thing, chosen by chance; come by a new connection now and then."""
+        if self.chance.random() < _RECONNECTS:
+            self.chance.choice((self.sender, self.reader)).client.close()
         kinds, weights = zip(*MIXTURES[self.orders.mixture].items(), strict=True)
         getattr(self, self.chance.choices(kinds, weights)[0])()
 
@@ -237,6 +244,8 @@ class LoadClient(threading.Thread):
             items.append(item)
             bodies.append({"token": tokens.seal_state(claims, self.keys)})
         self._change("save", "POST", items, json.dumps(bodies).encode())
+        if self.chance.random() < _READS_BACK:
+            self._load(self.chance.choice(items).id)
 
     def delete(self) -> None:
         """Delete a state or several."""
@@ -283,7 +292,7 @@ class LoadClient(threading.Thread):
         return next(filter(wanted, some), None)
 
     def _load(self, id: str) -> None:
-        attempt = self.sender.load(Operation(next(self.numbers), self.number, "load", self.tenant, [Item(id)]))
+        attempt = self.reader.load(Operation(next(self.numbers), self.number, "load", self.tenant, [Item(id)]))
         if attempt.outcome == UNKNOWN:
             self._pause(1)
 

@@ -132,6 +132,11 @@ def _after(plan: Plan, subject: Subject, evidence: Evidence) -> None:
     evidence.statuses = [receiver.stop() for receiver in subject.receivers if receiver.is_wanted]
     left = [pid for pid in families if Path(f"/proc/{pid}").exists()]
     evidence.leftovers = [f"process {pid} of a receiver that has ended" for pid in left]
+    if _left(subject.folder):  # what was killed could not clear up: the next start does
+        with _noted(evidence.problems):
+            subject.receivers[0].start()
+            subject.receivers[0].wait()
+            subject.receivers[0].stop()
 
 
 def _secrets(keys) -> dict[str, str]:
