@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 from tests.chaos.schedule import Step
 
@@ -51,6 +52,10 @@ class Fault:
 
     def prepare(self, subject) -> None:
         """Change ``subject`` before its receivers start: its environment, its wrapper, its store."""
+
+    def own_run(self, plan, folder: Path) -> dict | None:
+        """Do ``plan`` without a load of the harness and return its figures (tests.chaos.report); None: an ordinary run."""
+        return None
 
     def inject(self, subject, step: Step) -> None:
         """Do one step and return when it is over, healed by what this fault itself heals."""

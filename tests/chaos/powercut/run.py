@@ -17,7 +17,7 @@ from tests.chaos.powercut.recording import Orders, record, url_in
 from tests.chaos.shim import Event, events, on_memory
 
 _EARLY = 80  # events of a process that count as its start
-_IMAGES_A_POINT = 5  # that differ, of the ten that are made
+_IMAGES_A_POINT = 7  # that differ, of the ten that are made
 _PROCESSES = 2
 _FORK = multiprocessing.get_context("fork")
 
@@ -39,12 +39,13 @@ class Fault:
 
 @dataclass
 class Result:
-    """What came of a run: ``images`` that differ, at ``points``; ``checks`` counts the acknowledged changes looked for."""
+    """What came of a run: ``images`` that differ, at so many ``points``; ``acknowledged`` are the changes of the recording."""
 
     orders: Orders
     points: int = 0
     images: int = 0
     acknowledged: int = 0
+    acknowledged_states: int = 0
     faults: list[Fault] = field(default_factory=list)
     refusals: Counter = field(default_factory=Counter)
     recorded_seconds: float = 0.0
@@ -75,7 +76,7 @@ def run(orders: Orders, images: int, processes: int = _PROCESSES) -> Result:
         for count, faults, acknowledged, refusals in found:
             result.images += count
             result.faults += faults
-            result.acknowledged = max(result.acknowledged, acknowledged)
+            result.acknowledged, result.acknowledged_states = acknowledged
             result.refusals = refusals
         result.faults.sort(key=lambda fault: (fault.point, fault.variant))
         return result
@@ -105,7 +106,9 @@ def _is_rare(event: Event) -> bool:
     return event.kind in ("mkdir", "rmdir")
 
 
-def _share(log: Path, orders: Orders, points: Sequence[int], folder: Path) -> tuple[int, list[Fault], int, Counter]:
+def _share(
+    log: Path, orders: Orders, points: Sequence[int], folder: Path
+) -> tuple[int, list[Fault], tuple[int, int], Counter]:
     """Check the images of some points; one of the processes of a run."""
     disk, history, count, faults = Disk(orders.seed), History(), 0, []
     wanted = set(points)
@@ -118,7 +121,8 @@ def _share(log: Path, orders: Orders, points: Sequence[int], folder: Path) -> tu
             history.see(event.data)
         if event:
             disk.see(event)
-    return count, faults, history.acknowledged, Counter(text.partition(":")[0] for text in history.failures)
+    acknowledged = history.acknowledged, history.acknowledged_states
+    return count, faults, acknowledged, Counter(text.partition(":")[0] for text in history.failures)
 
 
 def _at(disk: Disk, history: History, orders: Orders, point: int, folder: Path) -> tuple[int, list[Fault]]:
