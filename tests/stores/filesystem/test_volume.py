@@ -98,6 +98,7 @@ def test_a_place_that_cannot_hold_a_store_is_told_in_a_line_and_left_as_it_is(tm
 def test_a_store_of_the_format_before_is_taken_and_marked_anew(store, root):
     store.save(TENANT, [a_state(content="kept")], None)
     (root / "format").write_text('{"store": "external-storage-receiver", "format": 1}\n')
+    store.place.marker.path.unlink()  # the version before made none
     again = open_store(f"file://{root}", 1)
     again.prepare()
     assert again.find(TENANT, uid(10)).content.text == "kept"
@@ -120,7 +121,8 @@ def test_an_empty_volume_becomes_a_store_and_a_start_that_failed_is_no_stranger(
     (root / "lost+found").mkdir()
     (root / ".format").write_text("{")
     FilesystemStore(str(root), 1).prepare()
-    assert json.loads((root / "format").read_text()) == {"store": "external-storage-receiver", "format": formats.FORMAT}
+    made = json.loads((root / "format").read_text())
+    assert made == {"store": "external-storage-receiver", "format": formats.FORMAT, "id": formats.id_in(str(root))}
     assert not leftovers(root)
 
 
