@@ -87,12 +87,29 @@ class WriteAheadLog:
                     f"{self.file}: it, its -wal or -shm was removed or replaced while in use: stop every process of"
                     " the receiver, then start it again"
                 )
-            if known and not os.path.exists(self.log) and known.frames > known.copied:
+            if known and not os.path.exists(self.log) and known.frames > known.copied and not self._has_marker():
                 return (
                     f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
                     f" remove {self.index} and start with what the file holds"
                 )
         return ""
+
+    def _has_marker(self) -> bool:
+        """Return whether the store has a marker, which knows better: a power cut may leave an index of any age."""
+        return os.path.exists(f"{self.file}-marker")
+
+    def sync(self) -> None:
+        """Make durable what the log holds, and its name.
+
+        SQLite takes for committed what a killed process wrote there, synced or not, and does not sync it itself before
+        the next commit. Until then, a power cut would take back what was seen and acknowledged again.
+        """
+        for path in (self.log, os.path.dirname(self.log)):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # SQLite has no locks on a log
 
     def _belongs(self, index: Index | None) -> bool:
         """Return whether the log that is there is that of ``index``."""

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import threading
 from collections.abc import Callable
 
 from receiver.stores import filesystem
@@ -116,16 +115,3 @@ def _receipts_first() -> None:
 @defect("receipt-files-first", "a receipt is kept before the change, by itself", "power-cut", "file", _LOST)
 def _receipt_files_first() -> None:
     _receipt_first(filesystem.FilesystemStore)
-
-
-@defect("acknowledged-early", "a save returns before it is committed", "power-cut", "sqlite", _LOST)
-def _acknowledged_early() -> None:
-    honest = SqliteStore._change
-
-    def hasty(self, work, *rest, **more):
-        if rest or more:
-            threading.Thread(target=honest, args=(self, work, *rest), kwargs=more).start()
-            return filesystem.Effect(1)
-        return honest(self, work)
-
-    SqliteStore._change = hasty
