@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.journal import REFUSED
+from tests.chaos.journal import REFUSED, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check: its ``name``, the ``promise`` (protocol, section 12; 0: of the manual), what it says, and ``find``."""
+    """A check: its ``name``, the ``promise`` (protocol, section 10; 0: of the manual), what it says, and ``find``."""
 
     name: str
     promise: int
@@ -95,6 +95,15 @@ def _in_time(evidence):
             took = (attempt.ended or evidence.ended) - attempt.began
             if took > evidence.most_seconds:
                 yield attempt.began + took, f"{operation.call} {operation.number} took {took:.1f} s"
+
+
+@check("bystanders", 4, "a worker that is killed takes only requests with it that were on its own connections")
+def _bystanders(evidence):
+    if any(window.ports is not None for window in evidence.windows):
+        for operation, attempt in evidence.attempts:
+            if attempt.outcome == UNKNOWN and evidence.place_of(attempt) == "elsewhere":
+                what = attempt.status or attempt.note
+                yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {what}"
 
 
 @check("replies verify", 5, "every 200 for a load is signed, sealed and complete")

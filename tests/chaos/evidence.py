@@ -1,22 +1,27 @@
 """What a run leaves behind, for the checks and for the report."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 from tests.chaos import model
-from tests.chaos.journal import ACKNOWLEDGED, Operation
+from tests.chaos.journal import ACKNOWLEDGED, Attempt, Operation
 from tests.chaos.subject import End
 
 
 @dataclass(frozen=True)
 class Window:
-    """One injection as it was done: from ``began`` to ``ended`` (time.monotonic()), and ``what`` it was."""
+    """One injection as it was done: from ``began`` to ``ended`` (time.monotonic()), and ``what`` it was.
+
+    ``ports`` are the clients' ports of the connections that it ended, where it knows them and ends nothing else.
+    """
 
     began: float
     ended: float
     what: str
+    ports: frozenset[int] | None = None
 
 
 @dataclass
@@ -79,9 +84,35 @@ class Evidence:
         ]
 
     @property
+    def count(self) -> int:
+        """How many operations the load began."""
+        return sum(1 for one in self.operations if one.began < self.checked_from)
+
+    @property
     def failed(self) -> int:
         """How many requests of the load got no answer, or a 5xx."""
         return sum(1 for _, attempt in self.attempts if attempt.outcome == "unknown")
+
+    @cached_property
+    def failed_by_place(self) -> Counter:
+        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere".
+
+        Only of faults that know which connections they ended.
+        """
+        return Counter(self.place_of(one) for _, one in self.attempts if one.outcome == "unknown")
+
+    def place_of(self, attempt: Attempt) -> str:
+        """Return where ``attempt`` failed, as ``failed_by_place`` names it."""
+        last = attempt.ended or self.ended
+        mine = [one for one in self.windows if attempt.port in (one.ports or ()) and one.began <= last]
+        if any(attempt.began <= one.began for one in mine):
+            return "in flight"
+        return "dead connections" if mine else "elsewhere"
+
+    @property
+    def status_counts(self) -> dict[str, int]:
+        """How often each status came; "none" without an answer."""
+        return dict(sorted(Counter(str(one.status or "none") for _, one in self.attempts).items()))
 
     @property
     def longest_pause(self) -> float:

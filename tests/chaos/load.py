@@ -132,9 +132,10 @@ class Sender:
 
     def send(self, operation: Operation, method: str, path: str, body: bytes | None, headers: dict) -> Attempt:
         """Send a request once; return the attempt, journalled."""
-        attempt = Attempt(time.monotonic(), worker=self.worker, is_fresh=self.client.connection.sock is None)
+        attempt = Attempt(time.monotonic(), worker=self.worker)
         self.journal.begin(operation, attempt)
         try:
+            attempt.port = self._connected()
             answer = self.client.call(method, path, body, headers)
         except (http.client.HTTPException, OSError, ValueError) as cause:
             attempt.note = type(cause).__name__
@@ -143,6 +144,13 @@ class Sender:
         attempt.ended = time.monotonic()
         self.journal.end(operation, attempt)
         return attempt
+
+    def _connected(self) -> int:
+        """Return the port of the client's own end of the connection, made if there is none."""
+        connection = self.client.connection
+        if connection.sock is None:
+            connection.connect()
+        return connection.sock.getsockname()[1]
 
     def _judge(self, operation: Operation, attempt: Attempt, answer: Answer) -> None:
         attempt.status = answer.status
@@ -215,7 +223,8 @@ class LoadClient(threading.Thread):
         """Do one thing, chosen by chance; come by a new connection now and then."""
         if self.chance.random() < _RECONNECTS:
             self.chance.choice((self.sender, self.reader)).client.close()
-        kinds, weights = zip(*MIXTURES[self.orders.mixture].items(), strict=True)
+        mixture = MIXTURES["reader" if self.number % self.orders.clients == 0 else self.orders.mixture]
+        kinds, weights = zip(*mixture.items(), strict=True)
         getattr(self, self.chance.choices(kinds, weights)[0])()
 
     def make(self) -> None:
@@ -277,9 +286,10 @@ class LoadClient(threading.Thread):
     def read_others(self) -> None:
         """Load a state of another client of the tenant."""
         others = [n for n in range(len(self.counts)) if tenant_of(self.orders, n) == self.tenant and self.counts[n]]
-        if others:
-            other = self.chance.choice(others)
-            self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
+        if not others:
+            return self._pause(1)
+        other = self.chance.choice(others)
+        return self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
 
     def health(self) -> None:
         operation = Operation(next(self.numbers), self.number, "health", self.tenant, [])
@@ -322,7 +332,8 @@ class LoadClient(threading.Thread):
 
 
 _ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
-MIXTURES = {"ordinary": _mixture(_ORDINARY)}
+# The first client of each process only reads: a writer whose change is not answered repeats it, and reads nothing.
+MIXTURES = {"ordinary": _mixture(_ORDINARY), "reader": _mixture("read_others 9 health 1")}
 
 
 def tenant_of(orders: Orders, client: int) -> str:

@@ -13,28 +13,13 @@ from tests.chaos.contents import digest_of
 from tests.chaos.evidence import Evidence, Window
 from tests.chaos.faults import Fault
 from tests.chaos.load import Orders, loading
-from tests.chaos.schedule import Step, chance_of, schedule_of
+from tests.chaos.plan import Plan
+from tests.chaos.schedule import Step, chance_of
 from tests.chaos.stores import new_store
 from tests.chaos.subject import STORE_TIMEOUT, Subject, environment_of, running, settle
 from tests.support.waiting import pass_time
 
 _MOST_SECONDS = STORE_TIMEOUT + 5
-_FINAL_SECONDS = 8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run to do."""
-
-    fault: Fault
-    store: str
-    seconds: float
-    seed: int
-    defect: str = ""
-    final_seconds: float = _FINAL_SECONDS
-
-    def schedule(self) -> list[Step]:
-        return schedule_of(self.fault, self.store, self.seconds, self.seed)
 
 
 @dataclass
@@ -103,12 +88,12 @@ def _wait_until(moment: float) -> None:
 
 
 def _injected(fault: Fault, subject: Subject, step: Step, problems: list[str]) -> Window:
-    at = time.monotonic()
-    told = None
+    at, told, subject.struck = time.monotonic(), None, None
     with _noted(problems):
         told = fault.inject(subject, step)
     what = " ".join(filter(None, (fault.name, *map(str, step.details.values()), str(told or ""))))
-    return Window(at, time.monotonic(), what)
+    struck, ports = subject.struck or (at, None)
+    return Window(struck, time.monotonic(), what, ports)
 
 
 @contextlib.contextmanager

@@ -113,6 +113,15 @@ class Receiver:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
+    def kill_worker(self, pid: int) -> None:
+        """Kill a worker; note when, and which connections it had."""
+        subject = self.subject
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGSTOP)  # so that it accepts no other meanwhile
+            ports = processes.owners(self.port, [pid])
+            subject.struck = (time.monotonic(), frozenset(ports))
+            self.kill(pid)
+
     def kill_all(self) -> None:
         """Kill every process of it at once: those of its session."""
         self.subject.meant.update(self.family())
@@ -157,7 +166,8 @@ class Subject:
     """A run's ``store`` and ``receivers``; faults change ``environment``, ``wrapper`` and ``program`` before the start.
 
     ``wrapper`` are words before the command (prlimit, unshare, a shim). ``memory`` is the fault's own. ``meant`` are the
-    processes whose end a fault wanted; ``ends`` are all ends that the keeper saw.
+    processes whose end a fault wanted; ``ends`` are all ends that the keeper saw. ``struck`` is when the present injection
+    really struck, if that is not when it began, and which connections (the clients' ports) it ended, if nothing else.
     """
 
     fault: Fault
@@ -171,6 +181,7 @@ class Subject:
     memory: dict[str, object] = field(default_factory=dict)
     meant: set[int] = field(default_factory=set)
     ends: list[End] = field(default_factory=list)
+    struck: tuple[float, frozenset[int] | None] | None = None
 
     def command(self, receiver: Receiver) -> list[str]:
         """Return the command of ``receiver``; a fault may set ``memory["command"]``, a function that makes it."""

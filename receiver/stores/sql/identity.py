@@ -98,6 +98,7 @@ def checker(store_url: StoreURL, expected: Expected) -> Callable[[DBAPIConnectio
             with closing(connection.cursor()) as cursor:
                 cursor.execute(statement)
                 row = cursor.fetchone()
+            connection.rollback()  # else its first work would see the database as of now
             _compare(expected, str(row[0]) if row else "")
         except StoreMisplaced:
             connection.close()

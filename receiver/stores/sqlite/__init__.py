@@ -97,7 +97,8 @@ class SqliteStore(Store):
             )
             if cursor.rowcount < len(ids):
                 for id in ids:
-                    rows.check_miss(connection, tenant, id)
+                    if damage := rows.damage_at(connection, tenant, id):
+                        raise damage
             return Effect(max(cursor.rowcount, 0), 0, was)
 
         return self._change(self._bound(tenant, receipt, work))

@@ -109,6 +109,10 @@ _ROW = f"""
     select {COLUMNS} from states
      where rowid = (select rowid from states where tenant = :tenant and id = :id)
 """  # noqa: S608 - the ids come from the row, and not from the index that led to it
+_ROW_WITHOUT_SEARCH = f"""
+    select {COLUMNS} from states
+     where rowid = (select rowid from states where +tenant = :tenant and +id = :id)
+"""  # noqa: S608 - reads the whole index
 _NEIGHBOURS = """
     select there.tenant, there.id, states.tenant, states.id from (
         select * from (
@@ -127,10 +131,14 @@ _NEIGHBOURS = """
 
 def find(connection: sqlite3.Connection, tenant: str, id: str) -> State | None:
     """Return the state ``id`` of ``tenant``, or None; raises StoreDamaged when it cannot be read back whole."""
-    row = connection.execute(_ROW, {"tenant": tenant, "id": id}).fetchone()
+    asked = {"tenant": tenant, "id": id}
+    row = connection.execute(_ROW, asked).fetchone()
     if row is None:
-        check_miss(connection, tenant, id)
-        return None
+        if (damage := damage_at(connection, tenant, id)) is None:
+            return None
+        row = connection.execute(_ROW_WITHOUT_SEARCH, asked).fetchone()
+        if row is None:
+            raise damage
     if row[0] != id or row[1] != tenant:
         raise StoreDamaged(f"state {id} of tenant {tenant}: the index of the states leads to another row")
     return state_in(row)
@@ -152,16 +160,18 @@ def state_in(row: Row) -> State:
     return state_of(fields)
 
 
-def check_miss(connection: sqlite3.Connection, tenant: str, id: str) -> None:
-    """Raise StoreDamaged when a state is only not found because of damage to the index of the states.
+def damage_at(connection: sqlite3.Connection, tenant: str, id: str) -> StoreDamaged | None:
+    """Return the damage to the index of the states because of which a state may not have been found.
 
-    A damaged entry lies where the right one belongs, so it is a neighbour of what was not found.
+    A search ends beside the entry that led it astray, or beside the damaged entry of what was asked for.
     """
-    asked = tenant, id
     for *there, own_tenant, own_id in connection.execute(_NEIGHBOURS, {"tenant": tenant, "id": id}):
-        found, own = tuple(there), (own_tenant, own_id)
-        if found != own and asked in (found, own):
-            raise StoreDamaged(f"state {id} of tenant {tenant}: its entry in the index of the states is damaged")
+        if there != [own_tenant, own_id]:
+            return StoreDamaged(
+                f"state {id} of tenant {tenant} was not found where the index of the states is damaged: stop every"
+                " process of the receiver, and run `sqlite3 FILE reindex`"
+            )
+    return None
 
 
 def save(connection: sqlite3.Connection, row: dict[str, Any]) -> int:

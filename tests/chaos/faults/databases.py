@@ -102,6 +102,7 @@ class CommitCut(WireFault):
     guarantees = "Nothing is lost, stale or done twice."
     every = (0.2, 1.0)
     lasts = (0.0, 0.0)
+    recovers_within = None  # it ends with the last answer that is lost, and the next change may be one that waits
 
     def details(self, chance: random.Random):
         return {"commits": chance.randrange(1, 9)}
@@ -165,8 +166,9 @@ class DatabaseConnectionsUsedUp(DatabaseFault):
             cursor.execute("select id from information_schema.processlist where user = 'receiver'")
             others = [id for (id,) in cursor.fetchall() if id not in ours]
             for id in others:
-                with contextlib.suppress(pymysql.OperationalError):  # it has gone
+                with contextlib.suppress(pymysql.OperationalError):  # it has gone, or another was faster
                     cursor.execute(f"kill {id}")
+                    held.append(self._taken(server))
         return len(others)
 
 
@@ -175,7 +177,7 @@ class DatabasePassword(DatabaseFault):
     name = "database-password"
     injects = "the database's password is changed and all sessions ended; the receivers' file follows after 1 to 4 s"
     lasts = (1.0, 4.0)
-    recovers_within = 5.0  # it looks for new files once in a while
+    recovers_within = 15.0  # it looks for new files every 5 s, and takes what it finds twice
 
     def prepare(self, subject):
         store = subject.store
