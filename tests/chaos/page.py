@@ -63,6 +63,6 @@ def _section(number: int, one: dict) -> str:
             f"<p>Injected: {escape(one['injects'])}. Guaranteed: {escape(one['guarantees'])}</p>",
             f"<p>Again: <code>{escape(command_of(one))}</code></p>",
             f"<ul>{listed}</ul>" if listed else "",
-            timeline.svg(one["timeline"], title),
+            timeline.svg(one["timeline"], title) if "timeline" in one else "",
         ]
     )

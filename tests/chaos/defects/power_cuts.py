@@ -25,7 +25,7 @@ def _syncs(skipped: Callable[[str, bool], bool]) -> None:
     os.fsync = fsync
 
 
-@defect("synchronous-normal", "SQLite commits without a sync", "power-cut", "sqlite", _LOST)
+@defect("synchronous-normal", "SQLite commits without a sync", "power-cut", "sqlite", _LOST, seconds=5)
 def _synchronous_normal() -> None:
     honest = DatabaseFile.connect
 
@@ -48,37 +48,55 @@ def _new_folder_not_synced() -> None:
     _syncs(lambda path, is_folder: path == os.environ["CHAOS_SHIM_ROOT"])
 
 
-@defect("new-store-not-synced", "the folder of the store is not synced in its parent", "power-cut", "file", _LOST)
+@defect(
+    "new-store-not-synced", "the folder of the store is not synced in its parent", "power-cut", "file", _LOST, seconds=5
+)
 def _new_store_not_synced() -> None:
     _new_folder_not_synced()
 
 
-@defect("no-sync-of-folders", "folders are not synced", "power-cut", "file", _LOST)
+@defect("no-sync-of-folders", "folders are not synced", "power-cut", "file", _LOST, seconds=5)
 def _no_sync_of_folders() -> None:
     _syncs(lambda path, is_folder: is_folder)
 
 
-@defect("no-sync-of-files", "files are not synced before they get their names", "power-cut", "file", _LOST)
+@defect("no-sync-of-files", "files are not synced before they get their names", "power-cut", "file", _LOST, seconds=5)
 def _no_sync_of_files() -> None:
     _syncs(lambda path, is_folder: not is_folder)
 
 
-@defect("no-sync-of-shards", "the folders that state files move to are not synced", "power-cut", "file", _LOST)
+@defect(
+    "no-sync-of-shards", "the folders that state files move to are not synced", "power-cut", "file", _LOST, seconds=5
+)
 def _no_sync_of_shards() -> None:
     _syncs(lambda path, is_folder: is_folder and len(os.path.basename(path)) == 2)
 
 
-@defect("no-sync-of-receipts", "the folder of the receipts is not synced", "power-cut", "file", _LOST)
+@defect("no-sync-of-receipts", "the folder of the receipts is not synced", "power-cut", "file", _LOST, seconds=5)
 def _no_sync_of_receipts() -> None:
     _syncs(lambda path, is_folder: is_folder and path.endswith(".receipts"))
 
 
-@defect("no-sync-of-the-commit", "the folder of the change is not synced after its commit", "power-cut", "file", _LOST)
+@defect(
+    "no-sync-of-the-commit",
+    "the folder of the change is not synced after its commit",
+    "power-cut",
+    "file",
+    _LOST,
+    seconds=5,
+)
 def _no_sync_of_the_commit() -> None:
     _syncs(lambda path, is_folder: is_folder and path.endswith(".change"))
 
 
-@defect("failed-sync-retried", "a failed sync is tried again, and believed", "power-cut-failed-syncs", "file", _LOST)
+@defect(
+    "failed-sync-retried",
+    "a failed sync is tried again, and believed",
+    "power-cut-failed-syncs",
+    "file",
+    _LOST,
+    seconds=5,
+)
 def _failed_sync_retried() -> None:
     honest = os.fsync
 
@@ -112,6 +130,6 @@ def _receipts_first() -> None:
     _receipt_first(SqliteStore)
 
 
-@defect("receipt-files-first", "a receipt is kept before the change, by itself", "power-cut", "file", _LOST)
+@defect("receipt-files-first", "a receipt is kept before the change, by itself", "power-cut", "file", _LOST, seconds=5)
 def _receipt_files_first() -> None:
     _receipt_first(filesystem.FilesystemStore)

@@ -24,11 +24,15 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Fault:
-    """What was ``wrong`` with an image: that of ``point`` (an event's number), ``variant`` and ``how``."""
+    """What was ``wrong`` with an image: that of ``point`` (an event's number), ``variant`` and ``how``.
+
+    ``at`` is the moment of that event, in seconds since the recording began.
+    """
 
     point: int
     variant: int
     how: str
+    at: float
     acknowledged: int
     wrong: Sequence[str]
 
@@ -111,10 +115,13 @@ def _share(
 ) -> tuple[int, list[Fault], tuple[int, int], Counter]:
     """Check the images of some points; one of the processes of a run."""
     disk, history, count, faults = Disk(orders.seed), History(), 0, []
-    wanted = set(points)
+    wanted, began, at = set(points), 0, 0.0
     for number, event in enumerate([*events(log), None]):
+        if event:
+            began = began or event.nanoseconds
+            at = (event.nanoseconds - began) / 1e9
         if number in wanted:
-            done, found = _at(disk, history, orders, number, folder)
+            done, found = _at(disk, history, orders, number, round(at, 3), folder)
             count += done
             faults += found
         if event and event.kind == "mark":
@@ -125,7 +132,7 @@ def _share(
     return count, faults, acknowledged, Counter(text.partition(":")[0] for text in history.failures)
 
 
-def _at(disk: Disk, history: History, orders: Orders, point: int, folder: Path) -> tuple[int, list[Fault]]:
+def _at(disk: Disk, history: History, orders: Orders, point: int, at: float, folder: Path) -> tuple[int, list[Fault]]:
     """Check the images of one point; return how many there are, and what was wrong."""
     seen, faults = set(), []
     for variant, how in enumerate((*HOW, "subset", "prefix")):
@@ -136,7 +143,7 @@ def _at(disk: Disk, history: History, orders: Orders, point: int, folder: Path) 
         seen.add(key)
         wrong = check_image(image, orders, history, folder, random.Random(f"{orders.seed} {point} {variant} check"))
         if wrong:
-            faults.append(Fault(point, variant, how, history.acknowledged, wrong))
+            faults.append(Fault(point, variant, how, at, history.acknowledged, wrong))
     return len(seen), faults
 
 
