@@ -13,7 +13,7 @@ export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test test-fast coverage chaos chaos-proof outages fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
+.PHONY: help setup run platform test test-fast coverage chaos chaos-proof soak outages fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -51,6 +51,9 @@ chaos: setup  ## inject faults under load and check every promise: all that make
 
 chaos-proof: setup  ## put defects into the receiver on purpose and show that make chaos finds each
 	$(BIN)/python -m tests.chaos.proof
+
+soak: setup  ## good and hostile traffic for HOURS=… (ten minutes) on STORE=… (sqlite), and whether anything grows meanwhile
+	$(BIN)/python -m tests.chaos.soak $(if $(HOURS),--hours $(HOURS)) $(if $(STORE),--store $(STORE))
 
 outages: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/chaos tests/deploy/test_proxies.py tests/deploy/test_rolling.py

@@ -129,6 +129,14 @@ def _health(evidence):
             )
 
 
+@check("probes", 0, "livez, readyz and metrics answer 200 at the end")
+def _probes(evidence):
+    for number, probes in enumerate(evidence.probes, 1):
+        for name, status in probes.items():
+            if status != 200:
+                yield evidence.ended, f"{name} of receiver {number} got {status or 'no answer'}"
+
+
 @check("processes", 4, "no process ends but those that a fault ended, and SIGTERM ends a receiver with 0")
 def _processes(evidence):
     for end in evidence.ends:

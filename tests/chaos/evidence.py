@@ -30,7 +30,7 @@ class Evidence:
 
     ``contents`` are (tenant, id, digest) of all that the store held at the end, or None when it was not read.
     ``statuses`` are the exit statuses of the receivers after SIGTERM; ``logs`` their logs; ``secrets`` are words that no
-    log may hold, by what they are; ``leftovers`` are names of files that should not be there, and of processes.
+    log may hold, by what they are; ``probes`` are the statuses of each receiver's probes at the end; ``leftovers`` are names of files that should not be there, and of processes.
     """
 
     operations: Sequence[Operation]
@@ -44,6 +44,7 @@ class Evidence:
     statuses: Sequence[int] = ()
     logs: Sequence[str] = ()
     secrets: dict[str, str] = field(default_factory=dict)
+    probes: Sequence[dict[str, int | None]] = ()
     leftovers: Sequence[str] = ()
     problems: Sequence[str] = ()
 

@@ -31,7 +31,7 @@ def page(found: Sequence[dict]) -> str:
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Chaos</title>',
-        f"<style>{_STYLE}{timeline.STYLE}</style>\n</head>\n<body>\n<h1>Chaos: {len(found)} run{'s' * (len(found) != 1)}, {verdict}</h1>",
+        f"<style>{_STYLE}{timeline.STYLE}</style>\n</head>\n<body>\n<h1>Chaos: {runs}, {verdict}</h1>",
         f"<p>{states:,} states were acknowledged. Every one was looked for afterwards.</p>",
         f'<div class="scroll">{_table(found)}</div>',
         *(_section(number, one) for number, one in enumerate(found)),

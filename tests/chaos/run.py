@@ -112,6 +112,7 @@ def _after(plan: Plan, subject: Subject, evidence: Evidence) -> None:
         names = evidence.keys
         found = final.ask_workers(subject, subject.keys, names, subject.folder, plan.seed, plan.final_seconds)
         evidence.operations = [*evidence.operations, *journal.read(found)]
+        evidence.probes = [receiver.probes() for receiver in subject.receivers]
     evidence.ends = [*subject.ends]
     families = {pid for receiver in subject.receivers for pid in receiver.family()}
     evidence.statuses = [receiver.stop() for receiver in subject.receivers if receiver.is_wanted]

@@ -76,11 +76,13 @@ class Receiver:
 
     def answers(self) -> bool:
         """Whether health answers 200 now."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/storage/1/health", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+        return _status(f"{self.url}/api/storage/1/health") == 200
+
+    def probes(self) -> dict[str, int | None]:
+        """Return the status of each probe of its admin listener; none where it has no such listener."""
+        if "command" in self.subject.memory:
+            return {}
+        return {name: _status(f"http://127.0.0.1:{self.admin_port}/{name}") for name in ("livez", "readyz", "metrics")}
 
     def wait(self, seconds: float = _STARTS_WITHIN) -> None:
         """Wait until it answers; fails when it does not."""
@@ -144,6 +146,17 @@ class Receiver:
 
     def last_lines(self) -> str:
         return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+
+
+def _status(url: str) -> int | None:
+    """Return the status of the answer at ``url``, None without one."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+    except OSError:
+        return None
 
 
 def _listening(port: int) -> set[str]:

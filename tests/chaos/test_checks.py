@@ -157,6 +157,7 @@ BAD = {
     "replies verify": ("replies verify", load(save(Story()), note="not verified: ReplyRefused").evidence()),
     "health: another status": ("health", Story()("health", status=404).evidence()),
     "health: 503 at the end": ("health", Story()("health", status=503).evidence(checked_from=0)),
+    "probes": ("probes", good().evidence(probes=[{"livez": 200, "readyz": 503}])),
     "processes: an end": ("processes", good().evidence(ends=[End(1, "receiver 1 ended with 1", False)])),
     "processes: an exit status": ("processes", good().evidence(statuses=[1])),
     "log: a token": ("log", _with_log(LINE[:-1] + f', "cause": "{TOKEN}"}}')),
