@@ -106,6 +106,12 @@ def _bystanders(evidence):
                 yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {what}"
 
 
+@check("recovers", 3, "the store is back, and the next request is answered with 2xx within 2 s, without a restart")
+def _recovers(evidence):
+    if evidence.recovers_within is not None and (evidence.recovery or 0) > evidence.recovers_within:
+        yield evidence.ended, f"after {evidence.recovery:.1f} s, and not {evidence.recovers_within:g}"
+
+
 @check("replies verify", 5, "every 200 for a load is signed, sealed and complete")
 def _verifies(evidence):
     for operation in evidence.operations:

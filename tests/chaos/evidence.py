@@ -39,6 +39,7 @@ class Evidence:
     checked_from: float
     most_seconds: float  # that a request may take
     windows: Sequence[Window] = ()
+    recovers_within: float | None = None  # seconds from the end of a window to the next 2xx
     contents: Sequence[tuple[str, str, str]] | None = None
     ends: Sequence[End] = ()
     statuses: Sequence[int] = ()

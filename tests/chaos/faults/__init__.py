@@ -40,6 +40,7 @@ class Fault:
     sample_seconds: float | None = 20
     overhead: float = 0
     needs: tuple[str, ...] = ()
+    recovers_within: float | None = None
     orders: Mapping[str, object] = MappingProxyType({})
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
