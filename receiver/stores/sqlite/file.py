@@ -3,10 +3,10 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sqlite_utils import Database
 
@@ -16,15 +16,16 @@ from receiver.stores.mounts import network_type
 from receiver.stores.sqlite import mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.schema import STEPS, migrations
+from receiver.stores.sqlite.space import Space, log_pages
 from receiver.stores.sqlite.wal import Identity, WriteAheadLog
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
-_CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
 _JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 
 
+Result = TypeVar("Result")
 _MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
 
 
@@ -43,6 +44,7 @@ class DatabaseFile:
         self.path = path
         self.timeout = timeout
         self.create = create
+        self.space = Space(path)
         self._log = WriteAheadLog(path)
         self._mine = threading.local()
         self._writer: _Held | None = None
@@ -58,15 +60,28 @@ class DatabaseFile:
                 self._create_file()
             identity = self._identity()
             try:
-                with closing(self.connect()) as connection:
-                    self._enter_wal(connection, deadline)
-                    self._migrate(connection, deadline)
+                self._with_some_space(lambda: self._upgrade(deadline))
             except sqlite3.Error as cause:
                 if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
             mark.put(self.path)
             self._prepared = identity
+
+    def _upgrade(self, deadline: float) -> None:
+        with closing(self.connect()) as connection:
+            self._enter_wal(connection, deadline)
+            self._migrate(connection, deadline)
+
+    def _with_some_space(self, do: Callable[[], Result]) -> Result:
+        """Return what ``do`` returns, which opens the file: the first to do so makes its log and its index."""
+        try:
+            return do()
+        except sqlite3.Error as error:
+            if not self.space.is_short(error):
+                raise
+        self.space.give_up_some()
+        return do()
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Upgrade the schema; takes the write lock only if there is something to do."""
@@ -141,7 +156,7 @@ class DatabaseFile:
         for pragma in (
             "synchronous = full",  # 204 means durable: in WAL mode, normal may lose the last commits
             f"journal_size_limit = {_JOURNAL_BYTES}",
-            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+            f"wal_autocheckpoint = {log_pages(self.path)}",
         ):
             connection.execute(f"pragma {pragma}")
         return connection
@@ -196,9 +211,13 @@ class DatabaseFile:
         if self._writer and self._writer.made_for == current:
             self.check_written()
         self._log.check_not_lost()
+        connection = self._with_some_space(self._connected)
+        return _Held(connection, current, self._log.opened())
+
+    def _connected(self) -> sqlite3.Connection:
         connection = self.connect()
         connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, self._log.opened())
+        return connection
 
     def _current(self) -> _MADE_FOR:
         """Return what connections must be made for, this process and the file, after preparing the file."""
