@@ -29,10 +29,12 @@ from receiver.server.connection import Connection, HandshakeFailed
 from receiver.server.errors import Drops, ThrottledLog, peer, reply, status_of, tls_fault
 from receiver.server.heads import HeadRefused, fault_of
 from receiver.server.host import PlainHost, WorkerHost
+from receiver.server.lingering import Lingering
+from receiver.server.overdue import Overdue
 from receiver.server.replies import Replies
 from receiver.server.sending import bounded, send_at_once
 from receiver.server.worker_signals import SignalSafeWorker
-from receiver.telemetry import metrics
+from receiver.telemetry import metrics, standard_error
 from receiver.wsgi import public_path
 
 _LONGEST_PAUSE = 0.1  # seconds without a look at the connections
@@ -57,10 +59,9 @@ class Worker(SignalSafeWorker):
         super().__init__(*args)
         self.host: WorkerHost = self.app if isinstance(self.app, WorkerHost) else PlainHost(self.cfg)
         self.is_reloadable = not isinstance(self.host, PlainHost)
-        self.lingering: deque[Connection] = deque()
         slots = threadpool.releasable_slots(self.cfg.threads)
         self.capacity = Capacity(self.host.max_body, self.cfg.threads, slots, Drops(self.log))
-        self.replies = Replies(self)
+        self.replies, self.overdue, self.lingering = Replies(self), Overdue(self), Lingering(self)
         self.accepts_again = 0.0  # time.monotonic
         self.reload_lock = threading.Lock()
         self.not_listed, self.not_agreed, self.no_room = (ThrottledLog(self.log) for _ in range(3))
@@ -93,6 +94,10 @@ class Worker(SignalSafeWorker):
             super().run()
         finally:
             self.tpool.shutdown()
+            if self.overdue.has_stuck():
+                self.log.warning("a call of a store has not returned: the process ends without it")
+                standard_error.flush()
+                os._exit(0)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events on the connections and handle them, but not while all threads have enough work.
@@ -103,7 +108,7 @@ class Worker(SignalSafeWorker):
         if not self.tpool.wait_until_drained(min(timeout, _LONGEST_PAUSE)):
             timeout = 0.0
             self.set_accept_enabled(False)  # until the next round
-        super().wait_for_and_dispatch_events(timeout)
+        super().wait_for_and_dispatch_events(self.overdue.pause(timeout))
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept new connections or not; never just after the system had no resources for one."""
@@ -156,11 +161,11 @@ class Worker(SignalSafeWorker):
             metrics.refused(fault.status)
             with contextlib.suppress(OSError):
                 send_at_once(conn.sock, reply(fault.status, ""))
-            return self._linger
+            return self.lingering.take
         except HandshakeFailed as fault:
             if str(fault):
                 self.not_agreed.say("closed: no TLS with %s, %s", peer(conn.client), tls_fault(str(fault)))
-            return self._linger
+            return self.lingering.take
 
     def _on_head_readable(self, conn: Connection, sock: socket.socket) -> None:
         waited_for = conn.interest
@@ -174,31 +179,36 @@ class Worker(SignalSafeWorker):
 
     def _serve(self, conn: Connection) -> None:
         """Answer the request on ``conn``, in a thread; then wait for the next one, or close the connection."""
-        rest, kept = None, False
+        rest, kept, is_ours = None, False, True
         self.served.conn = conn
+        self.overdue.begin(conn)
         try:
             try:
                 kept = self.handle(conn)
             finally:
-                rest = conn.release()
+                is_ours = self.overdue.end(conn)
+                rest = conn.release() if is_ours else None
+            if not is_ours:
+                return
             if rest:
                 self.method_queue.defer(self.replies.take, conn, rest, kept)
             elif not kept:
-                self.method_queue.defer(self._linger, conn)
+                self.method_queue.defer(self.lingering.take, conn)
             elif conn.has_more():
                 self.method_queue.defer(self.enqueue_req, conn)
             else:
                 self._keep(conn)
         except Exception:
-            with contextlib.suppress(ValueError):
-                self.keepalived_conns.remove(conn)
-            self.method_queue.defer(self._linger, conn)
+            if is_ours:
+                with contextlib.suppress(ValueError):
+                    self.keepalived_conns.remove(conn)
+                self.method_queue.defer(self.lingering.take, conn)
             raise
 
     def resume(self, conn: Connection, kept: bool) -> None:
         """Continue with ``conn``, whose client has taken its reply: wait for its next request if it is ``kept``."""
         if not kept:
-            self._linger(conn)
+            self.lingering.take(conn)
         elif conn.has_more():
             self.enqueue_req(conn)
         else:
@@ -233,7 +243,7 @@ class Worker(SignalSafeWorker):
         """Accept the backlog of a stopping worker, and do not wait long for requests that have not arrived."""
         self._accept_backlog()
         # Not the base's method: threads append to keepalived_conns during its loop.
-        for conn in (*self.keepalived_conns, *self.pending_conns, *self.lingering):
+        for conn in (*self.keepalived_conns, *self.pending_conns, *self.lingering.connections):
             conn.timeout = min(conn.timeout, deadline)
 
     def load_wsgi(self) -> None:
@@ -254,34 +264,17 @@ class Worker(SignalSafeWorker):
         finally:
             req.connection = None  # the cycle would keep the bytes of the request alive
 
-    def _linger(self, conn: Connection) -> None:
-        """Close ``conn`` without a thread, after its client; unless the thread that answered has closed it."""
-        if conn.sock.fileno() == -1:
-            self.nr_conns -= 1
-            return
-        conn.expect_end(hurried=not self.alive)
-        self.lingering.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_readable, conn))
-
-    def _on_lingering_readable(self, conn: Connection, _sock: socket.socket) -> None:
-        if conn.has_ended():
-            self.lingering.remove(conn)
-            self._end_lingering(conn)
-
-    def _end_lingering(self, conn: Connection) -> None:
-        self.poller.unregister(conn.sock)
-        self.nr_conns -= 1
-        conn.close()
-
     def murder_pending(self) -> None:
         """Close connections whose time is over, while they wait for a request, a slow reader or the client's close."""
         super().murder_pending()
         self.replies.expire()
-        while self.lingering and self.lingering[0].timeout <= time.monotonic():
-            self._end_lingering(self.lingering.popleft())
+        self.overdue.look()
+        self.lingering.expire()
 
     def handle_error(self, req: Request | None, client: socket.socket, addr: object, exc: Exception) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; the connection closes then."""
+        if self.served.conn.wait.is_given_up:
+            return
         if isinstance(exc, ssl.SSLError):
             self.not_agreed.say("closed: TLS with %s failed, %s", peer(addr), exc.reason or type(exc).__name__)
             return

@@ -36,10 +36,12 @@ class Mark(NamedTuple):
 
 
 class Marker:
-    """The marker at ``path``. Threads and processes may share it."""
+    """The marker at ``path`` of the store at ``of``, whose owner gets it. Threads and processes may share it."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], of: str | os.PathLike[str] | None = None) -> None:
         self.path = Path(path)
+        self._of = of
+        self._beside = str(self.path.with_name(f".{self.path.name}"))  # hidden, and never left behind
         self._guard = threading.Lock()
         self._opened: tuple[int, int] | None = None  # the process that opened it, and the descriptor
 
@@ -50,7 +52,7 @@ class Marker:
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             return self._parsed(os.read(descriptor, _SIZE + 1))
@@ -128,7 +130,7 @@ class Marker:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
         """Yield an empty file beside the marker, whose lock keeps others from making one at the same time."""
-        beside = self.path.with_name(f".{self.path.name}")
+        beside = self._beside
         while True:
             descriptor = os.open(beside, _FLAGS | os.O_CREAT, _MODE)
             try:
@@ -146,11 +148,15 @@ class Marker:
 
     def _put(self, new: int, mark: Mark) -> None:
         os.fchmod(new, _MODE)  # whatever the umask is
+        if self._of is not None and os.geteuid() == 0:  # as SQLite does for the files beside its own
+            with contextlib.suppress(OSError):
+                status = os.stat(self._of)
+                os.fchown(new, status.st_uid, status.st_gid)
         os.ftruncate(new, 0)  # left by a process that was killed
         os.pwrite(new, _line(mark), 0)
         os.fsync(new)
-        os.replace(self.path.with_name(f".{self.path.name}"), self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.rename(self._beside, self.path)
+        folder = os.open(str(self.path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
@@ -171,7 +177,7 @@ def _line(mark: Mark) -> bytes:
     return b"%b%08x\n" % (text, zlib.crc32(text))
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_at(path: str, descriptor: int) -> bool:
     own = os.fstat(descriptor)
     try:
         found = os.stat(path, follow_symlinks=False)

@@ -1,5 +1,6 @@
 """The checks: each says which promise of the protocol it checks, and finds in the evidence where that was broken."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """A check: its ``name``, the ``promise`` (protocol, section 12; 0: of the manual), what it says, and ``find``."""
+    """A check: its ``name``, the ``promise`` (protocol, section 10; 0: of the manual), what it says, and ``find``."""
 
     name: str
     promise: int
@@ -129,17 +130,29 @@ def _processes(evidence):
             yield evidence.ended, f"receiver {number} ended with {status} after SIGTERM"
 
 
-@check("log", 7, "no log holds a private key, a content or a whole token, and no line is forged")
+@check("log", 7, "no log holds a private key, a content or a whole token")
 def _log(evidence):
     for number, log in enumerate(evidence.logs, 1):
         for what, word in evidence.secrets.items():
             if word in log:
                 yield evidence.ended, f"the log of receiver {number} holds {what}"
+        if _TOKEN.search(log):
+            yield evidence.ended, f"the log of receiver {number} holds a token"
+
+
+@check("log lines", 7, "every line of a log is one of the receiver's: none is forged, none torn")
+def _log_lines(evidence):
+    for number, log in enumerate(evidence.logs, 1):
         for line in log.splitlines():
-            if _TOKEN.search(line):
-                yield evidence.ended, f"the log of receiver {number} holds a token"
-            if line and not line.startswith("{"):
-                yield evidence.ended, f"the log of receiver {number} has a line that is not of the log: {line[:200]!r}"
+            if line and not _is_record(line):
+                yield evidence.ended, f"the log of receiver {number}: {line[:200]!r}"
+
+
+def _is_record(line: str) -> bool:
+    try:
+        return {"time", "level", "message"} <= set(json.loads(line))
+    except (ValueError, TypeError):
+        return False
 
 
 _TOKEN = re.compile(r"eyJ[\w-]{20,}\.[\w-]*\.[\w-]{20,}")

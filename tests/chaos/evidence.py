@@ -1,5 +1,6 @@
 """What a run leaves behind, for the checks and for the report."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,9 +80,41 @@ class Evidence:
         ]
 
     @property
+    def count(self) -> int:
+        """How many operations the load began."""
+        return sum(1 for one in self.operations if one.began < self.checked_from)
+
+    @property
     def failed(self) -> int:
         """How many requests of the load got no answer, or a 5xx."""
         return sum(1 for _, attempt in self.attempts if attempt.outcome == "unknown")
+
+    @property
+    def failed_fresh(self) -> int:
+        """How many of them began on a new connection, after the last injection: nothing was in flight then."""
+        return sum(1 for _, one in self.attempts if self._is_failed_fresh(one))
+
+    def _is_failed_fresh(self, attempt) -> bool:
+        if attempt.outcome != "unknown" or not attempt.is_fresh:
+            return False
+        return not any(
+            one.began - 0.001 <= (attempt.ended or self.ended) and attempt.began <= one.ended for one in self.windows
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """How many of them were under way when an injection began."""
+        moments = [window.began for window in self.windows]
+        return sum(
+            1
+            for _, one in self.attempts
+            if one.outcome == "unknown" and any(one.began <= at <= (one.ended or self.ended) for at in moments)
+        )
+
+    @property
+    def status_counts(self) -> dict[str, int]:
+        """How often each status came; "none" without an answer."""
+        return dict(sorted(Counter(str(one.status or "none") for _, one in self.attempts).items()))
 
     @property
     def longest_pause(self) -> float:

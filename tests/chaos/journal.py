@@ -32,6 +32,7 @@ class Attempt:
     """One request: when it ``began`` and ``ended`` (time.monotonic(), of the machine), and what came of it.
 
     ``digest`` is that of the content that a load returned; "" when there was none. ``note`` tells what was odd.
+    ``worker`` is the process that was asked, where that is known; ``is_fresh`` is whether the connection was new.
     """
 
     began: float
@@ -41,6 +42,7 @@ class Attempt:
     digest: str = ""
     note: str = ""
     worker: int = 0
+    is_fresh: bool = False
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Journal:
         if len(operation.attempts) == 1:
             line |= {"client": operation.client, "call": operation.call, "tenant": operation.tenant}
             line |= {"items": operation.items, "jti": operation.jti}
+        line |= {"fresh": 1} if attempt.is_fresh else {}
         self._write(line | ({"worker": attempt.worker} if attempt.worker else {}))
 
     def end(self, operation: Operation, attempt: Attempt) -> None:
@@ -136,7 +139,8 @@ def _operations(path: Path) -> Iterator[Operation]:
                     items = [Item(*item) for item in line["items"]]
                     known = (line["client"], line["call"], line["tenant"], items, line["jti"])
                     open_ones[number] = Operation(number, *known)
-                open_ones[number].attempts.append(Attempt(line["began"], worker=line.get("worker", 0)))
+                more = {"worker": line.get("worker", 0), "is_fresh": "fresh" in line}
+                open_ones[number].attempts.append(Attempt(line["began"], **more))
             else:
                 last = open_ones[number].attempts[-1]
                 last.ended, last.outcome, last.status = line["ended"], line["outcome"], line["status"]

@@ -29,6 +29,8 @@ _LONGEST_PAUSE = 0.25  # seconds between two attempts
 _SIGNATURE_LASTS = 270  # seconds in which a request may be sent again
 _KEPT = 20  # requests that a client may repeat although they were answered
 _REPEATED_WITHIN = 120  # seconds
+_READS_BACK = 0.25  # share of the saves after which one of their states is loaded at once
+_RECONNECTS = 0.02  # share of the turns before which a connection is closed
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Sender:
 
     def send(self, operation: Operation, method: str, path: str, body: bytes | None, headers: dict) -> Attempt:
         """Send a request once; return the attempt, journalled."""
-        attempt = Attempt(time.monotonic(), worker=self.worker)
+        attempt = Attempt(time.monotonic(), worker=self.worker, is_fresh=self.client.connection.sock is None)
         self.journal.begin(operation, attempt)
         try:
             answer = self.client.call(method, path, body, headers)
@@ -192,8 +194,11 @@ class LoadClient(threading.Thread):
         self.chance = chance_of(orders.seed, "client", number)
         self.tenant = tenant_of(orders, number)
         self.path = f"{BASE}/states/{self.tenant}"
-        url = orders.urls[number % len(orders.urls)]
-        self.sender = Sender(url, self.tenant, keys, journal, orders.patience)
+        # It reads over another connection than it writes: that of another worker, or of another receiver, as chance has it.
+        self.sender, self.reader = (
+            Sender(orders.urls[(number + other) % len(orders.urls)], self.tenant, keys, journal, orders.patience)
+            for other in (0, 1)
+        )
         self.states: list[State] = []
         self.kept: list[Kept] = []
         self.failure: Exception | None = None
@@ -207,8 +212,11 @@ class LoadClient(threading.Thread):
             self.failure = failure
 
     def turn(self) -> None:
-        """Do one thing, chosen by chance."""
-        kinds, weights = zip(*MIXTURES[self.orders.mixture].items(), strict=True)
+        """Do one thing, chosen by chance; come by a new connection now and then."""
+        if self.chance.random() < _RECONNECTS:
+            self.chance.choice((self.sender, self.reader)).client.close()
+        mixture = MIXTURES["reader" if self.number % self.orders.clients == 0 else self.orders.mixture]
+        kinds, weights = zip(*mixture.items(), strict=True)
         getattr(self, self.chance.choices(kinds, weights)[0])()
 
     def make(self) -> None:
@@ -237,6 +245,8 @@ class LoadClient(threading.Thread):
             items.append(item)
             bodies.append({"token": tokens.seal_state(claims, self.keys)})
         self._change("save", "POST", items, json.dumps(bodies).encode())
+        if self.chance.random() < _READS_BACK:
+            self._load(self.chance.choice(items).id)
 
     def delete(self) -> None:
         """Delete a state or several."""
@@ -268,9 +278,10 @@ class LoadClient(threading.Thread):
     def read_others(self) -> None:
         """Load a state of another client of the tenant."""
         others = [n for n in range(len(self.counts)) if tenant_of(self.orders, n) == self.tenant and self.counts[n]]
-        if others:
-            other = self.chance.choice(others)
-            self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
+        if not others:
+            return self._pause(1)
+        other = self.chance.choice(others)
+        return self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
 
     def health(self) -> None:
         operation = Operation(next(self.numbers), self.number, "health", self.tenant, [])
@@ -283,7 +294,7 @@ class LoadClient(threading.Thread):
         return next(filter(wanted, some), None)
 
     def _load(self, id: str) -> None:
-        attempt = self.sender.load(Operation(next(self.numbers), self.number, "load", self.tenant, [Item(id)]))
+        attempt = self.reader.load(Operation(next(self.numbers), self.number, "load", self.tenant, [Item(id)]))
         if attempt.outcome == UNKNOWN:
             self._pause(1)
 
@@ -313,7 +324,8 @@ class LoadClient(threading.Thread):
 
 
 _ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
-MIXTURES = {"ordinary": _mixture(_ORDINARY)}
+# The first client of each process only reads: a writer whose change is not answered repeats it, and reads nothing.
+MIXTURES = {"ordinary": _mixture(_ORDINARY), "reader": _mixture("read_others 9 health 1")}
 
 
 def tenant_of(orders: Orders, client: int) -> str:

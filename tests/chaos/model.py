@@ -35,7 +35,7 @@ class Key:
     is_doubtful: bool = False  # a change of unknown outcome was given up before others followed
 
     def add(self, change: Change) -> None:
-        """Add the next change; newer wins, an equal time counts as newer (protocol, section 7.3)."""
+        """Add the next change; newer wins, an equal time counts as newer (protocol, section 5.7)."""
         if self.changes and self.changes[-1].acknowledged is None:
             self.is_doubtful = True
         value, item = self.values[-1], change.item

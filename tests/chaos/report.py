@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from tests.chaos import timeline
+from tests.chaos.checks import CHECKS
 from tests.chaos.run import Result
 
 HEADERS = (
@@ -15,7 +17,6 @@ HEADERS = (
 def as_json(result: Result) -> dict:
     """Return the figures of ``result``; times are seconds since the load began."""
     evidence, plan = result.evidence, result.plan
-    counted = ("lost", "stale")
     return {
         "fault": plan.fault.name,
         "store": plan.store,
@@ -25,35 +26,60 @@ def as_json(result: Result) -> dict:
         "guarantees": plan.fault.guarantees,
         "seconds": round(evidence.ended - evidence.began, 1),
         "took": round(result.took, 1),
-        "operations": len(evidence.operations),
+        "operations": evidence.count,
         "acknowledged states": evidence.acknowledged_states,
         "faults": len(evidence.windows),
         "failed": evidence.failed,
+        "failed on new connections": evidence.failed_fresh,
+        "in flight at a fault": evidence.in_flight,
         "lost": result.count("lost"),
         "stale": result.count("stale"),
-        "other findings": sum(1 for one in result.findings if one.check not in counted),
+        "other findings": len(result.findings) - result.count("lost") - result.count("stale"),
         "longest without a save, s": round(evidence.longest_pause, 2),
         "longest request, s": round(evidence.longest_request, 2),
         "recovery, s": None if evidence.recovery is None else round(evidence.recovery, 2),
-        "findings": [
-            {"check": one.check, "at": _since(one.at, evidence.began), "text": one.text} for one in result.findings
-        ],
+        "statuses": evidence.status_counts,
+        "findings": _listed(result.findings, evidence.began),
+        "excused": _listed(result.excused, evidence.began),
         "schedule": [step.as_json() for step in plan.schedule()],
+        "timeline": timeline.buckets(evidence),
     }
+
+
+def _listed(findings, began: float) -> list[dict]:
+    return [
+        {"check": one.check, "promise": CHECKS[one.check].promise, "at": _since(one.at, began), "text": one.text}
+        for one in findings
+    ]
 
 
 def _since(at: float, began: float) -> float | None:
     return None if at == float("inf") else round(at - began, 3)
 
 
+def cells(one: dict) -> list[str]:
+    """Return the cells of a run's row, as text."""
+    values = (one[name] for name in HEADERS)
+    return ["–" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in values]
+
+
 def table(found: Sequence[dict]) -> str:
-    """Return the table of runs (as_json)."""
-    rows = [[one[name] if one[name] is not None else "–" for name in HEADERS] for one in found]
-    return tabulate(rows, HEADERS, tablefmt="github", disable_numparse=True)
+    """Return the table of the runs ``found`` (as_json)."""
+    return tabulate([cells(one) for one in found], HEADERS, tablefmt="github", disable_numparse=True)
 
 
 def told(found: dict, most: int = 20) -> list[str]:
-    """Return lines about the findings of a run."""
-    lines = [f"  {one['check']}, at {one['at']}: {one['text']}" for one in found["findings"][:most]]
-    more = len(found["findings"]) - most
-    return [*lines, f"  … and {more} more"] if more > 0 else lines
+    """Return lines about a run: what was found, and how to do it again."""
+    count = len(found["findings"])
+    verdict = f"{count} findings, {command_of(found)}" if count else "no findings"
+    lines = [f"{found['fault']} on {found['store']}: {verdict}"]
+    lines += [f"  {one['check']}, at {one['at']}: {one['text']}" for one in found["findings"][:most]]
+    return [*lines, f"  … and {count - most} more"] if count > most else lines
+
+
+def command_of(found: dict) -> str:
+    """Return the command that does the run again."""
+    words = (
+        f"make chaos FAULT={found['fault']} STORE={found['store']} SECONDS={found['seconds']:.0f} SEED={found['seed']}"
+    )
+    return f"{words} DEFECT={found['defect']}" if found["defect"] else words

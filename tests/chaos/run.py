@@ -13,28 +13,13 @@ from tests.chaos.contents import digest_of
 from tests.chaos.evidence import Evidence, Window
 from tests.chaos.faults import Fault
 from tests.chaos.load import Orders, loading
-from tests.chaos.schedule import Step, chance_of, schedule_of
+from tests.chaos.plan import Plan
+from tests.chaos.schedule import Step, chance_of
 from tests.chaos.stores import new_store
 from tests.chaos.subject import STORE_TIMEOUT, Subject, environment_of, running, settle
 from tests.support.waiting import pass_time
 
 _MOST_SECONDS = STORE_TIMEOUT + 5
-_FINAL_SECONDS = 8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run to do."""
-
-    fault: Fault
-    store: str
-    seconds: float
-    seed: int
-    defect: str = ""
-    final_seconds: float = _FINAL_SECONDS
-
-    def schedule(self) -> list[Step]:
-        return schedule_of(self.fault, self.store, self.seconds, self.seed)
 
 
 @dataclass
@@ -132,6 +117,11 @@ def _after(plan: Plan, subject: Subject, evidence: Evidence) -> None:
     evidence.statuses = [receiver.stop() for receiver in subject.receivers if receiver.is_wanted]
     left = [pid for pid in families if Path(f"/proc/{pid}").exists()]
     evidence.leftovers = [f"process {pid} of a receiver that has ended" for pid in left]
+    if _left(subject.folder):  # what was killed could not clear up: the next start does
+        with _noted(evidence.problems):
+            subject.receivers[0].start()
+            subject.receivers[0].wait()
+            subject.receivers[0].stop()
 
 
 def _secrets(keys) -> dict[str, str]:

@@ -45,7 +45,7 @@ class Receiver:
         self.log = subject.folder / f"receiver-{number}.log"
         self.process: subprocess.Popen | None = None
         self.is_wanted = False  # whether the keeper starts it again
-        self.starts = 0
+        self.last_status: int | None = None  # that of the last process that has ended
 
     @property
     def url(self) -> str:
@@ -65,7 +65,7 @@ class Receiver:
         }
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*subject.wrapper, *subject.program, "serve"],
+                subject.command(self),
                 env=environment,
                 cwd=subject.folder,
                 stdin=subprocess.DEVNULL,
@@ -73,7 +73,6 @@ class Receiver:
                 stderr=subject.stderr(self) or log,
                 start_new_session=True,
             )
-        self.starts += 1
 
     def answers(self) -> bool:
         """Whether health answers 200 now."""
@@ -86,6 +85,12 @@ class Receiver:
     def wait(self, seconds: float = _STARTS_WITHIN) -> None:
         """Wait until it answers; fails when it does not."""
         until(self.answers, seconds, lambda: f"receiver {self.number} does not answer: {self.last_lines()}")
+
+    def wait_for_restart(self, seconds: float = _STARTS_WITHIN) -> None:
+        """Wait until the keeper has started it again, after a fault has ended it, and it answers."""
+        ended = self.pid
+        until(lambda: self.pid != ended or not self.is_wanted, seconds, f"receiver {self.number} was not started again")
+        self.wait(seconds)
 
     def workers(self) -> list[int]:
         """Return the pids of its workers: those of its processes, but for the master, that listen at its port."""
@@ -167,6 +172,11 @@ class Subject:
     meant: set[int] = field(default_factory=set)
     ends: list[End] = field(default_factory=list)
 
+    def command(self, receiver: Receiver) -> list[str]:
+        """Return the command of ``receiver``; a fault may set ``memory["command"]``, a function that makes it."""
+        make = self.memory.get("command")
+        return [*self.wrapper, *(make(receiver) if make else [*self.program, "serve"])]
+
     def stderr(self, receiver: Receiver):
         """Return what the receiver logs to, or None for its file; a fault may set ``memory["stderr"]``."""
         return self.memory.get("stderr")
@@ -205,7 +215,7 @@ class Keeper(threading.Thread):
                     self._start_again(receiver)
 
     def _start_again(self, receiver: Receiver) -> None:
-        status = receiver.process.returncode
+        status = receiver.last_status = receiver.process.returncode
         meant = receiver.pid in self.subject.meant
         self.subject.ends.append(End(time.monotonic(), f"receiver {receiver.number} ended with {status}", meant))
         if status == _NO_RESTART:

@@ -115,7 +115,7 @@ def test_postgresql_says_what_a_commit_is_worth_and_who_may_connect(postgresql):
     stores_of(url).one("store", "warn", "tables of the store do not exist yet", "receiver serve")
     prepared(url)
     report = stores_of(url, STORAGE_WORKERS="50", STORAGE_POOL_SIZE="8")
-    assert "server 1" in report.one("store", "ok", "answers in", "schema 0002").message
+    assert "server 1" in report.one("store", "ok", "answers in", "schema 0003").message
     report.one("store", "fail", "fsync is off", "ALTER SYSTEM SET fsync = on")  # as the tests' server is started
     report.one("store", "warn", "50 workers may hold 400 connections", "STORAGE_POOL_SIZE=3")
     wrong = url.replace(postgresql.password, "wrong")
@@ -167,6 +167,6 @@ def test_a_database_over_the_network_has_to_prove_who_it_is(url, proven):
     from receiver.doctor.checks import servers
     from receiver.stores.sql.inspection import Said
 
-    found = list(servers.judged(Said("0002", False, {}), store_url.parse(url), Settings(), ""))
+    found = list(servers.judged(Said("0003", False, {}), store_url.parse(url), Settings(), ""))
     assert bool(found) == (not proven)
     assert proven or "to the URL" in found[0].fix

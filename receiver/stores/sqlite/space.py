@@ -73,11 +73,17 @@ class Space:
         with contextlib.suppress(OSError):
             os.truncate(self._reserve, 0)
 
-    def give_up_some(self) -> None:
-        """Set as many blocks of the reserve free as a connection needs that opens the file first, for log and index."""
+    def with_some(self, do: Callable[[], Result]) -> Result:
+        """Return what ``do`` returns, which opens the file; whoever does that first needs room for log and index."""
+        try:
+            return do()
+        except sqlite3.Error as error:
+            if not self.is_short(error):
+                raise
         self.is_whole = False
         with contextlib.suppress(OSError):
             os.truncate(self._reserve, max(0, os.stat(self._reserve).st_size - _TO_OPEN))
+        return do()
 
     def bound(self, connection: sqlite3.Connection, only_frees: bool) -> None:
         """Keep the file within the limit on file sizes: a log that outgrew it could never be copied into the file."""

@@ -19,7 +19,9 @@ class Fault:
 
     ``excuses`` names the checks (tests.chaos.checks) that this fault may fail, because nobody can guarantee them.
     ``every`` are the least and the most seconds between two injections, ``lasts`` those that one takes.
-    ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise.
+    ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
+    ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
+    ``needs`` names programs of the machine.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
 
@@ -32,7 +34,10 @@ class Fault:
     lasts: tuple[float, float] = (0.0, 0.0)
     receivers = 1
     workers = 2
-    seconds = 60
+    seconds: float = 60
+    sample_seconds: float | None = 20
+    overhead: float = 0
+    needs: tuple[str, ...] = ()
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
         """Yield the steps of a run of ``seconds``; of nothing but ``chance``, so that a seed can be repeated."""

@@ -49,16 +49,16 @@ def test_on_a_full_disk_loads_and_deletes_work_and_what_they_free_can_be_used(tm
         filler = filled(disk)
         kept += saved(store, range(2000, 2010), 30_000)
         with pytest.raises(StoreFull):
-            store.save(TENANT, [a_state(1, content="x" * 900_000)], a_receipt("too large"))
+            store.save(TENANT, [a_state(1, content="x" * 4_000_000)], a_receipt("too large"))
         assert_there(store, kept, 30_000)
         for number in kept:
             assert store.delete(TENANT, [uid(number)], a_receipt(f"delete {number}")).stored == 1
         assert len(kept) < 3 or saved(store, range(3000, 3002), 30_000)
         os.unlink(filler)
         began = time.monotonic()
-        assert store.save(TENANT, [a_state(1, content="x" * 900_000)], a_receipt("there is room")).stored == 1
+        assert store.save(TENANT, [a_state(1, content="x" * 4_000_000)], a_receipt("there is room")).stored == 1
         assert time.monotonic() - began < 1
-        assert store.find(TENANT, uid(1)).content.text == "x" * 900_000
+        assert store.find(TENANT, uid(1)).content.text == "x" * 4_000_000
         store.close()
 
     on_a_small_disk(disk, kind, MIB, fill)
