@@ -8,7 +8,6 @@ from receiver.stores import open_store
 from tests.support.states import TENANT, a_state
 
 
-@pytest.mark.case("G03")
 @pytest.mark.parametrize("is_left", [False, True])
 @pytest.mark.parametrize("url", ["sqlite:///{}/new/states.db", "file://{}/new"])
 def test_a_new_folder_and_what_is_in_it_are_synced_before_the_first_state(tmp_path, monkeypatch, url, is_left):
