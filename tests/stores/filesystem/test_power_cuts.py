@@ -116,6 +116,11 @@ class Disk:
         self._real["mkdir"](path, mode)
         self._name(path, {path: Node(None)})
 
+    def rmdir(self, path):
+        self._step("rmdir", path)
+        self._real["rmdir"](path)
+        self._name(path, {path: None})
+
     def _step(self, name, path):
         if len(self.steps) >= self.stop_after:
             raise Killed
