@@ -35,7 +35,9 @@ def files(root) -> dict[str, bytes]:
 
 def leftovers(root) -> list[str]:
     """Return the names of files that no store at rest has."""
-    known = re.compile(r"format|(.+/)?\.lock|\.reserve/[0-9a-f]|[^/]+/\.receipts/[0-9a-f]{64}|[^/]+/([0-9a-f]{2})/\2[0-9a-f-]{34}\.state")
+    known = re.compile(
+        r"format|(.+/)?\.lock|\.reserve/[0-9a-f]|[^/]+/\.receipts/[0-9a-f]{64}|[^/]+/([0-9a-f]{2})/\2[0-9a-f-]{34}\.state"
+    )
     return [name for name in files(root) if not known.fullmatch(name)]
 
 

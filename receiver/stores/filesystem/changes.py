@@ -80,12 +80,15 @@ class TenantFolder(Steps):
                 return StateFile(self._new(id, record), self.tenant, id)
         return self.open(id)
 
-    def unfinished(self, timeout: float) -> Fields | None:
-        """Settle; return the record of a committed change that the disk lets nobody finish, which is rare, or None."""
+    def unfinished(self, timeout: float, patience: float = _TRIED_AGAIN) -> Fields | None:
+        """Settle; return the record of a committed change that the disk lets nobody finish, which is rare, or None.
+
+        What failed less than ``patience`` seconds ago is not tried again.
+        """
         seen = durable.identity(self._record)
         if seen is None:
             return None
-        if seen != self._stuck or time.monotonic() - self._tried >= _TRIED_AGAIN:
+        if seen != self._stuck or time.monotonic() - self._tried >= patience:
             try:
                 self.settle(timeout)
                 return None
@@ -96,7 +99,7 @@ class TenantFolder(Steps):
 
     def awaits(self, receipt: Receipt, timeout: float) -> bool:
         """Return whether the change of ``receipt`` is committed but cannot be finished, so that it may not last."""
-        record = self.unfinished(timeout)
+        record = self.unfinished(timeout, patience=0.0)
         return record is not None and any(kept["jti"] == receipt.jti for kept in record["receipts"])
 
     def settle(self, timeout: float) -> None:

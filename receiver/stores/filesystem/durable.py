@@ -135,6 +135,7 @@ def make_empty(path: str, size: int) -> None:
     """Make the file ``path`` if it is missing, and give it ``size`` bytes of the disk; not durable."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     try:
+        os.fchmod(descriptor, FILE_MODE)
         if _CAN_ALLOCATE:
             os.posix_fallocate(descriptor, 0, size)
         else:
