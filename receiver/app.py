@@ -1,7 +1,9 @@
 """create_app: the wiring, nothing else."""
 
+import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -14,12 +16,13 @@ from receiver import bootstrap, problems, wsgi
 from receiver.encoding import canonical_uuid
 from receiver.keys.keyring import Keyring
 from receiver.network.addresses import AccessPolicy
-from receiver.problems import AddressRefused, Problem, Reply
+from receiver.problems import AddressRefused, Problem, Reply, StoreHangs
 from receiver.protocol import BASE_PATH
 from receiver.routes import Receiver, called_path, calls
 from receiver.settings import Settings
 from receiver.stores.contract import Store
 from receiver.telemetry import logs, metrics, standard_error, tracing
+from receiver.telemetry.tracing import Trace
 
 _HEALTH = f"{calls.name}.health"
 View = TypeVar("View", bound=Callable[..., object])
@@ -96,6 +99,8 @@ class _Receiver(Flask):
         environ = request.environ
         peer, forwarded = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", "")
         trace = g.trace = tracing.begin(environ.get("HTTP_X_REQUEST_ID") if self.access.trusts(peer) else None)
+        line = logs.RequestLine(self.access.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
+        environ[wsgi.INSTEAD] = partial(_instead, trace, line)
         if request.endpoint:
             trace.call = request.endpoint.removeprefix(f"{calls.name}.")
             trace.tenant = canonical_uuid((request.view_args or {}).get("tenant"))
@@ -106,8 +111,9 @@ class _Receiver(Flask):
         except Exception as error:  # noqa: BLE001 - Flask's handlers make a reply of every one
             answer = self.make_response(self.handle_user_exception(error))
         answer.headers["X-Request-ID"] = trace.request_id
+        if not wsgi.may_answer(environ):
+            return answer  # to nobody: the worker has answered, counted and logged the request
         metrics.answered(trace, answer.status_code, answer.content_length or 0)
-        line = logs.RequestLine(self.access.client(peer, forwarded), environ["REQUEST_METHOD"], called_path())
         logs.log_request(line, trace, answer.status_code)
         return answer
 
@@ -119,6 +125,16 @@ class _Receiver(Flask):
         """There is nothing to tear down."""
 
     do_teardown_appcontext = do_teardown_request
+
+
+def _instead(trace: Trace, line: logs.RequestLine) -> Reply:
+    """Return the reply to the request of ``trace``, whose call of the store does not return; count and log it."""
+    problem = StoreHangs("the call of the store has not returned")
+    seen = dataclasses.replace(trace, stages=dict(trace.stages), reason=problem.reason, cause=problem.cause)
+    metrics.answered(seen, problem.status, 0)
+    logs.log_request(line, seen, problem.status)
+    headers = problem.headers | {"X-Request-ID": trace.request_id}
+    return problems.reply(problem.status, problem.message, line.path, headers)
 
 
 def _on_problem(problem: Problem) -> Reply:

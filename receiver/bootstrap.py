@@ -43,10 +43,13 @@ def _configured(trial: Path | None = None) -> tuple[Settings, Keyring, list[str]
     return settings, ring, mistakes + key_mistakes + tls.load(settings)[1]
 
 
-def configure_stores() -> Settings:
-    """Return the settings of the process's environment for work that needs stores but no keys."""
+def configure_stores(check_places: bool = True) -> Settings:
+    """Return the settings of the process's environment for work that needs stores but no keys.
+
+    Without ``check_places`` a store may be missing, or another one than the right one.
+    """
     settings, mistakes = read_settings(os.environ)
-    _stop_at(mistakes + _misplaced(settings))
+    _stop_at(mistakes + (_misplaced(settings) if check_places else []))
     logs.warn(settings.warnings)
     return settings
 
@@ -63,7 +66,8 @@ def _misplaced(settings: Settings) -> list[str]:
     mistakes = []
     for tenant_store in settings.all_stores.values():
         try:
-            stores.open_store(tenant_store.url, settings.store_timeout).check_location()
+            url = tenant_store.url
+            stores.open_store(url, settings.store_timeout, store_id=settings.store_id_of(url)).check_location()
         except StoreMisplaced as fault:
             mistakes.append(f"{tenant_store.variable}: {fault.cause}")
     return mistakes
@@ -87,7 +91,8 @@ def open_store_at(
     Without ``create`` the store must exist: it was prepared before, and its keys were checked then. ``logins`` are the
     changing ones of database servers. ``guard`` wraps the inner store, which gets sealed contents.
     """
-    inner = stores.open_store(store_url, settings.store_timeout, create, settings.pool_size, logins)
+    store_id = settings.store_id_of(store_url)
+    inner = stores.open_store(store_url, settings.store_timeout, create, settings.pool_size, logins, store_id)
     return Sealed(guard(inner), lambda: ring.sealing, settings.clear_states, strict=create)
 
 
@@ -108,7 +113,8 @@ def open_tenant_stores(
 
     def guard(store_url: StoreURL) -> Callable[[Store], Store]:
         name = f"the store {store_url}"
-        return lambda store: Guarded(store, name, settings.store_timeout, slots, store_url.kind == "file")
+        blocks, on_disk = store_url.kind == "file", bool(store_url.path)
+        return lambda store: Guarded(store, name, settings.store_timeout, slots, blocks, on_disk)
 
     def once(store_url: StoreURL) -> Sealed:
         if store_url.identity not in opened:

@@ -6,8 +6,10 @@
 | TENANT                  | the application | the tenant (str) once the signature holds                            |
 | CONTINUE                | the worker      | an AskForBody, if the client waits for "100 Continue"                |
 | ADMIT                   | the worker      | an AdmitBody, if the worker limits how many bodies are worked on     |
+| MAY_ANSWER              | the worker      | a MayAnswer, if the worker answers requests whose store hangs        |
+| INSTEAD                 | the application | an Instead: the reply that the worker sends to such a request        |
 
-Under another server the worker's two are missing, and nothing is lost but those limits.
+Under another server the worker's three are missing, and nothing is lost but those limits.
 """
 
 import re
@@ -15,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
+from receiver.problems import Reply
 from receiver.protocol import BASE_PATH
 
 Environ = dict[str, Any]  # PEP 3333: servers put values of many types into it
@@ -23,6 +26,8 @@ BODY_READ = "receiver.body_read"
 TENANT = "receiver.tenant"
 CONTINUE = "receiver.continue"
 ADMIT = "receiver.admit"
+MAY_ANSWER = "receiver.may_answer"
+INSTEAD = "receiver.instead"
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]+")  # what stands before the path in absolute-form
 
 
@@ -38,6 +43,26 @@ class AdmitBody(Protocol):
 
     def __call__(self, size: int, /) -> None:
         """Return when a body of ``size`` bytes may be worked on; raise Busy when that takes too long."""
+
+
+class MayAnswer(Protocol):
+    """Claims the request for the thread that asks."""
+
+    def __call__(self) -> bool:
+        """Return False when the worker has answered the request meanwhile; else only the caller answers it."""
+
+
+class Instead(Protocol):
+    """Answers a request whose thread is held by its store."""
+
+    def __call__(self) -> Reply:
+        """Return the error reply, and count and log the request."""
+
+
+def may_answer(environ: Environ) -> bool:
+    """Return whether this thread may answer the request, and is the only one; see MayAnswer."""
+    claim: MayAnswer | None = environ.get(MAY_ANSWER)
+    return claim is None or claim()
 
 
 def ask_for_body(environ: Environ) -> None:

@@ -185,7 +185,7 @@ def test_a_wait_that_ends_with_an_error_ends_with_a_turn():
 
 def test_outside_a_pool_waiting_is_nothing():
     with blocking() as outer, blocking() as inner:
-        assert outer.pool is inner.pool is None
+        assert outer.seat is inner.seat is None
     assert processors_for(1) >= processors_for(2) >= 1
     assert processors_for(10_000) == 1
 

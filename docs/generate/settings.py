@@ -6,7 +6,7 @@ from docs.generate.sources import declared_settings, shown_as
 SUBJECTS = {
     "Store": (
         *("DATABASE_URL", "JDBC_DATABASE_URL", "DATABASE_USERNAME", "DATABASE_PASSWORD", "STORAGE_STORE_TIMEOUT"),
-        *("STORAGE_POOL_SIZE", "STORAGE_MIN_FREE"),
+        *("STORAGE_STORE_ID", "STORAGE_POOL_SIZE", "STORAGE_MIN_FREE"),
     ),
     "Tenants and regions": ("STORAGE_TENANTS", "STORAGE_REGION"),
     "Keys": ("STORAGE_KEYS", "STORAGE_KEY_PASSPHRASE", "STORAGE_INSECURE_KEYS"),

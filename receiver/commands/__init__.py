@@ -13,6 +13,7 @@ import click
 from receiver import __version__
 from receiver.commands import terminal
 from receiver.commands.exit_status import EX_CONFIG
+from receiver.commands.interrupting import StuckEnd
 from receiver.conformance import printable
 from receiver.problems import Problem
 from receiver.settings import SettingsMistakes
@@ -56,8 +57,9 @@ def main() -> None:
     standard_error.open_closed_files()
     logs.configure("warning")
     terminal.guard()
+    stuck = StuckEnd()
     try:
-        cli(prog_name="receiver")
+        cli(prog_name="receiver", obj=stuck)
     except SettingsMistakes as stop:
         found = "1 mistake" if len(stop.mistakes) == 1 else f"{len(stop.mistakes)} mistakes"
         _print_error(f"receiver: {found} in the settings:", *(f"  {one}" for one in stop.mistakes))

@@ -10,6 +10,7 @@ import click
 
 from receiver import __version__, bootstrap
 from receiver.commands.exit_status import EX_TEMPFAIL
+from receiver.commands.interrupting import StuckEnd
 from receiver.commands.keys import key_table
 from receiver.commands.tables import columns
 from receiver.keys.keyring import Keyring
@@ -27,7 +28,8 @@ _AS_ROOT = (
 
 
 @click.command()
-def serve() -> None:
+@click.pass_obj
+def serve(stuck: StuckEnd | None) -> None:
     """Answer the platform's calls, configured by the environment (see: receiver config)."""
     standard_error.install()
     settings, keyring = bootstrap.configure()
@@ -50,6 +52,8 @@ def serve() -> None:
             return
         standard_error.say(banner(settings, keyring, addresses, admin, waiting))
 
+    if stuck:
+        stuck.disarm()
     try:
         Server(settings, keyring, on_ready, unprepared=[one.url for one in waiting]).run()
     except AddressTaken as taken:

@@ -15,6 +15,7 @@ from receiver import bootstrap
 from receiver.commands.asking import confirm
 from receiver.commands.store_adopt import adopt
 from receiver.commands.store_copy import copy
+from receiver.commands.store_identity import accept, init, show_id
 from receiver.commands.store_options import json_option, parsed_url, tenant_option
 from receiver.commands.store_reseal import reseal
 from receiver.commands.tables import columns, counted, fitted
@@ -44,6 +45,9 @@ def store() -> None:
 store.add_command(copy)
 store.add_command(adopt)
 store.add_command(reseal)
+store.add_command(show_id)
+store.add_command(init)
+store.add_command(accept)
 
 
 @contextlib.contextmanager
@@ -208,7 +212,10 @@ def _residency_of(settings: Settings, store_url: StoreURL) -> list[Row]:
         tenant: one for tenant, one in settings.all_stores.items() if one.url.identity == store_url.identity
     }
     try:
-        with contextlib.closing(open_store(store_url, settings.store_timeout, create=False)) as opened:
+        store_id = settings.store_id_of(store_url)
+        with contextlib.closing(
+            open_store(store_url, settings.store_timeout, create=False, store_id=store_id)
+        ) as opened:
             found = {tally.tenant: tally for tally in tallies(opened, time.time_ns())}
     except Problem as problem:
         silent = {"states": None, "storedBytes": None, "verdict": visible(f"no answer: {problem.cause}")}

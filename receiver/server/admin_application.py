@@ -65,6 +65,9 @@ class AdminApplication:
         """Whether the receiver drains or stops."""
         return self.life.is_ending
 
+    def warm_up(self) -> None:
+        """Do nothing: probes come every few seconds at most."""
+
     def wsgi(self) -> WSGIApplication:
         """Return the WSGI application; the worker calls it after the fork."""
         return create_admin_app(self.settings, self.ring, self.life, self.folder, self.terms, self.logins, self.started)

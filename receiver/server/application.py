@@ -1,11 +1,14 @@
 """Configures gunicorn, and runs the receiver under it: ``receiver serve``."""
 
+import contextlib
 import gc
 import os
 import resource
 import signal
 import ssl
+import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from wsgiref.types import WSGIApplication
 
@@ -20,6 +23,7 @@ from receiver.keys.keyring import Keyring
 from receiver.network import tls
 from receiver.network.addresses import AccessPolicy
 from receiver.network.listeners import AddressTaken
+from receiver.problems import Problem
 from receiver.process import running
 from receiver.process.lifecycle import Lifecycle
 from receiver.process.run_folder import RunFolder
@@ -28,12 +32,15 @@ from receiver.server.admin_application import AdminApplication
 from receiver.server.arbiter import Master
 from receiver.server.reload_check import Snapshot, check_stores, urls_after_reload
 from receiver.settings import Settings, SettingsMistakes
+from receiver.stores.contract import Store
 from receiver.stores.logins import Logins, login_of
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import logs
 
 _CONNECTIONS = 10_000  # per worker; an idle one takes some KiB, and clients soon hold gunicorn's default of 1000
 _FILES = 65_536
+_WARMING = 0.5  # seconds; a store that takes longer is slow or down, and requests are answered nevertheless
+_NOBODY = str(uuid.UUID(int=0))
 _FOLLOW_EVERY = 2.0  # seconds between attempts to read the same keys as the master
 _FOLLOW_FOR = 60.0  # seconds of these attempts; then the process ends, and its successor gets the keys of the master
 
@@ -85,6 +92,7 @@ class Server(BaseApplication):
         self.admin: AdminApplication | None = None
         self.logins = Logins(settings.store_urls, are_watched=True)
         self.tls: tls.Terms | None = None
+        self._store: Store  # set by load, in a worker
         self._master, self._salt = os.getpid(), os.urandom(32)
         self._take_tls(self._terms_of(settings))
         super().__init__()
@@ -236,4 +244,19 @@ class Server(BaseApplication):
         may_create = self.unprepared.__contains__
         store = open_configured(self.settings, self.keyring, may_create, self.logins, guarded=True)
         self.keyring.uses.set_sink(store.note_key_uses)
+        self._store = store
         return create_app(self.settings, self.keyring, store)
+
+    def warm_up(self) -> None:
+        """Connect to the common store, and check its schema and keys, before the first request has to.
+
+        Meanwhile, connections wait in the listener: what a worker has accepted is lost when it is killed.
+        """
+
+        def ask() -> None:
+            with contextlib.suppress(Problem):
+                self._store.find(_NOBODY, _NOBODY)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(_WARMING)

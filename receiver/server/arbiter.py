@@ -10,6 +10,7 @@ from typing import Protocol
 from gunicorn import systemd, util
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
+from gunicorn.errors import HaltServer
 from gunicorn.sock import BaseSocket, close_sockets
 
 from receiver.keys.keyring import Keyring
@@ -19,6 +20,7 @@ from receiver.process.running import base_of
 from receiver.server.admin_application import AdminApplication
 from receiver.server.listeners import listen
 from receiver.server.reload import Reloads, Watch
+from receiver.server.respawns import Respawns
 from receiver.server.worker import Worker
 from receiver.server.worker_signals import MASTER_SIGNALS
 from receiver.settings import Settings
@@ -27,6 +29,7 @@ from receiver.telemetry.log_losses import ADMIN, FIRST_WORKER, MASTER
 
 _PAUSE = 2.0  # seconds between two starts of the admin listener, at least
 _FAST_STOP = 3  # seconds for workers to end after SIGINT or SIGQUIT; above receiver.server.worker_signals.FAST_STOP
+_HEARD_AGAIN = 5.0  # seconds after the machine stood still, or its clock stepped, for workers to be heard from
 _LAST_PATIENCE = 2.0  # seconds for the admin listener to end
 
 
@@ -58,7 +61,9 @@ class Master(Arbiter):
         self.admin: Worker | None = None
         self.admin_sockets: list[BaseSocket] = []
         self.admin_again = 0.0
+        self.respawns = Respawns()
         self.ends_at: float | None = None
+        self.looked_at = self.spares_until = 0.0  # of murder_workers
 
     def start(self) -> None:
         """Listen; for probes first, so that a start reports all addresses, or fails if one is taken.
@@ -80,11 +85,22 @@ class Master(Arbiter):
             pid: int = super().spawn_worker()
             return pid
 
+    def spawn_workers(self) -> None:
+        """Start the missing workers, without gunicorn's pauses, but not while they cannot start (Respawns)."""
+        while len(self.WORKERS) < self.num_workers and not self.respawns.pause():
+            try:
+                self.spawn_worker()
+            except OSError as cause:  # no process, memory or file is left; those that run go on
+                self.respawns.ended(was_serving=False)
+                self.log.error("cannot start a worker: %s", cause.strerror)
+
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """Return the signals that arrived; add SIGHUP for changed files, and SIGTERM at the end of draining."""
         self.app.life.beat(len(self.WORKERS))
         if self.ends_at is not None:
             timeout = max(0.0, min(timeout, self.ends_at - time.monotonic()))
+        if len(self.WORKERS) < self.num_workers:
+            timeout = min(timeout, self.respawns.pause())
         signals: list[int] = super().wait_for_signals(timeout)
         if signal.SIGHUP not in signals and self.watch.has_changed():
             self.log.info("files of keys, passwords or certificates have changed")
@@ -146,10 +162,23 @@ class Master(Arbiter):
         application = self.app.admin
         if application and self.admin_sockets and self.admin is None and time.monotonic() >= self.admin_again:
             self.admin_again = time.monotonic() + _PAUSE
-            self.admin = self._spawn_admin(application)
+            try:
+                self.admin = self._spawn_admin(application)
+            except OSError as cause:
+                self.log.error("cannot start the admin listener: %s", cause.strerror)
 
     def murder_workers(self) -> None:
-        """Kill workers that are silent for too long, and a silent admin listener."""
+        """Kill workers that are silent for too long, and a silent admin listener.
+
+        Nobody is silent if this process did not look for long either: the machine or this process stood still, or the
+        clock has stepped, as that of a virtual machine can.
+        """
+        now = time.monotonic()
+        if not 0 <= now - self.looked_at < self.timeout / 2:
+            self.spares_until = now + _HEARD_AGAIN
+        self.looked_at = now
+        if 0 <= self.spares_until - now <= _HEARD_AGAIN:
+            return
         super().murder_workers()
         if self.admin is not None and time.monotonic() - self.admin.tmp.last_update() > self.timeout:
             self.log.critical("the admin listener is silent")
@@ -158,7 +187,23 @@ class Master(Arbiter):
     def reap_workers(self) -> None:
         """Collect processes that have ended; first the admin listener, which gunicorn does not know."""
         self._reap_admin()
-        super().reap_workers()
+        before = dict(self.WORKERS)
+        failure = None
+        while True:
+            try:
+                super().reap_workers()
+                break
+            except HaltServer as cause:  # a worker that could not load the application; there may be more
+                failure = cause
+        for pid in before.keys() - self.WORKERS.keys():
+            before[pid].tmp.close()
+            self.respawns.ended(before[pid].was_serving)
+        if failure and not self._has_served():
+            self.respawns.has_served = True  # raise once: the stop that follows collects the others
+            raise failure
+
+    def _has_served(self) -> bool:
+        return self.respawns.has_served or any(one.was_serving for one in self.WORKERS.values())
 
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers, then the admin listener, which reports the end of the receiver meanwhile."""

@@ -22,7 +22,8 @@ from receiver.server import heads
 from receiver.server.capacity import Capacity
 from receiver.server.sending import Outgoing
 from receiver.server.uploads import PacedUnreader, caller_of
-from receiver.wsgi import ADMIT
+from receiver.waits import Wait
+from receiver.wsgi import ADMIT, MAY_ANSWER
 
 _END_OF_HEAD = b"\r\n\r\n"
 _MOST_READ = 64 << 10  # bytes at once
@@ -65,6 +66,8 @@ class Connection(TConn):
         self.discarded = 0
         self.outgoing: Outgoing | None = None
         self.caller: tuple[str | None, str] = (None, "")
+        self.wait = Wait(None)  # of its request for the store
+        self.environ: WSGIEnvironment = {}  # of its request
         self._capacity = capacity
         if context:
             self._secured = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
@@ -174,8 +177,13 @@ class Connection(TConn):
 
     def begin_request(self, environ: WSGIEnvironment) -> None:
         """Remember the WSGI ``environ`` of the request, which will hold its tenant, and let it admit the body."""
-        self.parser.unreader.environ = environ
+        self.environ = self.parser.unreader.environ = environ
         environ[ADMIT] = self.parser.unreader.admit
+        environ[MAY_ANSWER] = self.wait.claim
+
+    def may_answer(self) -> bool:
+        """Return whether the thread of the request may answer it (wsgi.MayAnswer)."""
+        return self.wait.claim()
 
     def release(self) -> Outgoing | None:
         """Release what the request holds of the worker; return its reply if the client has not taken all of it."""
@@ -185,6 +193,7 @@ class Connection(TConn):
         else:
             outgoing = None
         self.last_head = b""  # thousands of connections may be idle for long
+        self.environ = {}
         if self.initialized:
             self.parser.unreader.release()
         return outgoing

@@ -66,7 +66,11 @@ def status_of(exc: Exception) -> int:
 
 def reply(status: int, uri: str) -> bytes:
     """Return the complete error reply (protocol, section 8.1) with ``status`` for the path ``uri``."""
-    body, _, headers = problems.reply(status, problems.message_of(status), uri)
+    return render(*problems.reply(status, problems.message_of(status), uri))
+
+
+def render(body: dict[str, object], status: int, headers: dict[str, str]) -> bytes:
+    """Return the bytes of an error reply (problems.reply), after which the connection is closed."""
     payload = json.dumps(body).encode("ascii")
     lines = [f"HTTP/1.1 {status} {problems.phrase_of(status)}", "Connection: close"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(payload)}"]
@@ -77,3 +81,8 @@ def reply(status: int, uri: str) -> bytes:
 def tls_fault(reason: str) -> str:
     """Return why the handshake failed, for people: what OpenSSL's ``reason`` means, or the reason itself."""
     return _TLS_FAULTS.get(reason, reason)
+
+
+def peer(address: object) -> str:
+    """Return the text of a socket's ``address``; empty for a Unix socket."""
+    return str(address[0]) if isinstance(address, tuple) else ""

@@ -35,6 +35,9 @@ class WorkerHost(Protocol):
     def is_ending(self) -> bool:
         """Whether the receiver drains or stops, so that clients should open another connection."""
 
+    def warm_up(self) -> None:
+        """Do what the first request would otherwise wait for, in a bounded time; called before a worker accepts any."""
+
     def refresh(self) -> list[str]:
         """Take the present keys and certificates; return what changed. Raises SettingsMistakes."""
 
@@ -59,6 +62,9 @@ class PlainHost:
     def tls_context(self) -> ssl.SSLContext | None:
         """The TLS context that gunicorn's options describe; None for plain HTTP."""
         return ssl_context(self._config) if self._config.is_ssl else None
+
+    def warm_up(self) -> None:
+        """Do nothing: the application opens its store."""
 
     def refresh(self) -> list[str]:
         """Change nothing: keys are read at the start."""

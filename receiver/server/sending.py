@@ -1,6 +1,7 @@
 """Sends replies: head and body together, and no longer than a moment in the thread of a slow client."""
 
 import contextlib
+import errno
 import socket
 import ssl
 import time
@@ -27,6 +28,8 @@ class _Connection(Protocol):
     outgoing: "Outgoing | None"
 
     def begin_request(self, environ: WSGIEnvironment) -> None: ...
+
+    def may_answer(self) -> bool: ...
 
 
 class _Request(Protocol):
@@ -134,6 +137,8 @@ def bounded(application: WSGIApplication, patience: float, is_ending: Callable[[
         def start(
             status: str, headers: list[tuple[str, str]], exc_info: _ExceptionInfo | None = None, /
         ) -> Callable[[bytes], object]:
+            if not connection.may_answer():
+                raise BrokenPipeError(errno.EPIPE, "the request was answered by another thread")
             has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
             if (has_body and not environ.get(BODY_READ)) or is_ending():
                 response.force_close()  # else gunicorn would wait for the rest, or read it as a request

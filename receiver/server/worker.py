@@ -26,13 +26,15 @@ from receiver.network.addresses import unmapped
 from receiver.server import memory, reload
 from receiver.server.capacity import Capacity
 from receiver.server.connection import Connection, HandshakeFailed
-from receiver.server.errors import Drops, ThrottledLog, reply, status_of, tls_fault
+from receiver.server.errors import Drops, ThrottledLog, peer, reply, status_of, tls_fault
 from receiver.server.heads import HeadRefused, fault_of
 from receiver.server.host import PlainHost, WorkerHost
+from receiver.server.lingering import Lingering
+from receiver.server.overdue import Overdue
 from receiver.server.replies import Replies
 from receiver.server.sending import bounded, send_at_once
 from receiver.server.worker_signals import SignalSafeWorker
-from receiver.telemetry import metrics
+from receiver.telemetry import metrics, standard_error
 from receiver.wsgi import public_path
 
 _LONGEST_PAUSE = 0.1  # seconds without a look at the connections
@@ -57,10 +59,9 @@ class Worker(SignalSafeWorker):
         super().__init__(*args)
         self.host: WorkerHost = self.app if isinstance(self.app, WorkerHost) else PlainHost(self.cfg)
         self.is_reloadable = not isinstance(self.host, PlainHost)
-        self.lingering: deque[Connection] = deque()
         slots = threadpool.releasable_slots(self.cfg.threads)
         self.capacity = Capacity(self.host.max_body, self.cfg.threads, slots, Drops(self.log))
-        self.replies = Replies(self)
+        self.replies, self.overdue, self.lingering = Replies(self), Overdue(self), Lingering(self)
         self.accepts_again = 0.0  # time.monotonic
         self.reload_lock = threading.Lock()
         self.not_listed, self.not_agreed, self.no_room = (ThrottledLog(self.log) for _ in range(3))
@@ -88,15 +89,26 @@ class Worker(SignalSafeWorker):
 
     def run(self) -> None:
         """Serve until a signal ends it; then end the idle threads, which would keep the process alive."""
+        self.begin_to_serve()
         try:
             super().run()
         finally:
             self.tpool.shutdown()
+            if self.overdue.has_stuck():
+                self.log.warning("a call of a store has not returned: the process ends without it")
+                standard_error.flush()
+                os._exit(0)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait for events on the connections and handle them, but not while all threads have enough work."""
-        self.tpool.wait_until_drained(min(timeout, _LONGEST_PAUSE))
-        super().wait_for_and_dispatch_events(timeout)
+        """Wait for events on the connections and handle them, but not while all threads have enough work.
+
+        As long as a request waits for a thread, new connections stay in the backlog, where another worker finds them,
+        and where they outlive this one.
+        """
+        if not self.tpool.wait_until_drained(min(timeout, _LONGEST_PAUSE)):
+            timeout = 0.0
+            self.set_accept_enabled(False)  # until the next round
+        super().wait_for_and_dispatch_events(self.overdue.pause(timeout))
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept new connections or not; never just after the system had no resources for one."""
@@ -132,11 +144,11 @@ class Worker(SignalSafeWorker):
     def _admit(self, plain: TConn) -> Connection | None:
         """Return ``plain`` as a Connection, or close it and return None."""
         plain.client = unmapped(plain.client)
-        if self.host.access.lets_in(_peer(plain.client)):
+        if self.host.access.lets_in(peer(plain.client)):
             with contextlib.suppress(OSError, ValueError):  # the client is gone
                 return Connection(plain, self.host.read_timeout, self.host.tls_context, self.capacity)
         else:
-            self.not_listed.say("closed: %s is not one of STORAGE_ALLOW_FROM", _peer(plain.client))
+            self.not_listed.say("closed: %s is not one of STORAGE_ALLOW_FROM", peer(plain.client))
         plain.close()
         return None
 
@@ -145,15 +157,15 @@ class Worker(SignalSafeWorker):
         try:
             return self.tpool.submit if conn.has_head() else None
         except HeadRefused as fault:
-            self.no_head[fault.kind].say("refused: no request from %s, %s", _peer(conn.client) or "-", fault)
+            self.no_head[fault.kind].say("refused: no request from %s, %s", peer(conn.client) or "-", fault)
             metrics.refused(fault.status)
             with contextlib.suppress(OSError):
                 send_at_once(conn.sock, reply(fault.status, ""))
-            return self._linger
+            return self.lingering.take
         except HandshakeFailed as fault:
             if str(fault):
-                self.not_agreed.say("closed: no TLS with %s, %s", _peer(conn.client), tls_fault(str(fault)))
-            return self._linger
+                self.not_agreed.say("closed: no TLS with %s, %s", peer(conn.client), tls_fault(str(fault)))
+            return self.lingering.take
 
     def _on_head_readable(self, conn: Connection, sock: socket.socket) -> None:
         waited_for = conn.interest
@@ -167,31 +179,36 @@ class Worker(SignalSafeWorker):
 
     def _serve(self, conn: Connection) -> None:
         """Answer the request on ``conn``, in a thread; then wait for the next one, or close the connection."""
-        rest, kept = None, False
+        rest, kept, is_ours = None, False, True
         self.served.conn = conn
+        self.overdue.begin(conn)
         try:
             try:
                 kept = self.handle(conn)
             finally:
-                rest = conn.release()
+                is_ours = self.overdue.end(conn)
+                rest = conn.release() if is_ours else None
+            if not is_ours:
+                return
             if rest:
                 self.method_queue.defer(self.replies.take, conn, rest, kept)
             elif not kept:
-                self.method_queue.defer(self._linger, conn)
+                self.method_queue.defer(self.lingering.take, conn)
             elif conn.has_more():
                 self.method_queue.defer(self.enqueue_req, conn)
             else:
                 self._keep(conn)
         except Exception:
-            with contextlib.suppress(ValueError):
-                self.keepalived_conns.remove(conn)
-            self.method_queue.defer(self._linger, conn)
+            if is_ours:
+                with contextlib.suppress(ValueError):
+                    self.keepalived_conns.remove(conn)
+                self.method_queue.defer(self.lingering.take, conn)
             raise
 
     def resume(self, conn: Connection, kept: bool) -> None:
         """Continue with ``conn``, whose client has taken its reply: wait for its next request if it is ``kept``."""
         if not kept:
-            self._linger(conn)
+            self.lingering.take(conn)
         elif conn.has_more():
             self.enqueue_req(conn)
         else:
@@ -226,12 +243,13 @@ class Worker(SignalSafeWorker):
         """Accept the backlog of a stopping worker, and do not wait long for requests that have not arrived."""
         self._accept_backlog()
         # Not the base's method: threads append to keepalived_conns during its loop.
-        for conn in (*self.keepalived_conns, *self.pending_conns, *self.lingering):
+        for conn in (*self.keepalived_conns, *self.pending_conns, *self.lingering.connections):
             conn.timeout = min(conn.timeout, deadline)
 
     def load_wsgi(self) -> None:
-        """Load the application, wrapped by ``bounded``."""
+        """Load the application, wrapped by ``bounded``, and what its first request would otherwise wait for."""
         super().load_wsgi()
+        self.host.warm_up()
         self.wsgi = bounded(self.wsgi, self.host.read_timeout, lambda: self.host.is_ending)
         memory.settle()
 
@@ -246,41 +264,24 @@ class Worker(SignalSafeWorker):
         finally:
             req.connection = None  # the cycle would keep the bytes of the request alive
 
-    def _linger(self, conn: Connection) -> None:
-        """Close ``conn`` without a thread, after its client; unless the thread that answered has closed it."""
-        if conn.sock.fileno() == -1:
-            self.nr_conns -= 1
-            return
-        conn.expect_end(hurried=not self.alive)
-        self.lingering.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_lingering_readable, conn))
-
-    def _on_lingering_readable(self, conn: Connection, _sock: socket.socket) -> None:
-        if conn.has_ended():
-            self.lingering.remove(conn)
-            self._end_lingering(conn)
-
-    def _end_lingering(self, conn: Connection) -> None:
-        self.poller.unregister(conn.sock)
-        self.nr_conns -= 1
-        conn.close()
-
     def murder_pending(self) -> None:
         """Close connections whose time is over, while they wait for a request, a slow reader or the client's close."""
         super().murder_pending()
         self.replies.expire()
-        while self.lingering and self.lingering[0].timeout <= time.monotonic():
-            self._end_lingering(self.lingering.popleft())
+        self.overdue.look()
+        self.lingering.expire()
 
     def handle_error(self, req: Request | None, client: socket.socket, addr: object, exc: Exception) -> None:
         """Answer a request that is not HTTP, or that failed outside the application; the connection closes then."""
+        if self.served.conn.wait.is_given_up:
+            return
         if isinstance(exc, ssl.SSLError):
-            self.not_agreed.say("closed: TLS with %s failed, %s", _peer(addr), exc.reason or type(exc).__name__)
+            self.not_agreed.say("closed: TLS with %s failed, %s", peer(addr), exc.reason or type(exc).__name__)
             return
         if isinstance(exc, errors.ParseException):
             status = status_of(exc)
             fault = fault_of(exc, self.served.conn.last_head, self.cfg.limit_request_field_size)
-            self.log.warning("refused: %s, from %s", fault, _peer(addr) or "-")
+            self.log.warning("refused: %s, from %s", fault, peer(addr) or "-")
         else:
             status = 500
             self.log.error("error outside the application", exc_info=exc)
@@ -290,8 +291,3 @@ class Worker(SignalSafeWorker):
             uri = public_path(uri, self.host.public_prefix)
         with contextlib.suppress(OSError):
             send_at_once(client, reply(status, uri))  # it fits, unless the client reads nothing at all
-
-
-def _peer(address: object) -> str:
-    """Return the text of a socket's ``address``; empty for a Unix socket."""
-    return str(address[0]) if isinstance(address, tuple) else ""

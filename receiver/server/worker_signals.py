@@ -6,6 +6,7 @@ these handlers set flags, queue work for the worker's loop, or end the process, 
 
 import contextlib
 import logging
+import mmap
 import os
 import signal
 import threading
@@ -48,6 +49,16 @@ class SignalSafeWorker(ThreadWorker):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         self.method_queue = _Queue()
+        self._shared = mmap.mmap(-1, 1)  # with the master, which made this before the fork
+
+    @property
+    def was_serving(self) -> bool:
+        """Whether this worker has begun to serve, or had when it ended; the master asks."""
+        return bool(self._shared[0])
+
+    def begin_to_serve(self) -> None:
+        """Note that everything is loaded, so that connections are accepted from now on."""
+        self._shared[0] = 1
 
     def init_signals(self) -> None:
         """Install the handlers, and unblock the signals that arrived since the fork. SIGHUP reloads keys."""

@@ -1,12 +1,13 @@
 """What several settings decide together: where to listen, and which stores there are."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from receiver.secret import Secret
 from receiver.settings import parsers
 from receiver.settings.tenant_stores import TenantStore
 from receiver.stores.urls import store_url
-from receiver.stores.urls.store_url import StoreURL
+from receiver.stores.urls.store_url import Identity, StoreURL
 
 
 class Decided:
@@ -19,6 +20,7 @@ class Decided:
     port: int
     bind: str
     region: str
+    store_id: str
     sources: Mapping[str, str]
     tenant_stores: Mapping[str, TenantStore]
 
@@ -54,7 +56,8 @@ class Decided:
     @property
     def all_stores(self) -> dict[str | None, TenantStore]:
         """All stores: the common one under None, then those of tenants that have one of their own."""
-        found: dict[str | None, TenantStore] = {None: TenantStore(self.store_variable, self.store_url, self.region)}
+        common = TenantStore(self.store_variable, self.store_url, self.region, self.store_id)
+        found: dict[str | None, TenantStore] = {None: common}
         found.update(self.tenant_stores)
         return found
 
@@ -62,6 +65,20 @@ class Decided:
     def store_urls(self) -> list[StoreURL]:
         """The URL of each store, once even if several tenants share it."""
         return list({tenant_store.url.identity: tenant_store.url for tenant_store in self.all_stores.values()}.values())
+
+    @cached_property
+    def store_ids(self) -> dict[Identity, frozenset[str]]:
+        """The ids that the settings name for each store; several for one store are a mistake."""
+        found: dict[Identity, frozenset[str]] = {}
+        for one in self.all_stores.values():
+            if one.store_id:
+                key = one.url.identity
+                found[key] = found.get(key, frozenset()) | {one.store_id}
+        return found
+
+    def store_id_of(self, store_url: StoreURL) -> str:
+        """Return the id that the settings name for the store at ``store_url``; "" if they name none."""
+        return next(iter(self.store_ids.get(store_url.identity, ())), "")
 
     @property
     def _jdbc_decides(self) -> bool:

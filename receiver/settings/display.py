@@ -30,6 +30,7 @@ def shown_rows(in_force: Settings) -> list[tuple[str, str, str]]:
         for tenant, tenant_store in tenant_stores
     ]
     rows += [(f"STORAGE_REGION_{tenant}", one.region, "") for tenant, one in tenant_stores if one.region]
+    rows += [(f"STORAGE_STORE_ID_{tenant}", one.store_id, "") for tenant, one in tenant_stores if one.store_id]
     rows += [(name, str(text), name) for name, text in in_force.key_texts.items()]
     return rows
 

@@ -60,6 +60,8 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     values["key_texts"] = {source: Secret(value) for value, source in given.values()}
     values["credentials"] = Path(credentials) if credentials else None
     settings = Settings(**values, sources=sources, paths=paths)
+    if any(len(ids) > 1 for ids in settings.store_ids.values()):
+        more.append("STORAGE_STORE_ID: tenants that share a store name several ids for it")
     missed, warnings = near_misses.judge(environ, settings, names)
     return dataclasses.replace(settings, warnings=tuple(warnings)), mistakes + more + missed
 

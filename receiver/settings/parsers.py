@@ -184,10 +184,18 @@ def database_url(value: str) -> str:
 def uuids(value: str) -> frozenset[str]:
     """Return the UUIDs in ``value``, separated by commas, in lower case."""
     parts = value.split(",")
-    found = [uuid for part in parts if (uuid := canonical_uuid(part.strip()))]
+    found = [found for part in parts if (found := canonical_uuid(part.strip()))]
     if len(found) < len(parts):
         raise ValueError("must be UUIDs separated by commas")
     return frozenset(found)
+
+
+def uuid(value: str) -> str:
+    """Return ``value``, a UUID, in lower case."""
+    found = canonical_uuid(value.strip())
+    if found is None:
+        raise ValueError("must be a UUID")
+    return found
 
 
 def label(value: str) -> str:

@@ -227,6 +227,13 @@ class Settings(Decided):
     region: str = _setting(
         "STORAGE_REGION", "", parsers.label, "Location of the store of `DATABASE_URL`, for `receiver store residency`."
     )
+    store_id: str = _setting(
+        "STORAGE_STORE_ID",
+        "",
+        parsers.uuid,
+        "UUID of the store of `DATABASE_URL`, as `receiver store id` prints it. An empty or another store is refused;"
+        " only `receiver store init` then makes a new one. Any store, if empty.",
+    )
     log_level: str = _setting(
         "STORAGE_LOG_LEVEL",
         "info",

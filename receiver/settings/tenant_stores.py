@@ -1,4 +1,4 @@
-"""Tenants that have a store of their own: STORAGE_TENANT_<uuid> and STORAGE_REGION_<uuid>."""
+"""Tenants that have a store of their own: STORAGE_TENANT_<uuid>, STORAGE_REGION_… and STORAGE_STORE_ID_…."""
 
 import dataclasses
 import re
@@ -11,16 +11,20 @@ from receiver.settings.key_sources import kid_in_name
 from receiver.stores.urls import store_url
 from receiver.stores.urls.store_url import StoreURL
 
-TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION)_(.*)")
+TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION|STORE_ID)_(.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class TenantStore:
-    """A tenant's own store: ``variable`` named its ``url``; ``region`` is a label for people."""
+    """A tenant's own store: ``variable`` named its ``url``; ``region`` is a label for people.
+
+    ``store_id`` is the id of the only store that is accepted there; any, if empty.
+    """
 
     variable: str
     url: StoreURL
     region: str = ""
+    store_id: str = ""
 
 
 def tenant_in(name: str) -> str | None:
@@ -37,13 +41,15 @@ def parse_tenant_stores(given: Mapping[str, tuple[str, str]]) -> tuple[dict[str,
     found: dict[str, TenantStore] = {}
     mistaken: set[str] = set()
     mistakes: list[str] = []
-    for name, (value, source) in sorted(given.items(), key=lambda one: "REGION" in one[0]):
+    for name, (value, source) in sorted(given.items(), key=lambda one: not one[0].startswith("STORAGE_TENANT_")):
         tenant = tenant_in(name) or ""
         try:
             if name.startswith("STORAGE_TENANT_") and tenant not in found:
                 found[tenant] = TenantStore(source, store_url.parse(value))
             elif name.startswith("STORAGE_REGION_") and tenant in found:
                 found[tenant] = dataclasses.replace(found[tenant], region=parsers.label(value))
+            elif name.startswith("STORAGE_STORE_ID_") and tenant in found:
+                found[tenant] = dataclasses.replace(found[tenant], store_id=parsers.uuid(value))
             elif tenant not in mistaken:
                 raise ValueError("names a tenant that no STORAGE_TENANT_… does, or that another one does as well")
         except ValueError as cause:

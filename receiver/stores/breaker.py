@@ -6,7 +6,8 @@ that runs for longer than any call may take counts as failed before it returns: 
 | state  | until                                                     | calls                                    |
 |--------|-----------------------------------------------------------|------------------------------------------|
 | closed | FAILURES calls failed and none was answered in between,   | go through                               |
-|        | over half of the time-out at least                        |                                          |
+|        | over half of the time-out at least; or one was given up   |                                          |
+|        | after the time-out, and none was answered since it began  |                                          |
 | open   | a call is answered: the probe, or one that was held       | refused, but for one probe each second   |
 
 A store that is merely busy answers some calls, so it never opens the breaker, however many calls time out.
@@ -90,12 +91,27 @@ class Breaker:
             self._probe, self._probe_at = None, now + PROBE_EVERY
         self._judge(now)
 
+    def give_up(self, number: int) -> bool:
+        """Note that nobody waits for the call ``number`` any longer; return whether it has not returned yet.
+
+        That is enough to open the breaker, unless another call was answered since this one began.
+        """
+        began = self._held.get(number)
+        if began is None:
+            return False
+        if not self.is_open and self._silent_since is not None and self._silent_since <= began:
+            self._open(self._clock())
+        return True
+
+    def _open(self, now: float) -> None:
+        self.opened_at, self._probe_at = now, now + PROBE_EVERY
+
     def _judge(self, now: float) -> None:
         """Open a closed breaker when too many calls failed."""
         if self.is_open or self._silent_since is None or now - self._silent_since < self._silence:
             return
         if self._failures + self._count_overdue(now) >= FAILURES:
-            self.opened_at, self._probe_at = now, now + PROBE_EVERY
+            self._open(now)
 
     def _count_overdue(self, now: float) -> int:
         overdue = itertools.takewhile(lambda began: now - began > self._overdue, self._held.values())

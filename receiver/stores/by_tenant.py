@@ -11,6 +11,7 @@ from receiver.idempotency import Effect, Receipt
 from receiver.problems import Problem
 from receiver.states import State, Summary, key_of
 from receiver.stores.contract import OnDamage, Store, reraise
+from receiver.stores.marker import Mark
 
 Result = TypeVar("Result")
 
@@ -40,6 +41,15 @@ class ByTenantStore(Store):
 
     def schema_version(self) -> str:
         return self.others.schema_version()
+
+    def mark(self) -> Mark:
+        return self.others.mark()
+
+    def init(self) -> Mark:
+        return self.others.init()
+
+    def accept(self) -> Mark:
+        return self.others.accept()
 
     def find(self, tenant: str, id: str) -> State | None:
         return self.of(tenant).find(tenant, id)

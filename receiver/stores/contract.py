@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from receiver.idempotency import Effect, Receipt
 from receiver.problems import StoreDamaged
 from receiver.states import State, Summary
+from receiver.stores.marker import Mark
 
 OnDamage = Callable[[StoreDamaged], None]
 
@@ -41,6 +42,22 @@ class Store(ABC):
 
         Raises StoreMisplaced when it is not the one that this program needs.
         """
+
+    @abstractmethod
+    def mark(self) -> Mark:
+        """Return what identifies the store, and its last commit where it counts them; changes nothing."""
+
+    @abstractmethod
+    def init(self) -> Mark:
+        """Make a new store, even where another one belongs, as STORAGE_STORE_ID or a marker says; return its mark.
+
+        Its id is that of STORAGE_STORE_ID, if that is set. Raises StoreMisplaced, and changes nothing, when a store is
+        there.
+        """
+
+    @abstractmethod
+    def accept(self) -> Mark:
+        """Take the store that is there as the one that belongs there, and return its mark; never makes a store."""
 
     @abstractmethod
     def find(self, tenant: str, id: str) -> State | None:

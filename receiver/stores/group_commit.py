@@ -14,6 +14,7 @@ from receiver.problems import StoreUnavailable
 from receiver.telemetry import metrics
 from receiver.threadpool import blocking
 
+_COMMITTING = 1.5  # seconds beyond its time-out that a caller waits for the commit of its change by another
 Change = TypeVar("Change")
 Result = TypeVar("Result")
 
@@ -54,7 +55,9 @@ class GroupCommit(Generic[Change, Result]):
     def submit(self, change: Change, timeout: float) -> Result:
         """Return the result of ``change``, or raise the exception that ``commit`` has for it.
 
-        Raises StoreUnavailable when its turn has not come within ``timeout`` seconds; then it is not done.
+        Raises StoreUnavailable when its turn has not come within ``timeout`` seconds; then it is not done. Also when
+        another caller has been committing it for too long: then it may be done later, which the same change again
+        finds out.
         """
         deadline = time.monotonic() + timeout
         mine: _Entry[Change, Result] = _Entry(change)
@@ -79,7 +82,8 @@ class GroupCommit(Generic[Change, Result]):
             if mine in self._queue and not mine.leads:
                 self._queue.remove(mine)
                 raise StoreUnavailable("other changes were not finished in time")
-        mine.turn.acquire()  # it is being committed, or its turn has just come
+        if not mine.turn.acquire(timeout=_COMMITTING):  # it is being committed, or its turn has just come
+            raise StoreUnavailable("the commit of this change and others has not ended in time; its outcome is unknown")
 
     def _lead(self, mine: _Entry[Change, Result], deadline: float) -> None:
         """Commit all changes in the queue, of which ``mine`` is the first; then the next caller leads."""

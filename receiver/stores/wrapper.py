@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from receiver.idempotency import Effect, Receipt
 from receiver.states import State, Summary
 from receiver.stores.contract import OnDamage, Store, reraise
+from receiver.stores.marker import Mark
 
 
 class Wrapper(Store):
@@ -24,6 +25,15 @@ class Wrapper(Store):
 
     def schema_version(self) -> str:
         return self.inner.schema_version()
+
+    def mark(self) -> Mark:
+        return self.inner.mark()
+
+    def init(self) -> Mark:
+        return self.inner.init()
+
+    def accept(self) -> Mark:
+        return self.inner.accept()
 
     def find(self, tenant: str, id: str) -> State | None:
         return self.inner.find(tenant, id)

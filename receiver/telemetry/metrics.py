@@ -67,6 +67,7 @@ DECLARED = {
         "Histogram", "store_pool_wait_seconds", "Until a connection to a database server was at hand.", buckets=_SECONDS
     ),
     "hanging": Declared("Gauge", "stores_hanging", "Stores that hang, added up over the workers that found it."),
+    "stuck": Declared("Gauge", "store_calls_stuck", "Calls of stores that did not return in time, and have not yet."),
     "pool": Declared("Gauge", "store_pool_connections", "Connections to a database server.", ("state",), CONNECTIONS),
 }
 
@@ -77,6 +78,7 @@ class _Counts:
     def __init__(self, library: ModuleType) -> None:
         self.pools: dict[int, tuple[int, int]] = {}
         self.hanging: set[int] = set()
+        self.stuck: dict[int, int] = {}
         self._made: dict[str, Any] = {}
         self._children: dict[tuple[str, ...], Any] = {}
         for name, one in DECLARED.items():
@@ -203,6 +205,13 @@ def hanging(store: int, hangs: bool) -> None:
     if _mine is not None:
         (_mine.hanging.add if hangs else _mine.hanging.discard)(store)
         _mine.of("hanging").set(len(_mine.hanging))
+
+
+def stuck(store: int, calls: int) -> None:
+    """Note how many ``calls`` of ``store``, one of this process's, have not returned though their requests are over."""
+    if _mine is not None:
+        _mine.stuck[store] = calls
+        _mine.of("stuck").set(sum(_mine.stuck.values()))
 
 
 def pooled(pool: int, in_use: int, idle: int) -> None:

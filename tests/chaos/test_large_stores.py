@@ -1,4 +1,4 @@
-"""What takes long: short here and in the continuous integration, ``make chaos`` makes it twenty times as much."""
+"""What takes long: short here and in the continuous integration, ``make outages`` makes it twenty times as much."""
 
 import contextlib
 import json

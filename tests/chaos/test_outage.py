@@ -136,7 +136,7 @@ def test_a_server_that_comes_after_the_receiver_is_used_when_it_is_there(keys, p
 
 
 @pytest.mark.case("G16")
-@pytest.mark.skipif("CHAOS" not in os.environ, reason="over a minute: make chaos")
+@pytest.mark.skipif("CHAOS" not in os.environ, reason="over a minute: make outages")
 def test_a_failover_costs_503_for_a_while_and_nothing_that_was_acknowledged(keys, platform_at, tmp_path):
     needed(*clusters.PROGRAMS)
     environment = {"STORAGE_STORE_TIMEOUT": str(TIMEOUT), "STORAGE_LOG_LEVEL": "warning"}

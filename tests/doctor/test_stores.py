@@ -54,10 +54,10 @@ def test_an_older_schema_is_told_and_left_as_it_is(tmp_path):
     path = tmp_path / "states.db"
     prepared(f"sqlite:///{path}")
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.executescript("drop table key_uses; delete from _sqlite_migrations where name like '0002%';")
-    stores_of(f"sqlite:///{path}").one("store", "warn", "its schema lacks 0002_sealing_keys", "start it again")
+        connection.executescript("drop table store; delete from _sqlite_migrations where name like '0003%';")
+    stores_of(f"sqlite:///{path}").one("store", "warn", "its schema lacks 0003_store", "start it again")
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("select count(*) from _sqlite_migrations").fetchone() == (1,)
+        assert connection.execute("select count(*) from _sqlite_migrations").fetchone() == (2,)
 
 
 def test_a_newer_schema_and_files_that_are_no_store(tmp_path):
@@ -115,7 +115,7 @@ def test_postgresql_says_what_a_commit_is_worth_and_who_may_connect(postgresql):
     stores_of(url).one("store", "warn", "tables of the store do not exist yet", "receiver serve")
     prepared(url)
     report = stores_of(url, STORAGE_WORKERS="50", STORAGE_POOL_SIZE="8")
-    assert "server 1" in report.one("store", "ok", "answers in", "schema 0002").message
+    assert "server 1" in report.one("store", "ok", "answers in", "schema 0003").message
     report.one("store", "fail", "fsync is off", "ALTER SYSTEM SET fsync = on")  # as the tests' server is started
     report.one("store", "warn", "50 workers may hold 400 connections", "STORAGE_POOL_SIZE=3")
     wrong = url.replace(postgresql.password, "wrong")
@@ -167,6 +167,6 @@ def test_a_database_over_the_network_has_to_prove_who_it_is(url, proven):
     from receiver.doctor.checks import servers
     from receiver.stores.sql.inspection import Said
 
-    found = list(servers.judged(Said("0002", False, {}), store_url.parse(url), Settings(), ""))
+    found = list(servers.judged(Said("0003", False, {}), store_url.parse(url), Settings(), ""))
     assert bool(found) == (not proven)
     assert proven or "to the URL" in found[0].fix

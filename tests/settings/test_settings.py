@@ -45,6 +45,7 @@ def test_every_setting_can_be_given_and_tells_where_it_came_from(tmp_path):
         "STORAGE_POOL_SIZE": "4",
         "STORAGE_TENANTS": "0123ABCD-0000-0000-0000-000000000000, 0123abcd-0000-0000-0000-000000000001",
         "STORAGE_REGION": "Frankfurt am Main",
+        "STORAGE_STORE_ID": "0123ABCD-0000-0000-0000-000000000000",
         "STORAGE_SEALING_KEY": "{}",
         "STORAGE_CLEAR_STATES": "read",
         "STORAGE_KEY_PASSPHRASE": "correct horse",

@@ -135,6 +135,9 @@ def test_two_tenants_may_share_a_store(new_url):
         (f"STORAGE_REGION_{OTHER}", "Paris", "names a tenant that no STORAGE_TENANT_"),
         ("STORAGE_TENANTS", "x,y", "must be UUIDs separated by commas"),
         ("STORAGE_REGION", "a\nb", "printable"),
+        ("STORAGE_STORE_ID", "x", "must be a UUID"),
+        ("STORAGE_STORE_ID_x", uid(1), "must end in a tenant's UUID"),
+        (f"STORAGE_STORE_ID_{OTHER}", uid(1), "names a tenant that no STORAGE_TENANT_"),
     ],
 )
 def test_a_wrong_name_or_value_of_a_tenants_store_is_told(name, value, told):

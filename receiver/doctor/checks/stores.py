@@ -38,6 +38,9 @@ _RESTART = "stop the receiver and start it again"
 _RESTORE = f"put the store back (its volume, a backup), or, for an empty one, {_RESTART}: only a start creates a store"
 _OWNED = re.compile(r"as root: (chown .+)$")  # receiver.files.ownership
 _FIXES = (  # the text of a problem, and its fix; {path} is that of the store
+    ("was here: put it back", "mount its volume, or restore a backup and run: receiver store accept"),
+    ("belongs here: put that", "put the right store back; if the one that is there is right: receiver store accept"),
+    ("but STORAGE_STORE_ID names", "put that store back, or correct DATABASE_URL or STORAGE_STORE_ID"),
     ("the Java service", "receiver store adopt --plan; then: receiver store adopt"),
     ("states in the clear", "receiver store reseal, meanwhile with STORAGE_CLEAR_STATES=read"),
     ("sealed with the key", "bring the file of that sealing key into STORAGE_KEYS"),
@@ -54,7 +57,7 @@ _FIXES = (  # the text of a problem, and its fix; {path} is that of the store
 
 @dataclass
 class Examined:
-    """The store of ``tenant_store`` as found: a ``problem``; or the ``seconds`` of an answer, and its ``schema``.
+    """The store of ``tenant_store`` as found: a ``problem``; or the ``seconds`` of an answer, ``schema`` and ``id``.
 
     ``missing`` says why there is no store yet, ``outdated`` why a start would upgrade it; ``uses`` are those of keys.
     A database server has its ``version``, findings on what is ``odd`` about it, and the ``offset`` of its clock.
@@ -65,6 +68,7 @@ class Examined:
     problem: Problem | None = None
     seconds: float = 0.0
     schema: str = ""
+    id: str = ""
     missing: str = ""
     outdated: str = ""
     uses: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -110,7 +114,8 @@ def _examine(one: Examined, settings: Settings, ring: Keyring) -> None:
 
 def _look(one: Examined, settings: Settings, ring: Keyring) -> None:
     store_url, patience = one.url, min(settings.store_timeout, _PATIENCE)
-    with contextlib.closing(open_store(store_url, patience, create=False, connections=1)) as store:
+    store_id = settings.store_id_of(store_url)
+    with contextlib.closing(open_store(store_url, patience, create=False, connections=1, store_id=store_id)) as store:
         store.check_location()
         if store_url.kind in SERVERS.values():
             _ask_server(one, settings, patience)
@@ -140,6 +145,7 @@ def _ask(one: Examined, store: Store, settings: Settings, ring: Keyring) -> None
     store.ping()
     one.seconds = time.perf_counter() - began
     one.schema = store.schema_version()
+    one.id = store.mark().store
     one.uses = store.key_uses()
     if any(role == ROLE for role, _ in one.uses):  # without any, checking the keys would write the first one
         Sealed(store, lambda: ring.sealing, settings.clear_states).check_keys()
@@ -187,7 +193,7 @@ def _judged(one: Examined, runs: bool) -> Finding:
         message = f"{one.whose}{one.url}: {one.outdated}; the next start of this program upgrades it"
         return warn(TOPIC, message, "make a backup, then stop the receiver and start it again")
     message = f"{one.whose}{one.url}: answers in {1000 * one.seconds:.2f} ms, schema {one.schema}"
-    return ok(TOPIC, message + (f", server {one.version}" if one.version else ""))
+    return ok(TOPIC, message + (f", server {one.version}" if one.version else "") + f", id {one.id}")
 
 
 def _fix_for(cause: str, store_url: StoreURL) -> str:

@@ -8,7 +8,6 @@ import itertools
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,7 +16,7 @@ from typing import TypeVar
 
 from receiver.files import ownership
 from receiver.idempotency import Effect, Receipt
-from receiver.problems import Problem, StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
+from receiver.problems import Problem, StoreDamaged, StoreFull, StoreUnavailable
 from receiver.states import State, Summary
 from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.filesystem import durable, formats, key_uses
@@ -25,6 +24,7 @@ from receiver.stores.filesystem.changes import TenantFolder
 from receiver.stores.filesystem.durable import file_errors
 from receiver.stores.filesystem.formats import StateFile
 from receiver.stores.filesystem.key_uses import Uses
+from receiver.stores.filesystem.place import Place
 from receiver.stores.filesystem.planning import (
     Change,
     deleting,
@@ -36,6 +36,7 @@ from receiver.stores.filesystem.planning import (
 )
 from receiver.stores.filesystem.reserve import Reserve
 from receiver.stores.filesystem.shapes import UUID, is_uuid
+from receiver.stores.marker import Mark
 
 _PURGED_AT_ONCE = 500  # states; few enough that no save waits long for a purge
 
@@ -48,10 +49,11 @@ _SHARD = re.compile("[0-9a-f]{2}")
 class FilesystemStore(Store):
     """States in the folder ``path``; ``timeout`` in seconds bounds every wait for the lock of a tenant."""
 
-    def __init__(self, path: str, timeout: float, create: bool = True) -> None:
+    def __init__(self, path: str, timeout: float, create: bool = True, store_id: str = "") -> None:
         self.path = Path(os.path.abspath(path))
         self.timeout = timeout
         self.create = create
+        self.place = Place(self.path, timeout, store_id)
         self._mark = str(self.path / formats.MARK)
         self._reserve = Reserve(str(self.path))
         self._tenants: dict[str, TenantFolder] = {}
@@ -62,37 +64,32 @@ class FilesystemStore(Store):
             self.check_location()
             # A store that has been there is never made again: it may only be unmounted.
             if self.create and self._prepared is None:
-                self._make()
+                self.place.make()
             durable.sync_folder(str(self.path))  # the process that made it may have died before its own sync
             found = durable.identity(self._mark)
             if found is None:
                 raise StoreUnavailable(f"files: there is no store at {self.path} (is the volume mounted?)")
+            self.place.check_id()
             for tenant in self._names(str(self.path), UUID):
                 with suppress(OSError, Problem):  # that tenant's next call meets it, and reports it
                     self._folder(tenant).tidy()
             self._prepared = found
 
     def check_location(self) -> None:
-        path, parent = self.path, self.path.parent
-        if os.path.exists(path) and not os.path.isdir(path):
-            raise StoreMisplaced(f"{path}: is not a folder")
-        if not os.path.isdir(path) and not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):
-            hint = ownership(parent) if os.path.isdir(parent) else ""
-            raise StoreMisplaced(f"{path}: cannot be made in {parent}; make it (is the volume mounted?){hint}")
-        if os.path.isdir(path):
-            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-                raise StoreMisplaced(f"{path}: must be readable and writable for this user{ownership(path)}")
-            formats.check_mark(str(path))
+        self.place.check()
 
-    def _make(self) -> None:
-        """Make the folder, but none above, and mark it as a store."""
-        path = str(self.path)
-        durable.make_folder(path)
-        with suppress(PermissionError):  # the parent of a volume that was made for us
-            durable.sync_folder(str(self.path.parent))
-        durable.make_lock(path)
-        with durable.locked(path, time.monotonic() + self.timeout):
-            formats.make_mark(path)
+    def mark(self) -> Mark:
+        with file_errors():
+            self._ready()
+            return self.place.mark()
+
+    def init(self) -> Mark:
+        with file_errors():
+            return self.place.init()
+
+    def accept(self) -> Mark:
+        with file_errors():
+            return self.place.accept()
 
     def ping(self) -> None:
         # Looking is enough, and free. Anyone may call the health check: a file written each time would wear the disk,

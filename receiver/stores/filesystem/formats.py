@@ -18,7 +18,7 @@ from receiver.files import ownership, replace_file
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, write_file
-from receiver.stores.filesystem.shapes import Fields, is_header, only
+from receiver.stores.filesystem.shapes import Fields, is_header, is_uuid, only
 
 FORMAT = 2  # the version of the layout; 1 had no sealed contents; a newer one is left alone
 MARK = "format"
@@ -33,15 +33,13 @@ _CHECK = b', "crc32": '
 def check_mark(folder: str) -> None:
     """Raise StoreMisplaced unless ``folder`` is empty, or a store in a known format."""
     mark = f"{folder}/{MARK}"
+    if is_empty(folder):
+        return
     try:
-        names = set(os.listdir(folder))
-        if MARK not in names:
-            if names - _NO_STRANGERS:
-                text = "is not empty and has no file named format, so it is no store; name an empty folder"
-                raise StoreMisplaced(f"{folder}: {text}")
-            return
-        with open(mark, "rb", opener=read_only) as file:
-            found = _object(file.read(_LONGEST_LINE))
+        if not os.path.lexists(mark):
+            text = "is not empty and has no file named format, so it is no store; name an empty folder"
+            raise StoreMisplaced(f"{folder}: {text}")
+        found = _read_mark(folder)
         version = found["format"] if found["store"] == _STORE else None
     except OSError as cause:
         raise StoreMisplaced(f"{mark}: cannot be read: {cause.strerror}{ownership(mark)}") from cause
@@ -53,20 +51,44 @@ def check_mark(folder: str) -> None:
         raise StoreMisplaced(f"{mark}: is of format {version}, newer than {FORMAT}; upgrade the receiver")
 
 
-def make_mark(folder: str) -> None:
+def is_empty(folder: str) -> bool:
+    """Return whether nothing of a store is in ``folder``; raises StoreMisplaced when it cannot be read."""
+    try:
+        return not set(os.listdir(folder)) - _NO_STRANGERS
+    except OSError as cause:
+        raise StoreMisplaced(f"{folder}: cannot be read: {cause.strerror}{ownership(folder)}") from cause
+
+
+def id_in(folder: str) -> str:
+    """Return the id in the mark of ``folder``; "" when it has none yet, or is no mark. Raises OSError."""
+    try:
+        found = _read_mark(folder).get("id")
+    except (FileNotFoundError, ValueError):
+        return ""
+    return str(found) if is_uuid(found) else ""
+
+
+def _read_mark(folder: str) -> Fields:
+    with open(f"{folder}/{MARK}", "rb", opener=read_only) as file:
+        return _object(file.read(_LONGEST_LINE))
+
+
+def make_mark(folder: str, id: str) -> None:
     """Mark ``folder`` as a store of this format, unless it is marked. Under its lock; durable once it is synced.
 
-    Raises StoreMisplaced where the file system has no hard links: every receipt needs one.
+    Its id is ``id``, unless it has one. Raises StoreMisplaced where the file system has no hard links: every receipt
+    needs one.
     """
     new, mark = f"{folder}/{_NEW_MARK}", f"{folder}/{MARK}"
     with suppress(FileNotFoundError):  # left by a start that failed
         os.unlink(new)
-    text = json.dumps({"store": _STORE, "format": FORMAT}).encode("ascii") + b"\n"
+    id = id_in(folder) or id
+    text = json.dumps({"store": _STORE, "format": FORMAT, "id": id}).encode("ascii") + b"\n"
     if os.path.lexists(mark):
         with open(mark, "rb", opener=read_only) as file:
             if file.read(_LONGEST_LINE) == text:
                 return
-        replace_file(mark, text)  # of an older format, which this program can read
+        replace_file(mark, text)  # of an older version, which this program can read
         return
     write_file(new, text)
     try:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from receiver.stores.filesystem import durable
 from receiver.stores.filesystem.formats import encode, to_line
-from receiver.stores.filesystem.places import Places
+from receiver.stores.filesystem.layout import Layout
 from receiver.stores.filesystem.planning import Plan
 from receiver.stores.filesystem.receipts import fields_of
 from receiver.stores.filesystem.reserve import Reserve
@@ -21,7 +21,7 @@ from receiver.stores.filesystem.shapes import Fields
 _MADE = re.compile(r"[0-9a-f]{2}|\.receipts")  # the folders that a change makes where they are missing
 
 
-class Steps(Places):
+class Steps(Layout):
     """The steps in the folder of ``tenant``; ``reserve`` is that of the store."""
 
     def __init__(self, root: str, tenant: str, reserve: Reserve) -> None:

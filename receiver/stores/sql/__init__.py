@@ -24,9 +24,11 @@ from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores.batches import batches
 from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.deadline import bounded, left
+from receiver.stores.identity import Expected
 from receiver.stores.logins import Logins
-from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
-from receiver.stores.sql import errors, queries, upgrade
+from receiver.stores.marker import Mark
+from receiver.stores.rows import readable, replacement_of, row_of, state_of
+from receiver.stores.sql import errors, identity, queries, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, check_driver, make_engine
 from receiver.stores.sql.pool import checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, replace_content, was
@@ -37,19 +39,19 @@ from receiver.telemetry import metrics
 from receiver.threadpool import blocking
 
 _IDS_PER_STATEMENT = 1000  # SQL Server takes 2,100 parameters, PostgreSQL 65,535
-_PAGE = 500
+_PAGE = queries.PAGE
 _BYTES_PER_READ = 4 << 20
 _RECEIPTS_KEPT = 256  # changes between two deletions of expired ones
 _LEAST_TRY = 0.2  # seconds; with less left, another try would be in vain
 Result = TypeVar("Result")
-_Ask = Callable[[Select[Any]], Sequence[Any]]
 
 
 class SqlStore(Store):
     """States in the database at ``store_url``; ``timeout`` in seconds bounds every wait for it.
 
     ``connections`` is the most that this process holds open; ``logins`` replace user and password of ``store_url``.
-    Raises StoreMisplaced when the driver is missing.
+    ``store_id`` is the id of the only store that is accepted there; any, if empty. Raises StoreMisplaced when the
+    driver is missing.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class SqlStore(Store):
         create: bool = True,
         connections: int = 8,
         logins: Logins | None = None,
+        store_id: str = "",
     ) -> None:
         check_driver(store_url)
         self.store_url = store_url
         self.timeout = timeout
         self.create = create
         self.connections = connections
+        self._expected = Expected(str(store_url), store_id)
         self.logins = logins or Logins((store_url,))
         self._logins_seen, self._login = self.logins.version, self.logins.of(store_url)
         self._upsert_state, self._upsert_receipt, self._upsert_key_use = upserts(store_url.kind)
@@ -87,10 +91,19 @@ class SqlStore(Store):
         """Do nothing: only the server could tell, and one that is down must not stop the start."""
 
     def ping(self) -> None:
-        self._read(lambda connection: connection.execute(select(states.c.id).limit(1)).first())
+        self._read(partial(identity.look, expected=self._expected))
 
     def schema_version(self) -> str:
         return self._read(lambda connection: upgrade.check_revision(connection, self.store_url))
+
+    def mark(self) -> Mark:
+        return self._read(identity.mark_of)
+
+    def init(self) -> Mark:
+        return identity.init(self.store_url, self.timeout, self.logins, self._expected.pinned)
+
+    def accept(self) -> Mark:
+        return identity.accept(self.store_url, self.timeout, self.logins)
 
     def find(self, tenant: str, id: str) -> State | None:
         row = self._read(lambda connection: connection.execute(FIND, {"tenant": tenant, "id": id}).one_or_none())
@@ -164,7 +177,7 @@ class SqlStore(Store):
         def ask(query: Select[Any]) -> Sequence[Any]:
             return self._read(lambda connection: connection.execute(query).all())
 
-        yield from self._walk(ask, tenant, on_damage)
+        yield from queries.walk(ask, self._summary, tenant, on_damage)
 
     def scan(
         self,
@@ -175,7 +188,7 @@ class SqlStore(Store):
         with errors.driver_errors():
             self._make_ready()
             with self._engine().connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-                found = self._walk(lambda query: connection.execute(query).all(), tenant, on_damage)
+                found = queries.walk(lambda query: connection.execute(query).all(), self._summary, tenant, on_damage)
                 chosen = (summary for summary in found if wanted is None or wanted(summary))
                 for group in batches(chosen, lambda one: one.size, _PAGE, _BYTES_PER_READ):
                     ids = [summary.id for summary in group]
@@ -194,10 +207,9 @@ class SqlStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 if self._opened:
                     self._opened[1].dispose(close=False)
-                self._opened = (
-                    os.getpid(),
-                    make_engine(self.store_url, self.timeout, self.connections, logins=self.logins),
-                )
+                check = identity.checker(self.store_url, self._expected) if self._expected.pinned else None
+                made = make_engine(self.store_url, self.timeout, self.connections, logins=self.logins, check=check)
+                self._opened = os.getpid(), made
             if self._logins_seen != self.logins.version:
                 self._logins_seen, before, self._login = (
                     self.logins.version,
@@ -225,19 +237,6 @@ class SqlStore(Store):
             raise
         finally:
             self._preparing.release()
-
-    def _walk(self, ask: _Ask, only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
-        """Yield the summaries that ``ask`` returns for queries of a page each, tenant by tenant, by index."""
-        tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
-        tenant = only or next(iter(ask(tenants)), [None])[0]
-        while tenant:
-            page = select(*self._summary).where(states.c.tenant == tenant).order_by(states.c.id).limit(_PAGE)
-            rows = ask(page)
-            yield from readable(map(tuple, rows), summary_of, on_damage)
-            while len(rows) == _PAGE:
-                rows = ask(page.where(states.c.id > rows[-1].id))
-                yield from readable(map(tuple, rows), summary_of, on_damage)
-            tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
         with blocking(), errors.driver_errors(), bounded(self.timeout):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from receiver.stores.sql.java_table import IDS, IN_THE_CLEAR, NULLABLE, TIMES, JavaTable
-from receiver.stores.sql.schema import VERSION_TABLE
+from receiver.stores.sql.schema import STORE, VERSION_TABLE
 
 _DAY = 24 * 3600 * 1_000_000  # microseconds
 _TWO_DAYS = 2 * _DAY  # more than a day and the greatest offset
@@ -112,5 +112,5 @@ def _downgrade(table: JavaTable) -> list[str]:
         "delete from states_java",
         _insert("insert", "states_java", "states", values),
         "rename table states to states_receiver, states_java to states",
-        f"drop table states_receiver, receipts, key_uses, {VERSION_TABLE}",
+        f"drop table states_receiver, receipts, key_uses, {STORE}, {VERSION_TABLE}",
     ]

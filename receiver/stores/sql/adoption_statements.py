@@ -7,7 +7,7 @@ JSON becomes the text that this type writes, which the Java service answered too
 
 from receiver.stores.sql import adoption_mysql
 from receiver.stores.sql.java_table import IDS, IN_THE_CLEAR, NULLABLE, TIMES, JavaTable
-from receiver.stores.sql.schema import VERSION_TABLE
+from receiver.stores.sql.schema import STORE, VERSION_TABLE
 from receiver.stores.urls.store_url import StoreURL
 
 # The table that is counted before the step that makes the states the receiver's.
@@ -105,7 +105,7 @@ def _postgresql_downgrade(table: JavaTable, key: str, changed: list[str]) -> lis
         "alter table states " + ", ".join(f"drop column {name}" for name in (*_ADDED, "sealing_key")),
         "alter table states "
         + ", ".join(f"alter column {name} type {types[name]} using {value}" for name, value in values.items()),
-        f"drop table receipts, key_uses, {VERSION_TABLE}",
+        f"drop table receipts, key_uses, {STORE}, {VERSION_TABLE}",
         "commit",
     ]
 
@@ -142,5 +142,5 @@ def _sqlserver(table: JavaTable) -> tuple[list[str], list[str]]:
     downgrade += [f"alter table states alter column {name} {kinds[name]}" for name in TIMES]
     downgrade += [f"alter table states alter column {name} {kinds[name]}" for name in IDS]
     downgrade.append(f"alter table states add constraint {key} primary key (id)")
-    downgrade.append(f"drop table receipts, key_uses, {VERSION_TABLE}")
+    downgrade.append(f"drop table receipts, key_uses, {STORE}, {VERSION_TABLE}")
     return upgrade, downgrade

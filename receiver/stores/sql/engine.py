@@ -47,15 +47,17 @@ def check_driver(store_url: StoreURL) -> None:
 
 
 def make_engine(
-    store_url: StoreURL, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None
-) -> Engine:
+    store_url: StoreURL, timeout: float, connections: int, answer: float | None = None, logins: Logins | None = None,
+    check: Callable[[DBAPIConnection, ConnectionPoolEntry], None] | None = None,
+) -> Engine:  # fmt: skip
     """Return an engine for ``store_url`` with at most ``connections``; it does not connect yet.
 
     Each connection is made with the login that ``logins`` then hold, and replaced when that login changes.
 
     Transactions are begun by ``begin``, or by connections with the options TRANSACTIONAL.
     ``timeout`` (seconds) bounds how long a call waits: a share for a free connection, one for connecting, and
-    ``answer`` seconds, by default just under half of it, for each answer. Raises StoreMisplaced.
+    ``answer`` seconds, by default just under half of it, for each answer. ``check`` gets each new connection first.
+    Raises StoreMisplaced.
     """
     check_driver(store_url)
     answer = answer or 0.45 * timeout  # a ping and then a login without answer fit into the time-out
@@ -82,6 +84,8 @@ def make_engine(
     event.listen(engine, "checkin", _note_use)
     event.listen(engine, "checkout", partial(check_login, logins, store_url))
     event.listen(engine, "checkout", partial(_ping_unless_used, engine))
+    if check:
+        event.listen(engine, "connect", check, insert=True)
     if prepare:  # before SQLAlchemy looks at the session, whose quotes depend on the server's sql_mode
         event.listen(engine, "connect", lambda connection, record: prepare(connection, record, answer), insert=True)
     return engine

@@ -48,10 +48,11 @@ _HINTS = {
 
 def code_of(error: DBAPIError) -> str:
     """Return the SQLSTATE (PostgreSQL) or the number (MariaDB, MySQL, SQL Server) of ``error``, or ""."""
-    return _code_of_driver(error.orig)
+    return code_of_driver(error.orig)
 
 
-def _code_of_driver(error: BaseException | None) -> str:
+def code_of_driver(error: BaseException | None) -> str:
+    """Return the same for an ``error`` of the driver itself."""
     first = error.args[0] if error is not None and error.args else ""
     return str(first) if isinstance(first, int) else getattr(error, "sqlstate", None) or ""
 
@@ -59,7 +60,7 @@ def _code_of_driver(error: BaseException | None) -> str:
 def is_refused_login(error: BaseException | None) -> bool:
     """Return whether ``error``, raised by a driver while connecting, means that user or password are wrong."""
     # libpq reports it without a code, in the language of the server.
-    return bool(_LOGIN.fullmatch(_code_of_driver(error)) or _LOGIN_TEXT.search(str(error)))
+    return bool(_LOGIN.fullmatch(code_of_driver(error)) or _LOGIN_TEXT.search(str(error)))
 
 
 def is_worth_another_try(error: DBAPIError) -> bool:

@@ -1,15 +1,19 @@
 """The statements that are the same for all database servers, and what their answers mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, or_, select, update
 
 from receiver.idempotency import Receipt
 from receiver.problems import TooLarge
-from receiver.stores.rows import FIELDS
+from receiver.states import Summary
+from receiver.stores.contract import OnDamage
+from receiver.stores.rows import FIELDS, readable, summary_of
 from receiver.stores.sql.schema import receipts, states
 
+PAGE = 500
+Ask = Callable[[Select[Any]], Sequence[Any]]
 _STATEMENT_OVERHEAD = 8192  # bytes around a content
 _RECEIPTS_FORGOTTEN = 1024  # at once; four times as many as are added between two deletions
 ROW = [states.c[name] for name in FIELDS]
@@ -84,3 +88,17 @@ def forget_receipts(connection: Connection, now: int) -> None:
     key, expired = (receipts.c.tenant, receipts.c.jti), receipts.c.expires < now
     for tenant, jti in connection.execute(select(*key).where(expired).order_by(*key).limit(_RECEIPTS_FORGOTTEN)).all():
         connection.execute(delete(receipts).where(key[0] == tenant, key[1] == jti, expired))
+
+
+def walk(ask: Ask, columns: Sequence[Any], only: str | None, on_damage: OnDamage) -> Iterator[Summary]:
+    """Yield what ``ask`` returns of ``columns`` for queries of a page each, as summaries: by tenant, by index."""
+    tenants = select(states.c.tenant).order_by(states.c.tenant).limit(1)
+    tenant = only or next(iter(ask(tenants)), [None])[0]
+    while tenant:
+        page = select(*columns).where(states.c.tenant == tenant).order_by(states.c.id).limit(PAGE)
+        rows = ask(page)
+        yield from readable(map(tuple, rows), summary_of, on_damage)
+        while len(rows) == PAGE:
+            rows = ask(page.where(states.c.id > rows[-1].id))
+            yield from readable(map(tuple, rows), summary_of, on_damage)
+        tenant = None if only else next(iter(ask(tenants.where(states.c.tenant > tenant))), [None])[0]

@@ -1,4 +1,4 @@
-"""The three tables of a database server, as the statements see them. The migrations make them; a test compares both.
+"""The four tables of a database server, as the statements see them. The migrations make them; a test compares both.
 
 Columns are named as in the Java service that this program replaces, so that its table can be adopted and its readers
 still work; attributes are those of rows.py. Ids are UUIDs where the engine has that type.
@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mssql, mysql, postgresql
 
 VERSION_TABLE = "receiver_schema"  # Alembic's; the Java service's Flyway has one of its own, which stays
+STORE = "receiver_store"  # not "store": the database may hold tables of others
 
 UUID = (
     String(36)
@@ -39,6 +40,7 @@ JTI = LargeBinary().with_variant(mysql.VARBINARY(1020), "mysql", "mariadb").with
 DIGEST = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql", "mariadb").with_variant(mssql.BINARY(32), "mssql")
 KID = String(36)
 ROLE = String(16)
+TOKEN = String(16)
 OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
@@ -92,5 +94,15 @@ key_uses = Table(
     Column("role", ROLE, primary_key=True),
     Column("kid", KID, primary_key=True),
     Column("last_used", BigInteger, nullable=False),
+    **OPTIONS,
+)
+
+store = Table(
+    STORE,
+    metadata,
+    Column("one", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
+    Column("id", UUID, nullable=False),
+    Column("generation", BigInteger, nullable=False),  # how often the store was made or accepted
+    Column("token", TOKEN, nullable=False),
     **OPTIONS,
 )

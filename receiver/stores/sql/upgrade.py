@@ -18,11 +18,11 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores.sql.errors import is_hopeless
-from receiver.stores.sql.schema import VERSION_TABLE, key_uses, receipts, states
+from receiver.stores.sql.schema import VERSION_TABLE, key_uses, receipts, states, store
 from receiver.stores.urls.store_url import StoreURL
 
-HEAD = "0002"  # of migrations/versions; named here so that a start with nothing to do need not import Alembic
-_LATER = {"sealing_key"}  # columns that a table lacks before the last step
+HEAD = "0003"  # of migrations/versions; named here so that a start with nothing to do need not import Alembic
+_LATER = {"sealing_key"}  # columns that a table lacks before the second step
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _ALEMBIC = threading.Lock()  # its context is global to the process
 _LOCK = 0x72656365_69766572  # an arbitrary number, the same in all receivers: "receiver"
@@ -101,7 +101,7 @@ def _check_tables(connection: Connection, store_url: StoreURL) -> None:
             "the database holds the states of the Java service: stop that service, make a backup,"
             " then run `receiver store adopt`, which shows first what it will do"
         )
-    for ours in (states, receipts, key_uses):
+    for ours in (states, receipts, key_uses, store):
         found = _columns(connection, store_url, ours.name)
         if found and found | _LATER != {one.name for one in ours.columns} | _LATER:
             raise StoreMisplaced(

@@ -17,25 +17,27 @@ from receiver.problems import ReplayRefused, StoreDamaged, StoreUnavailable
 from receiver.states import EXPIRY_FROM, NANOSECONDS, State, Summary
 from receiver.stores.contract import OnDamage, Store, reraise
 from receiver.stores.group_commit import GroupCommit
-from receiver.stores.rows import readable, replacement_of, row_of, state_of, summary_of
+from receiver.stores.marker import Mark
+from receiver.stores.rows import readable, summary_of
+from receiver.stores.sqlite import generation, identity, rows
 from receiver.stores.sqlite.driver import driver_errors, sqlite3
 from receiver.stores.sqlite.file import DatabaseFile, begin
-from receiver.stores.sqlite.rows import COLUMNS, NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, UPSERT, bind, forget, jti_was
+from receiver.stores.sqlite.rows import NOTE_KEY_USE, REPLACE_CONTENT, SUMMARY, bind, forget, jti_was
+from receiver.stores.sqlite.schema import mark_in
 from receiver.threadpool import blocking
 
 _PAGE = 500
 _LARGE = 1 << 20  # characters; a connection keeps the last values it was given, so one that had more is closed
 _RECEIPTS_KEPT = 8  # between two deletions of expired ones
-_FIND = f"select {COLUMNS} from states where tenant = :tenant and id = :id"  # noqa: S608
 
 
 class SqliteStore(Store):
     """States in the SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock."""
 
-    def __init__(self, path: str, timeout: float, create: bool = True) -> None:
+    def __init__(self, path: str, timeout: float, create: bool = True, store_id: str = "") -> None:
         self.path = Path(path)
         self.timeout = timeout
-        self._file = DatabaseFile(self.path, timeout, create)
+        self._file = DatabaseFile(self.path, timeout, create, store_id)
         # Threads of one process queue here in order; only processes compete in SQLite's unfair busy wait.
         self._receipts = itertools.count()
         self._group: GroupCommit[_Change, Effect] = GroupCommit(self._commit)
@@ -47,7 +49,7 @@ class SqliteStore(Store):
         self._file.check_location()
 
     def close(self) -> None:
-        self._file.close()
+        self._file.kept.close()
 
     def ping(self) -> None:
         try:
@@ -60,21 +62,30 @@ class SqliteStore(Store):
         with self._reading() as connection:
             return self._file.check_schema(connection)
 
+    def mark(self) -> Mark:
+        with self._reading() as connection:
+            return mark_in(connection)
+
+    def init(self) -> Mark:
+        return identity.init(self._file)
+
+    def accept(self) -> Mark:
+        return identity.accept(self._file)
+
     def find(self, tenant: str, id: str) -> State | None:
         with driver_errors():
-            row = self._file.connection().execute(_FIND, {"tenant": tenant, "id": id}).fetchone()
-            return state_of(row) if row else None
+            return rows.find(self._file.connection(), tenant, id)
 
     def was_done(self, tenant: str, receipt: Receipt) -> bool:
         with self._reading() as connection:
             return jti_was(connection, tenant, receipt) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
-        rows = [row_of(tenant, state) for state in states]
+        saved = [rows.saved(tenant, state) for state in states]
 
         def work(connection: sqlite3.Connection, was: str) -> Effect:
-            stored = sum(connection.execute(UPSERT, row).rowcount for row in rows)
-            return Effect(stored, len(rows) - stored, was)
+            stored = sum(rows.save(connection, row) for row in saved)
+            return Effect(stored, len(saved) - stored, was)
 
         large = sum(len(state.content.text) for state in states) > _LARGE
         return self._change(self._bound(tenant, receipt, work), large)
@@ -84,15 +95,19 @@ class SqliteStore(Store):
             cursor = connection.executemany(
                 "delete from states where tenant = ? and id = ?", ((tenant, id) for id in ids)
             )
+            if cursor.rowcount < len(ids):
+                for id in ids:
+                    if damage := rows.damage_at(connection, tenant, id):
+                        raise damage
             return Effect(max(cursor.rowcount, 0), 0, was)
 
         return self._change(self._bound(tenant, receipt, work))
 
     def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
-        rows = [replacement_of(tenant, old, new) for old, new in pairs]
+        replaced = [rows.replaced(tenant, old, new) for old, new in pairs]
 
         def work(connection: sqlite3.Connection) -> Effect:
-            return Effect(sum(connection.execute(REPLACE_CONTENT, row).rowcount for row in rows))
+            return Effect(sum(connection.execute(REPLACE_CONTENT, row).rowcount for row in replaced))
 
         return self._change(work, large=True).stored
 
@@ -104,8 +119,8 @@ class SqliteStore(Store):
                 connection.execute("pragma wal_checkpoint(truncate)")
 
     def note_key_uses(self, uses: Mapping[tuple[str, str], int]) -> None:
-        rows = [{"role": role, "kid": kid, "last_used": time} for (role, kid), time in uses.items()]
-        self._change(lambda connection: Effect(connection.executemany(NOTE_KEY_USE, rows).rowcount))
+        uses_of = [{"role": role, "kid": kid, "last_used": time} for (role, kid), time in uses.items()]
+        self._change(lambda connection: Effect(connection.executemany(NOTE_KEY_USE, uses_of).rowcount))
 
     def key_uses(self) -> dict[tuple[str, str], int]:
         with self._reading() as connection:
@@ -144,7 +159,6 @@ class SqliteStore(Store):
     ) -> Iterator[State]:
         where = "" if tenant is None else "where tenant = :tenant"
         keys = f"select {SUMMARY} from states {where} order by tenant, id"  # noqa: S608
-        row = f"select {COLUMNS} from states where tenant = ? and id = ?"  # noqa: S608
         with driver_errors():
             self._file.connection()
             # A connection of its own: an open transaction would pin this thread's to an old snapshot.
@@ -152,8 +166,12 @@ class SqliteStore(Store):
                 connection.execute("begin")
                 for summary in readable(connection.execute(keys, {"tenant": tenant}), summary_of, on_damage):
                     if wanted is None or wanted(summary):
-                        found = connection.execute(row, (summary.tenant, summary.id))
-                        yield from readable(found.fetchall(), state_of, on_damage)
+                        try:
+                            state = rows.listed(connection, summary)
+                        except StoreDamaged as damage:
+                            on_damage(damage)
+                        else:
+                            yield state
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -196,18 +214,19 @@ class SqliteStore(Store):
         begin(connection, group[0].deadline)
         try:
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
+            mark = generation.advance(connection)
             with blocking():
                 connection.execute("commit")
-            self._file.check_written()  # else the log was removed meanwhile, and the commit with it
+            self._file.acknowledge(mark)
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")
             if connection.in_transaction:
-                self._file.drop_writer()  # it cannot begin another
+                self._file.kept.drop_writer()  # it cannot begin another
             raise
         finally:
             if any(change.large for change in group):
-                self._file.drop_writer()
+                self._file.kept.drop_writer()
         return outcomes
 
 

@@ -4,19 +4,18 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from sqlite_utils import Database
 
-from receiver.files import ownership
-from receiver.problems import StoreDamaged, StoreMisplaced, StoreUnavailable
-from receiver.stores.mounts import network_type
-from receiver.stores.sqlite import mark
+from receiver.problems import StoreMisplaced, StoreUnavailable
+from receiver.stores.identity import Expected
+from receiver.stores.marker import Mark
 from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
-from receiver.stores.sqlite.schema import STEPS, migrations
-from receiver.stores.sqlite.wal import Identity, WriteAheadLog
+from receiver.stores.sqlite.kept import Connections
+from receiver.stores.sqlite.place import Place
+from receiver.stores.sqlite.schema import STEPS, id_in, mark_in, migrations
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
@@ -25,48 +24,59 @@ _JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after 
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 
 
-_MADE_FOR = tuple[int, tuple[int, int]]  # the process that made a connection, and the file
-
-
-class _Held(NamedTuple):
-    """A connection that is kept, what it was made for, and the write-ahead log that it has open."""
-
-    connection: sqlite3.Connection
-    made_for: _MADE_FOR
-    log: Identity | None
-
-
 class DatabaseFile:
-    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. It serves all threads."""
+    """The SQLite file at ``path``; ``timeout`` in seconds bounds every wait for its lock. It serves all threads.
 
-    def __init__(self, path: Path, timeout: float, create: bool) -> None:
+    ``store_id`` is the id of the only store that is accepted there; any, if empty.
+    """
+
+    def __init__(self, path: Path, timeout: float, create: bool, store_id: str = "") -> None:
         self.path = path
+        self.place = Place(path, store_id)
         self.timeout = timeout
         self.create = create
-        self._log = WriteAheadLog(path)
-        self._mine = threading.local()
-        self._writer: _Held | None = None
+        self.kept = Connections(path, self.connect, self.place.generation.check)
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Make the file if allowed, and upgrade its schema (Store.prepare)."""
-        deadline = time.monotonic() + self.timeout
-        with driver_errors(), _held(self._preparing, self.timeout):
+        with self.preparing():
             self.check_location()
             if self.create:
-                self._create_file()
-            identity = self._identity()
+                self.place.create()
+            with self.place.generation.naming_rescued():
+                self.upgrade(self.place.expected)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Keep other threads from preparing the file at the same time; turn SQLite's errors into the contract's."""
+        with driver_errors(), _held(self._preparing, self.timeout):
             try:
-                with closing(self.connect()) as connection:
-                    self._enter_wal(connection, deadline)
-                    self._migrate(connection, deadline)
+                yield
             except sqlite3.Error as cause:
                 if code_of(cause) in _MISPLACED:
                     raise StoreMisplaced(f"{self.path}: {cause.sqlite_errorname}: {cause}") from cause
                 raise
-            mark.put(self.path)
-            self._prepared = identity
+
+    def upgrade(self, expected: Expected | None) -> Mark:
+        """Upgrade the schema of the file, and return the mark of the store in it, the ``expected`` one if given."""
+        deadline = time.monotonic() + self.timeout
+        identity = self._identity()
+        if expected:
+            self.place.generation.check_before_use(self.kept.wal)
+        else:
+            self.kept.check_free()
+        with closing(self.connect()) as connection:
+            if expected and os.path.getsize(self.path):
+                expected.check(lambda: id_in(connection))  # before anything in it is changed
+            self._enter_wal(connection, deadline)
+            self._migrate(connection, deadline)
+            mark = mark_in(connection)
+        if expected and self.create:
+            expected.settle(mark)
+        self._prepared = identity
+        return mark
 
     def _migrate(self, connection: sqlite3.Connection, deadline: float) -> None:
         """Upgrade the schema; takes the write lock only if there is something to do."""
@@ -95,44 +105,15 @@ class DatabaseFile:
 
     def check_location(self) -> None:
         """Raise StoreMisplaced when no database can lie there (Store.check_location)."""
-        path, folder = self.path, self.path.parent
-        if os.path.exists(path) and not os.path.isfile(
-            path
-        ):  # Path's own methods raise where they lack the right to look
-            raise StoreMisplaced(f"{path}: is not a file")
-        if mark.was_emptied(path):
-            raise StoreMisplaced(
-                f"{path}: is empty, and has held a store: restore a backup; if what it held is lost, remove {path}"
-                " with its -wal and -shm, and the next start makes a new store"
-            )
-        if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
-            text = f"{path}: the folder {folder} is missing (is the volume mounted?)"
-            raise StoreMisplaced(text if os.path.exists(folder) else text + ownership(folder.parent))
-        if kind := network_type(path):
-            raise StoreMisplaced(
-                f"{path}: lies on {kind}, a file system of the network, where SQLite would lose data:"
-                " use a local disk, or file:// or a database server instead"
-            )
-        for needed in (folder, path, f"{path}-wal", f"{path}-shm"):  # the write-ahead log is made beside the file
-            if os.path.exists(needed) and not os.access(needed, os.R_OK | os.W_OK):
-                # A command that root ran left more than this one: the whole folder must be the receiver's.
-                owned = ownership(needed) and (ownership(folder) or ownership(needed))
-                raise StoreMisplaced(f"{needed}: must be readable and writable for this user{owned}")
-        self._log.check_not_lost()  # it opens the index, so after the permissions
-
-    def _create_file(self) -> None:
-        """Make the file, for its owner only, and its folder, but no folder above."""
-        with suppress(FileExistsError):
-            self.path.parent.mkdir(mode=0o700)
-        # Open a new file only: closing any descriptor of a database drops this process's locks on it.
-        with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self.place.check()
+        self.kept.check_free()  # it opens the index, so after the permissions
 
     def _identity(self) -> tuple[int, int]:
         """Return what identifies the file among others at the same path; raises OSError when it is gone."""
         status = os.stat(self.path)
         if self._prepared and not status.st_size:
-            raise StoreDamaged("SQLite: the file has been emptied")
+            self.place.expected.check_absence(self.place.absence)
+            raise StoreUnavailable(f"SQLite: {self.path} has been emptied")
         return status.st_dev, status.st_ino
 
     def connect(self) -> sqlite3.Connection:
@@ -160,67 +141,30 @@ class DatabaseFile:
                     raise StoreMisplaced(f"{self.path}: this file system does not carry a write-ahead log")
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection to the file that is at the path now.
-
-        A removed file stays writable through an open connection, and what is acknowledged then is lost. So each
-        call looks at the file and its log; a missing one is an outage, not an empty store.
-        """
-        current = self._current()
-        held: _Held | None = getattr(self._mine, "held", None)
-        if held is None or held.made_for != current:
-            held = self._mine.held = self._open(current)
-        else:
-            self._log.check_in_use(held.connection, held.log)
-        return held.connection
+        """Return this thread's connection to the file that is at the path."""
+        self._check_prepared()
+        return self.kept.reader()
 
     def writer(self) -> sqlite3.Connection:
-        """Return the connection for changes to the file that is at the path now; for one thread at a time.
+        """Return the connection for changes to the file that is at the path; for one thread at a time.
 
         It does not itself wait for the write lock of other processes.
         """
-        current = self._current()
-        if self._writer is None or self._writer.made_for != current:
-            self._writer = self._open(current)
-            self._writer.connection.execute("pragma busy_timeout = 0")
-        else:
-            self.check_written()
-        return self._writer.connection
+        self._check_prepared()
+        return self.kept.writer()
 
-    def check_written(self) -> None:
-        """Raise StoreUnavailable when the log that the connection for changes writes to is no longer there."""
-        if self._writer:
-            self._log.check_in_use(self._writer.connection, self._writer.log)
+    def acknowledge(self, mark: Mark) -> None:
+        """Note that ``mark`` is committed, so that a log that loses it is noticed. Raises StoreUnavailable.
 
-    def _open(self, current: _MADE_FOR) -> _Held:
-        """Return a new connection to keep, beside those that this process has."""
-        if self._writer and self._writer.made_for == current:
-            self.check_written()
-        self._log.check_not_lost()
-        connection = self.connect()
-        connection.execute("pragma schema_version").fetchone()  # opens the log
-        return _Held(connection, current, self._log.opened())
+        It is lost at once if the log or the file was removed or replaced meanwhile: then nothing may be acknowledged.
+        """
+        self.kept.check_written()
+        self.place.generation.note(mark)
 
-    def _current(self) -> _MADE_FOR:
-        """Return what connections must be made for, this process and the file, after preparing the file."""
-        if self._prepared is None:
+    def _check_prepared(self) -> None:
+        """Prepare the file unless this process has connections to it, which then tell whether it is still the one."""
+        if not self._prepared or (self.kept.opened is None and self._identity() != self._prepared):
             self.prepare()
-        identity = self._identity()
-        if identity != self._prepared:
-            self.prepare()
-        return os.getpid(), identity
-
-    def drop_writer(self) -> None:
-        """Close the connection for changes; the next change opens another."""
-        held, self._writer = self._writer, None
-        if held:
-            held.connection.close()
-
-    def close(self) -> None:
-        """Close the connection for changes, and this thread's."""
-        self.drop_writer()
-        held = self._mine.__dict__.pop("held", None)
-        if held:
-            held.connection.close()
 
 
 @contextmanager

@@ -3,10 +3,16 @@
 Look at a store with ``sqlite-utils rows var/receiver.db states --limit 3 -c id -c updated_at``.
 """
 
+import secrets
+import uuid
+
 from sqlite_utils import Database, Migrations
 
+from receiver.stores.marker import Mark
+from receiver.stores.sqlite.driver import sqlite3
+
 migrations = Migrations("receiver")
-STEPS = ("0001_states_and_receipts", "0002_sealing_keys")
+STEPS = ("0001_states_and_receipts", "0002_sealing_keys", "0003_store", "0004_row_checksums")
 
 
 # Why times are two integers and a text: rows.py.
@@ -32,3 +38,29 @@ def _states_and_receipts(db: Database) -> None:
 def _sealing_keys(db: Database) -> None:
     db.table("states").add_column("sealing_key", str)
     db.table("key_uses").create({"role": str, "kid": str, "last_used": int}, pk=("role", "kid"), not_null={"last_used"})
+
+
+@migrations(name=STEPS[2])
+def _store(db: Database) -> None:
+    columns = {"id": str, "generation": int, "token": str}
+    db.table("store").create(columns, not_null=set(columns))
+    # What identifies this store: marker.py. Always one row.
+    db.execute("insert into store values (?, 0, ?)", [str(uuid.uuid4()), secrets.token_hex(8)])
+
+
+@migrations(name=STEPS[3])
+def _row_checksums(db: Database) -> None:
+    db.table("states").add_column("row_crc32", int)
+
+
+def mark_in(connection: sqlite3.Connection) -> Mark:
+    """Return the mark of the store that ``connection`` has open; raises sqlite3.Error for one that has none."""
+    id, generation, token = connection.execute("select id, generation, token from store").fetchone()
+    return Mark(id, generation, token)
+
+
+def id_in(connection: sqlite3.Connection) -> str:
+    """Return the id of the store that ``connection`` has open; "" when it has none yet."""
+    if not Database(connection, execute_plugins=False).table("store").exists():
+        return ""
+    return mark_in(connection).store

@@ -1,105 +1,172 @@
-"""SQLite's write-ahead log: protects a store whose log was removed by hand.
+"""SQLite's write-ahead log: what tells that the log, its index or the file is no longer the one in use.
 
 ``-wal`` holds what was acknowledged until a checkpoint copies it into the file; ``-shm`` is the index that processes
 share. SQLite removes both when the last connection closes, the index first. So neither disappears while a connection
-is open, and there is no index without its log. A connection does not notice when someone removes them: it goes on
-writing to a file without a name, and loses what it commits.
+is open, and there is no index without its log. A connection does not notice when someone removes or replaces them: it
+goes on writing to a file without a name, and loses what it commits.
 """
 
 import contextlib
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
+from typing import NamedTuple
 
-from receiver.problems import StoreMisplaced, StoreUnavailable
-from receiver.stores.sqlite.driver import sqlite3
+from receiver.problems import StoreMisplaced
 
-Identity = tuple[int, int, int]  # of the log: its device, its inode, and that of its index
-# The index's header: how many frames the log has, how many of them were copied into the file; byte 12 tells whether it
-# is initialised (sqlite.org/walformat.html, section 2.1).
-_INDEX = struct.Struct("=16xI76xI")
+_Node = tuple[int, int] | None  # device and inode of what lies at a path
+# The index's header (sqlite.org/walformat.html, section 2.1): whether it is initialised, the size of pages, the frames
+# in the log, the checksum of the last one, the salts of the log; and how many frames were copied into the file.
+_INDEX = struct.Struct("=12xBxHI4x8s8s8x48xI")
+_HEADER = 48  # bytes; there are two, equal unless a commit is writing them
+_FRAME = struct.Struct(">8x8sII")  # of the log: salts and checksum
+_FRAME_HEADER, _LOG_HEADER = 24, 32
 _FLOCK = struct.Struct("@hhqqi")  # of Linux on 64 bits: type, whence, start, length, process
-_IN_USE = 128  # the byte of the index that each open connection has locked
-_in_use: dict[str, tuple[int, int]] = {}  # the index at each path that a connection of this process had open last
-_kept: dict[tuple[int, int], int] = {}  # descriptors of indexes: closing one would drop this process's locks on it
+_INDEX_LOCK = (128, 1)  # the byte of the index that each open connection has locked
+_FILE_LOCK = (0x40000002, 510)  # the bytes of the file that each connection in WAL mode has locked
+_SETTLING = 1.0  # seconds; other processes may be opening or closing the file
+_kept: dict[tuple[int, int], int] = {}  # descriptors: closing one would drop this process's locks on its file
+
+
+class Files(NamedTuple):
+    """What lies at the paths of the file, its log and its index; None where there is nothing."""
+
+    file: _Node
+    log: _Node
+    shm: _Node
+
+
+class Index(NamedTuple):
+    """What the index says of its log: ``copied`` of its ``frames`` were copied into the file."""
+
+    page_size: int
+    frames: int
+    checksum: tuple[int, int]
+    salts: bytes
+    copied: int
 
 
 class WriteAheadLog:
     """The log of the file at ``path``, with its index."""
 
     def __init__(self, path: Path) -> None:
-        self._log, self._index = f"{path}-wal", f"{path}-shm"
+        real = os.path.realpath(path)  # SQLite follows links, too
+        self.file, self.log, self.index = str(path), f"{real}-wal", f"{real}-shm"
 
-    def identity(self) -> Identity | None:
-        """Return what identifies this log and its index among others at the same paths; None when one is missing."""
+    def files(self) -> Files:
+        """Return what lies at the three paths now."""
         try:
-            log, index = os.stat(self._log), os.stat(self._index)
+            file, log, index = os.stat(self.file), os.stat(self.log), os.stat(self.index)
         except FileNotFoundError:
-            return None
-        return log.st_dev, log.st_ino, index.st_ino
-
-    def opened(self) -> Identity | None:
-        """Return the identity of the log that a connection to keep has just opened."""
-        found = self.identity()
-        if found:
-            _in_use[self._index] = found[0], found[2]
-        return found
-
-    def check_in_use(self, connection: sqlite3.Connection, own: Identity | None) -> None:
-        """Raise StoreUnavailable unless the log and index that ``connection`` has open, its ``own``, are still there.
-
-        If they are missing, it first copies the log into the file, so that a restart loses nothing.
-        """
-        found = self.identity()
-        if found == own:
-            return
-        if found is None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("pragma wal_checkpoint")
-        raise StoreUnavailable(
-            f"SQLite: {self._log} or -shm was removed while in use: stop every process of the receiver, then start it"
-            " again"
-        )
+            return Files(*(_node_at(path) for path in (self.file, self.log, self.index)))
+        return Files((file.st_dev, file.st_ino), (log.st_dev, log.st_ino), (index.st_dev, index.st_ino))
 
     def check_not_lost(self) -> None:
         """Raise StoreMisplaced when the log is missing although the index says that it holds what the file lacks.
 
-        The same while any process has the log open: writing to a new one beside it would damage the file.
+        The same while another process uses a log or an index that is no longer there, or another file: to open new
+        ones beside them would damage the file.
         """
-        if os.path.exists(self._log) or not os.path.exists(self._index):
-            return
+        until = time.monotonic() + _SETTLING
+        while fault := self._fault():
+            if time.monotonic() >= until:
+                raise StoreMisplaced(fault)
+            time.sleep(0.01)
+
+    def _fault(self) -> str:
+        """Return why the file must not be opened; "" when it may be, or there is none yet."""
         with contextlib.suppress(FileNotFoundError):
-            descriptor = _open(self._index)
-            if os.path.exists(self._log):
-                return
-            header = os.pread(descriptor, _INDEX.size, 0)
-            frames, copied = _INDEX.unpack(header) if len(header) == _INDEX.size and header[12] else (0, 0)
-            if frames and (_is_locked(descriptor) or _key_of(self._index) == _in_use.get(self._index)):
-                raise StoreMisplaced(
-                    f"{self._log}: was removed while in use: stop every process of the receiver, then start it again"
+            index = kept(self.index) if _node_at(self.index) else None
+            in_use = index is not None and _is_locked(index, _INDEX_LOCK)
+            file_in_use = bool(_node_at(self.file)) and _is_locked(kept(self.file), _FILE_LOCK)
+            known = None if index is None else index_in(index)
+            if in_use != file_in_use or (in_use and not self._belongs(known)):
+                return (
+                    f"{self.file}: it, its -wal or -shm was removed or replaced while in use: stop every process of"
+                    " the receiver, then start it again"
                 )
-            if frames > copied:
-                raise StoreMisplaced(
-                    f"{self._log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
-                    f" remove {self._index} and start with what the file holds"
+            if known and not os.path.exists(self.log) and known.frames > known.copied:
+                return (
+                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
+                    f" remove {self.index} and start with what the file holds"
                 )
+        return ""
+
+    def _belongs(self, index: Index | None) -> bool:
+        """Return whether the log that is there is that of ``index``."""
+        try:
+            descriptor = os.open(self.log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            return index is None or holds_last(descriptor, index)
+        finally:
+            os.close(descriptor)  # SQLite has no locks on a log
+
+    def is_used_elsewhere(self, files: Files) -> bool:
+        """Return whether other processes use another index than that of ``files`` for the file at the path."""
+        with contextlib.suppress(FileNotFoundError):
+            found = _node_at(self.index)
+            return found is not None and found != files.shm and _is_locked(kept(self.index), _INDEX_LOCK)
+        return False
+
+    def put_aside(self, files: Files) -> list[str]:
+        """Rename a log and an index that are not those of ``files``, so that no start uses them; return the names."""
+        named = []
+        for path, own in ((self.log, files.log), (self.index, files.shm)):
+            found = _node_at(path)
+            if found and found != own:
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    os.rename(path, f"{path}.set-aside-{found[1]}")
+                    named.append(f"{path}.set-aside-{found[1]}")
+        return named
 
 
-def _open(index: str) -> int:
-    key = _key_of(index)
-    if key not in _kept:
-        _kept[key] = os.open(index, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    return _kept[key]
+def index_in(descriptor: int) -> Index | None:
+    """Return what the index open at ``descriptor`` says; None while it is not initialised."""
+    for _ in range(100):  # a commit writes one header after the other
+        header = os.pread(descriptor, _INDEX.size, 0)
+        if len(header) < _INDEX.size:
+            return None
+        if header[:_HEADER] == header[_HEADER : 2 * _HEADER]:
+            break
+    initialised, size, frames, checksum, salts, copied = _INDEX.unpack(header)
+    if not initialised:
+        return None
+    return Index(65536 if size == 1 else size, frames, struct.unpack("=II", checksum), salts, copied)
 
 
-def _key_of(index: str) -> tuple[int, int]:
-    status = os.stat(index)
+def holds_last(descriptor: int, index: Index) -> bool:
+    """Return whether the log open at ``descriptor`` has the last frame that ``index`` knows."""
+    if not index.frames:
+        return True
+    place = _LOG_HEADER + (index.frames - 1) * (_FRAME_HEADER + index.page_size)
+    header = os.pread(descriptor, _FRAME_HEADER, place)
+    return len(header) == _FRAME_HEADER and _FRAME.unpack(header) == (index.salts, *index.checksum)
+
+
+def kept(path: str) -> int:
+    """Return a descriptor of what is at ``path``, which stays open; raises FileNotFoundError."""
+    node = _node_at(path)
+    if node is None:
+        raise FileNotFoundError(path)
+    if node not in _kept:
+        _kept[node] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    return _kept[node]
+
+
+def _node_at(path: str) -> _Node:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
     return status.st_dev, status.st_ino
 
 
-def _is_locked(descriptor: int) -> bool:
-    """Return whether another process has the index open."""
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _IN_USE, 1, 0)
+def _is_locked(descriptor: int, place: tuple[int, int]) -> bool:
+    """Return whether another process has a lock on the bytes at ``place`` of the file."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, *place, 0)
     answer: bytes = fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

@@ -44,7 +44,8 @@ def test_after_a_power_cut_at_any_instant_each_change_is_whole_and_acknowledged_
     for change in changes_in_a_row():
         change(store)
         views.append(view(store))
-    shutil.rmtree(tmp_path / "model" / "store")
+    shutil.rmtree(tmp_path / "model")
+    (tmp_path / "model").mkdir()
     disk, store = Disk(tmp_path / "model"), FilesystemStore(str(tmp_path / "model" / "store"), 5)
     with disk.watched():
         for change in changes_in_a_row():

@@ -19,6 +19,7 @@ from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged, StoreFull, StoreMisplaced, StoreUnavailable
 from receiver.stores import open_store
 from receiver.stores.filesystem import FilesystemStore, durable, formats
+from receiver.stores.marker import Marker
 from tests.support.filesystem import NEW, exit_code, file_of, files, forked, leftovers
 from tests.support.small_disks import on_a_small_disk
 from tests.support.states import OTHER, TENANT, a_receipt, a_state, uid
@@ -98,6 +99,7 @@ def test_a_place_that_cannot_hold_a_store_is_told_in_a_line_and_left_as_it_is(tm
 def test_a_store_of_the_format_before_is_taken_and_marked_anew(store, root):
     store.save(TENANT, [a_state(content="kept")], None)
     (root / "format").write_text('{"store": "external-storage-receiver", "format": 1}\n')
+    store.place.marker.path.unlink()  # the version before made none
     again = open_store(f"file://{root}", 1)
     again.prepare()
     assert again.find(TENANT, uid(10)).content.text == "kept"
@@ -120,7 +122,8 @@ def test_an_empty_volume_becomes_a_store_and_a_start_that_failed_is_no_stranger(
     (root / "lost+found").mkdir()
     (root / ".format").write_text("{")
     FilesystemStore(str(root), 1).prepare()
-    assert json.loads((root / "format").read_text()) == {"store": "external-storage-receiver", "format": formats.FORMAT}
+    made = json.loads((root / "format").read_text())
+    assert made == {"store": "external-storage-receiver", "format": formats.FORMAT, "id": formats.id_in(str(root))}
     assert not leftovers(root)
 
 
@@ -188,6 +191,50 @@ def test_a_full_disk_is_told_changes_nothing_and_needs_no_restart(root):
         assert not leftovers(root)
 
     on_a_small_disk(root, fill)
+
+
+def test_a_volume_that_is_not_mounted_at_a_start_is_no_first_start(root):
+    def unmount():
+        with contextlib.closing(open_store(f"file://{root}", 5)) as store:
+            store.save(TENANT, [a_state()], None)
+            id = store.mark().store
+        subprocess.run(["umount", root], check=True)
+        for _ in range(2):
+            with pytest.raises(StoreMisplaced, match=f"is empty, but .*store.marker says that the store {id} was here"):
+                open_store(f"file://{root}", 5).prepare()
+        assert not list(root.iterdir())
+
+    on_a_small_disk(root, unmount)
+
+
+def test_where_no_marker_can_be_kept_the_log_names_the_setting_once_and_the_setting_protects(root, caplog):
+    root.mkdir()
+    caplog.set_level("INFO", "receiver")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(Marker, "_alone", _refusing)
+        for _ in range(2):
+            store = FilesystemStore(str(root), 5)
+            store.save(TENANT, [a_state()], None)
+        (line,) = [record.message for record in caplog.records if "no marker" in record.message]
+        assert f"{root}.marker (Permission denied): set STORAGE_STORE_ID={store.mark().store}" in line
+        FilesystemStore(str(root), 5, store_id=store.mark().store).prepare()
+        with pytest.raises(StoreMisplaced, match="but STORAGE_STORE_ID names"):
+            FilesystemStore(str(root), 5, store_id=uid(1)).prepare()
+        assert store.accept() == store.mark()
+
+
+def _refusing(_marker):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_store_that_an_older_version_ran_on_meanwhile_is_accepted_again(store, root):
+    store.save(TENANT, [a_state()], None)
+    (root / "format").write_text('{"store": "external-storage-receiver", "format": 2}\n')  # as 1.0.0 writes it
+    again = open_store(f"file://{root}", 1)
+    with pytest.raises(StoreMisplaced, match=r"of an older version, which has no id yet.*receiver store accept"):
+        again.prepare()
+    assert again.accept().store == formats.id_in(str(root))
+    assert again.find(TENANT, uid(10)) == a_state()
 
 
 @pytest.mark.case("G08")

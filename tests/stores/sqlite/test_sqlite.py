@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from sqlite_utils.utils import sqlite3
@@ -76,9 +77,8 @@ def test_a_file_that_was_emptied_is_no_empty_store(store, platform, state):
     platform.save(state)
     store.close()
     os.truncate(store.path, 0)
-    assert_problem(platform.load(state["id"]), 500)
-    assert_problem(platform.save(state), 500)
-    assert_problem(platform.health(), 503)
+    for answer in (platform.load(state["id"]), platform.save(state), platform.health()):
+        assert_problem(answer, 503)
 
 
 @pytest.mark.case("I08")
@@ -181,7 +181,7 @@ def test_a_start_on_a_store_that_was_emptied_is_refused_and_one_on_a_new_empty_f
     path = tmp_path / "states.db"
     if how == "killed":
         killed_store(path, "removed while stopped")
-        os.removexattr(path, "user.external-storage-receiver")  # as on a file system that keeps none: the log tells it
+        Path(f"{path}-marker").unlink()  # the log tells it, too
     else:
         with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as store:
             store.save(TENANT, [a_state(1)], None)
@@ -260,8 +260,8 @@ def test_a_damaged_file_is_an_error_and_not_an_empty_store(store, damage):
             file.write(os.urandom(size // 2))
         else:
             file.truncate(size // 2 if damage == "cut" else 0)
-    for path in store.path.parent.glob("states.db-*"):
-        path.unlink()
+    for ending in ("-wal", "-shm"):
+        Path(f"{store.path}{ending}").unlink(missing_ok=True)
     again = open_store(f"sqlite:///{store.path}", 1)
     outcomes = set()
     for number in range(200):

@@ -11,7 +11,7 @@ from receiver.stores.filesystem.receipts import Receipts
 from receiver.stores.filesystem.shapes import Fields, is_record, only
 
 
-class Places:
+class Layout:
     """The folder of ``tenant`` in the folder ``root``; it need not exist."""
 
     def __init__(self, root: str, tenant: str) -> None:

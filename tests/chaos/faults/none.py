@@ -1,0 +1,16 @@
+"""No fault: what the harness itself finds in a receiver that nothing happens to must be nothing."""
+
+from tests.chaos.faults import Fault, fault
+
+
+@fault
+class Nothing(Fault):
+    name = "none"
+    injects = "nothing: a run for comparison"
+    guarantees = "No request fails."
+
+    def plan(self, chance, seconds):
+        return ()
+
+    def inject(self, subject, step):
+        raise AssertionError("there is nothing to inject")
