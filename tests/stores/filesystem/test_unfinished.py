@@ -51,6 +51,16 @@ def test_an_unfinished_change_is_finished_in_a_copy_without_the_empty_folders(un
     assert view(FilesystemStore(str(unfinished), 5)) == ((NEW, NEW, "new", OLD), True)
 
 
+def test_an_unfinished_change_is_finished_in_a_copy_without_the_lock(tmp_path, unfinished):
+    (unfinished / TENANT / ".lock").unlink()
+    shutil.copytree(unfinished, tmp_path / "another")
+    store = FilesystemStore(str(unfinished), 5)
+    store._prepared = durable.identity(str(unfinished / "format"))  # a folder that was copied into a running store
+    assert view(store) == ((NEW, NEW, "new", OLD), True)
+    FilesystemStore(str(tmp_path / "another"), 5, create=False).prepare()
+    assert not leftovers(tmp_path / "another")
+
+
 @pytest.mark.case("G07")
 def test_while_a_change_cannot_be_finished_for_want_of_room_nobody_says_that_nothing_was_changed(unfinished):
     store = FilesystemStore(str(unfinished), 5)
