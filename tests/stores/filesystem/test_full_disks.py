@@ -73,7 +73,7 @@ def test_on_a_full_disk_loads_answer_saves_are_refused_deletes_work_and_room_is_
         assert len(os.listdir(root / "store" / ".reserve")) == 16
         assert not leftovers(root / "store")
 
-    on_a_small_disk(root, run, kind)
+    on_a_small_disk(root, kind, 1 if kind == "tmpfs" else 8, run, inodes=512)
 
 
 @pytest.mark.case("G07")

@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_changes_nothing_and_needs_no_restart(root):
         assert store.save(TENANT, [a_state(99, content="x" * 50_000)], a_receipt()).stored == 1
         assert not leftovers(root)
 
-    on_a_small_disk(root, fill)
+    on_a_small_disk(root, "tmpfs", 1, fill)
 
 
 def test_a_volume_that_is_not_mounted_at_a_start_is_no_first_start(root):
@@ -257,7 +257,7 @@ def test_a_disk_that_turns_read_only_answers_loads_and_recovers(root):
         assert store.save(TENANT, [a_state(11)], None).stored == 1
         assert not leftovers(root)
 
-    on_a_small_disk(root, turn)
+    on_a_small_disk(root, "tmpfs", 1, turn)
 
 
 @pytest.mark.case("G08")
