@@ -204,7 +204,7 @@ def test_a_volume_that_is_not_mounted_at_a_start_is_no_first_start(root):
                 open_store(f"file://{root}", 5).prepare()
         assert not list(root.iterdir())
 
-    on_a_small_disk(root, unmount)
+    on_a_small_disk(root, "tmpfs", 1, unmount)
 
 
 def test_where_no_marker_can_be_kept_the_log_names_the_setting_once_and_the_setting_protects(root, caplog):
