@@ -30,7 +30,7 @@ class Evidence:
 
     ``contents`` are (tenant, id, digest) of all that the store held at the end, or None when it was not read.
     ``statuses`` are the exit statuses of the receivers after SIGTERM; ``logs`` their logs; ``secrets`` are words that no
-    log may hold, by what they are; ``leftovers`` are names of files that should not be there, and of processes.
+    log may hold, by what they are; ``probes`` are the statuses of each receiver's probes at the end; ``leftovers`` are names of files that should not be there, and of processes.
     """
 
     operations: Sequence[Operation]
@@ -39,11 +39,13 @@ class Evidence:
     checked_from: float
     most_seconds: float  # that a request may take
     windows: Sequence[Window] = ()
+    recovers_within: float | None = None  # seconds from the end of a window to the next 2xx
     contents: Sequence[tuple[str, str, str]] | None = None
     ends: Sequence[End] = ()
     statuses: Sequence[int] = ()
     logs: Sequence[str] = ()
     secrets: dict[str, str] = field(default_factory=dict)
+    probes: Sequence[dict[str, int | None]] = ()
     leftovers: Sequence[str] = ()
     problems: Sequence[str] = ()
 
@@ -93,13 +95,16 @@ class Evidence:
         """How many requests of the load got no answer, or a 5xx."""
         return sum(1 for _, attempt in self.attempts if attempt.outcome == "unknown")
 
+    @property
+    def knows_ports(self) -> bool:
+        """Whether every fault was one that knows which connections it ended, and ended nothing else."""
+        return bool(self.windows) and all(window.ports is not None for window in self.windows)
+
     @cached_property
     def failed_by_place(self) -> Counter:
-        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere".
-
-        Only of faults that know which connections they ended.
-        """
-        return Counter(self.place_of(one) for _, one in self.attempts if one.outcome == "unknown")
+        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere"."""
+        failed = [one for _, one in self.attempts if one.outcome == "unknown" and self.knows_ports]
+        return Counter(self.place_of(one) for one in failed)
 
     def place_of(self, attempt: Attempt) -> str:
         """Return where ``attempt`` failed, as ``failed_by_place`` names it."""

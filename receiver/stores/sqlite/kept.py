@@ -134,6 +134,7 @@ class Connections:
         if opened is None:
             if None in files:
                 raise StoreUnavailable(f"SQLite: {self.wal.file} or its log was removed a moment ago")
+            self.wal.sync()
             opened = _opened[os.getpid(), self.wal.file] = Opened(self.wal, files)
         if files != opened.files:
             raise StoreUnavailable(f"SQLite: {self.wal.file} or its log was replaced a moment ago")
