@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from receiver.files import real_path
 from receiver.problems import StoreMisplaced
 
 _Node = tuple[int, int] | None  # device and inode of what lies at a path
@@ -54,7 +55,7 @@ class WriteAheadLog:
     """The log of the file at ``path``, with its index."""
 
     def __init__(self, path: Path) -> None:
-        real = os.path.realpath(path)  # SQLite follows links, too
+        real = real_path(str(path))  # SQLite follows links, too
         self.file, self.log, self.index = str(path), f"{real}-wal", f"{real}-shm"
         self._folder = os.path.dirname(real)
         self._is_one_folder = real == os.path.abspath(path)
