@@ -28,6 +28,7 @@ from receiver.stores.contract import Store
 from receiver.telemetry.logs import log
 from receiver.telemetry.tracing import Trace
 
+_CLOCK_AHEAD = 600  # seconds that a clock may have been ahead of the true time
 _SMALL = 64 << 10  # bytes of a body that takes about as long to open as its signature takes to verify
 calls = Blueprint("calls", __name__, url_prefix=BASE_PATH)
 Item = TypeVar("Item")
@@ -219,8 +220,9 @@ def _receipt(caller: Caller, raw: bytes, now: float) -> Receipt | None:
     settings = _receiver().settings
     if settings.replay == "off" or caller.jti is None:
         return None
-    # Twice the skew: another receiver's clock may be behind ours by as much as ours may be wrong.
-    expires = math.ceil(caller.expires + 2 * settings.clock_skew)
+    # Twice the skew: another receiver's clock may be behind ours by as much as ours may be wrong. And longer: when a
+    # clock was ahead and is set right, requests are valid again whose receipts would have expired and been dropped.
+    expires = math.ceil(caller.expires + 2 * settings.clock_skew + _CLOCK_AHEAD)
     digest = hashlib.sha256(raw).digest()
     return Receipt(caller.jti, request.method, digest, int(now), expires, settings.replay == "enforce")
 

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from typing import Protocol
 
 from gunicorn import systemd, util
@@ -22,13 +21,14 @@ from receiver.server.listeners import listen
 from receiver.server.reload import Reloads, Watch
 from receiver.server.respawns import Respawns
 from receiver.server.worker import Worker
-from receiver.server.worker_signals import MASTER_SIGNALS
+from receiver.server.worker_signals import is_alive, signals_blocked
 from receiver.settings import Settings
 from receiver.telemetry import metrics, standard_error
 from receiver.telemetry.log_losses import ADMIN, FIRST_WORKER, MASTER
 
 _PAUSE = 2.0  # seconds between two starts of the admin listener, at least
 _FAST_STOP = 3  # seconds for workers to end after SIGINT or SIGQUIT; above receiver.server.worker_signals.FAST_STOP
+_HEARD_AGAIN = 5.0  # seconds after the machine stood still, or its clock stepped, for workers to be heard from
 _LAST_PATIENCE = 2.0  # seconds for the admin listener to end
 
 
@@ -62,6 +62,7 @@ class Master(Arbiter):
         self.admin_again = 0.0
         self.respawns = Respawns()
         self.ends_at: float | None = None
+        self.looked_at = self.spares_until = 0.0  # of murder_workers
 
     def start(self) -> None:
         """Listen; for probes first, so that a start reports all addresses, or fails if one is taken.
@@ -79,7 +80,7 @@ class Master(Arbiter):
 
     def spawn_worker(self) -> int:
         """Start a worker; return its pid. Signals stay blocked until it has its handlers, so that none is lost."""
-        with _signals_blocked():
+        with signals_blocked():
             pid: int = super().spawn_worker()
             return pid
 
@@ -155,7 +156,7 @@ class Master(Arbiter):
     def manage_workers(self) -> None:
         """Keep the configured number of workers running, and the admin listener."""
         super().manage_workers()
-        if self.admin is not None and not _is_alive(self.admin.pid):
+        if self.admin is not None and not is_alive(self.admin.pid):
             self.admin = None
         application = self.app.admin
         if application and self.admin_sockets and self.admin is None and time.monotonic() >= self.admin_again:
@@ -166,7 +167,17 @@ class Master(Arbiter):
                 self.log.error("cannot start the admin listener: %s", cause.strerror)
 
     def murder_workers(self) -> None:
-        """Kill workers that are silent for too long, and a silent admin listener."""
+        """Kill workers that are silent for too long, and a silent admin listener.
+
+        Nobody is silent if this process did not look for long either: the machine or this process stood still, or the
+        clock has stepped, as that of a virtual machine can.
+        """
+        now = time.monotonic()
+        if not 0 <= now - self.looked_at < self.timeout / 2:
+            self.spares_until = now + _HEARD_AGAIN
+        self.looked_at = now
+        if 0 <= self.spares_until - now <= _HEARD_AGAIN:
+            return
         super().murder_workers()
         if self.admin is not None and time.monotonic() - self.admin.tmp.last_update() > self.timeout:
             self.log.critical("the admin listener is silent")
@@ -244,7 +255,7 @@ class Master(Arbiter):
 
     def _spawn_admin(self, application: AdminApplication) -> Worker:
         worker = Worker(0, self.pid, self.admin_sockets, application, self.timeout / 2, application.cfg, self.log)
-        with _signals_blocked():
+        with signals_blocked():
             pid = os.fork()
             if pid:
                 worker.pid = pid
@@ -280,21 +291,3 @@ class Master(Arbiter):
                     self.log.info("the admin listener has ended")
                     self.admin.tmp.close()
                     self.admin = None
-
-
-def _is_alive(pid: int) -> bool:
-    """Tell whether the admin listener lives: gunicorn may have reaped it as an unknown child."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)

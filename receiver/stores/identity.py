@@ -40,8 +40,8 @@ class Expected:
             )
         if self.pinned:
             raise StoreMisplaced(
-                f"{self.place}: {found}, but {PIN} names the store {self.pinned}: put it back (mount its volume,"
-                f" restore a backup, or correct the URL); {lost}, and for a first start too"
+                f"{self.place}: {found}, but STORAGE_STORE_ID names the store {self.pinned}: put it back (mount its"
+                f" volume, restore a backup, or correct the URL); {lost}, and for a first start too"
             )
 
     def check(self, read: Callable[[], str]) -> None:
@@ -58,7 +58,8 @@ class Expected:
                 " back; if the one that is there is right, run `receiver store accept`"
             )
         if self.pinned not in ("", found):
-            raise StoreMisplaced(f"{self.place}: {holds}, but {PIN} names {self.pinned}: {_remedy(found)}")
+            text = f"{self.place}: {holds}, but STORAGE_STORE_ID names {self.pinned}"
+            raise StoreMisplaced(f"{text}: {_remedy(found)}")
 
     def settle(self, mark: Mark) -> None:
         """Check the store that is here, whose ``mark`` was read from it, and make its marker if there is none.
@@ -92,6 +93,5 @@ class Expected:
 
 
 def _remedy(found: str) -> str:
-    if found:
-        return f"correct the URL; or, if the store that is there is right, set {PIN} to its id"
-    return f"correct the URL; or, if the store that is there is right, start once without {PIN}, which gives it an id"
+    way = f"set {PIN} to its id" if found else f"start once without {PIN}, which gives it an id"
+    return f"correct the URL; or, if the store that is there is right, {way}"

@@ -44,6 +44,8 @@ class Marker:
         self._beside = str(self.path.with_name(f".{self.path.name}"))  # hidden, and never left behind
         self._guard = threading.Lock()
         self._opened: tuple[int, int] | None = None  # the process that opened it, and the descriptor
+        self._node: tuple[int, int] | None = None  # its device and inode
+        self._written: bytes | None = None  # the last line that ``advance`` wrote
 
     def read(self) -> Mark | None:
         """Return what the marker says; None when there is none.
@@ -87,18 +89,28 @@ class Marker:
             if descriptor is None:
                 self.make(mark)
                 return
+            line = _line(mark)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             try:
-                found = self._parsed(os.pread(descriptor, _SIZE + 1, 0))
-                if found.store != mark.store:
-                    raise StoreMisplaced(
-                        f"{self.path}: names the store {found.store}, but the one in use is {mark.store}: restart the"
-                        " receiver"
-                    )
-                if found.generation < mark.generation:
-                    os.pwrite(descriptor, _line(mark), 0)
+                before = os.pread(descriptor, _SIZE + 1, 0)
+                if before != self._written:  # another process has advanced it
+                    found = self._parsed(before)
+                    self._check_same(found, mark)
+                    if found.generation >= mark.generation:
+                        return
+                elif before >= line:  # of one store; the numbers have one width
+                    self._check_same(self._parsed(before), mark)
+                    return
+                os.pwrite(descriptor, line, 0)
+                self._written = line
             finally:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def _check_same(self, found: Mark, mark: Mark) -> None:
+        if found.store != mark.store:
+            raise StoreMisplaced(
+                f"{self.path}: names the store {found.store}, but the one in use is {mark.store}: restart the receiver"
+            )
 
     def close(self) -> None:
         """Close what this process holds open of the marker; it may be used again."""
@@ -112,19 +124,19 @@ class Marker:
 
         A lock on a descriptor that a parent process opened would not exclude that process.
         """
+        opened = self._opened
         try:
             status = os.stat(self.path, follow_symlinks=False)
-            if self._opened:
-                process, descriptor = self._opened
-                own = os.fstat(descriptor)
-                if process == os.getpid() and (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino):
-                    return descriptor
+            if opened:
+                if opened[0] == os.getpid() and self._node == (status.st_dev, status.st_ino):
+                    return opened[1]
                 self._opened = None
-                os.close(descriptor)
+                os.close(opened[1])
             descriptor = os.open(self.path, _FLAGS)
         except FileNotFoundError:
             return None
-        self._opened = os.getpid(), descriptor
+        own = os.fstat(descriptor)
+        self._opened, self._node, self._written = (os.getpid(), descriptor), (own.st_dev, own.st_ino), None
         return descriptor
 
     @contextlib.contextmanager

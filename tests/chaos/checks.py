@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.journal import REFUSED
+from tests.chaos.journal import REFUSED, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,21 @@ def _in_time(evidence):
                 yield attempt.began + took, f"{operation.call} {operation.number} took {took:.1f} s"
 
 
+@check("bystanders", 4, "a worker that is killed takes only requests with it that were on its own connections")
+def _bystanders(evidence):
+    if evidence.knows_ports:
+        for operation, attempt in evidence.attempts:
+            if attempt.outcome == UNKNOWN and evidence.place_of(attempt) == "elsewhere":
+                what = attempt.status or attempt.note
+                yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {what}"
+
+
+@check("recovers", 3, "the store is back, and the next request is answered with 2xx within 2 s, without a restart")
+def _recovers(evidence):
+    if evidence.recovers_within is not None and (evidence.recovery or 0) > evidence.recovers_within:
+        yield evidence.ended, f"after {evidence.recovery:.1f} s, and not {evidence.recovers_within:g}"
+
+
 @check("replies verify", 5, "every 200 for a load is signed, sealed and complete")
 def _verifies(evidence):
     for operation in evidence.operations:
@@ -118,6 +133,14 @@ def _health(evidence):
                 attempt.ended,
                 f"health got {attempt.status or attempt.note} after the run, at worker {attempt.worker}",
             )
+
+
+@check("probes", 0, "livez, readyz and metrics answer 200 at the end")
+def _probes(evidence):
+    for number, probes in enumerate(evidence.probes, 1):
+        for name, status in probes.items():
+            if status != 200:
+                yield evidence.ended, f"{name} of receiver {number} got {status or 'no answer'}"
 
 
 @check("processes", 4, "no process ends but those that a fault ended, and SIGTERM ends a receiver with 0")

@@ -7,17 +7,21 @@ from functools import cached_property
 from itertools import pairwise
 
 from tests.chaos import model
-from tests.chaos.journal import ACKNOWLEDGED, Operation
+from tests.chaos.journal import ACKNOWLEDGED, Attempt, Operation
 from tests.chaos.subject import End
 
 
 @dataclass(frozen=True)
 class Window:
-    """One injection as it was done: from ``began`` to ``ended`` (time.monotonic()), and ``what`` it was."""
+    """One injection as it was done: from ``began`` to ``ended`` (time.monotonic()), and ``what`` it was.
+
+    ``ports`` are the clients' ports of the connections that it ended, where it knows them and ends nothing else.
+    """
 
     began: float
     ended: float
     what: str
+    ports: frozenset[int] | None = None
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Evidence:
 
     ``contents`` are (tenant, id, digest) of all that the store held at the end, or None when it was not read.
     ``statuses`` are the exit statuses of the receivers after SIGTERM; ``logs`` their logs; ``secrets`` are words that no
-    log may hold, by what they are; ``leftovers`` are names of files that should not be there, and of processes.
+    log may hold, by what they are; ``probes`` are the statuses of each receiver's probes at the end; ``leftovers`` are names of files that should not be there, and of processes.
     """
 
     operations: Sequence[Operation]
@@ -35,11 +39,13 @@ class Evidence:
     checked_from: float
     most_seconds: float  # that a request may take
     windows: Sequence[Window] = ()
+    recovers_within: float | None = None  # seconds from the end of a window to the next 2xx
     contents: Sequence[tuple[str, str, str]] | None = None
     ends: Sequence[End] = ()
     statuses: Sequence[int] = ()
     logs: Sequence[str] = ()
     secrets: dict[str, str] = field(default_factory=dict)
+    probes: Sequence[dict[str, int | None]] = ()
     leftovers: Sequence[str] = ()
     problems: Sequence[str] = ()
 
@@ -90,26 +96,23 @@ class Evidence:
         return sum(1 for _, attempt in self.attempts if attempt.outcome == "unknown")
 
     @property
-    def failed_fresh(self) -> int:
-        """How many of them began on a new connection, after the last injection: nothing was in flight then."""
-        return sum(1 for _, one in self.attempts if self._is_failed_fresh(one))
+    def knows_ports(self) -> bool:
+        """Whether every fault was one that knows which connections it ended, and ended nothing else."""
+        return bool(self.windows) and all(window.ports is not None for window in self.windows)
 
-    def _is_failed_fresh(self, attempt) -> bool:
-        if attempt.outcome != "unknown" or not attempt.is_fresh:
-            return False
-        return not any(
-            one.began - 0.001 <= (attempt.ended or self.ended) and attempt.began <= one.ended for one in self.windows
-        )
+    @cached_property
+    def failed_by_place(self) -> Counter:
+        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere"."""
+        failed = [one for _, one in self.attempts if one.outcome == "unknown" and self.knows_ports]
+        return Counter(self.place_of(one) for one in failed)
 
-    @property
-    def in_flight(self) -> int:
-        """How many of them were under way when an injection began."""
-        moments = [window.began for window in self.windows]
-        return sum(
-            1
-            for _, one in self.attempts
-            if one.outcome == "unknown" and any(one.began <= at <= (one.ended or self.ended) for at in moments)
-        )
+    def place_of(self, attempt: Attempt) -> str:
+        """Return where ``attempt`` failed, as ``failed_by_place`` names it."""
+        last = attempt.ended or self.ended
+        mine = [one for one in self.windows if attempt.port in (one.ports or ()) and one.began <= last]
+        if any(attempt.began <= one.began for one in mine):
+            return "in flight"
+        return "dead connections" if mine else "elsewhere"
 
     @property
     def status_counts(self) -> dict[str, int]:

@@ -32,7 +32,8 @@ class Attempt:
     """One request: when it ``began`` and ``ended`` (time.monotonic(), of the machine), and what came of it.
 
     ``digest`` is that of the content that a load returned; "" when there was none. ``note`` tells what was odd.
-    ``worker`` is the process that was asked, where that is known; ``is_fresh`` is whether the connection was new.
+    ``worker`` is the process that was asked, where that is known. ``port`` is that of the client's connection, 0 when
+    there was none.
     """
 
     began: float
@@ -42,7 +43,7 @@ class Attempt:
     digest: str = ""
     note: str = ""
     worker: int = 0
-    is_fresh: bool = False
+    port: int = 0
 
 
 @dataclass(slots=True)
@@ -92,13 +93,12 @@ class Journal:
         if len(operation.attempts) == 1:
             line |= {"client": operation.client, "call": operation.call, "tenant": operation.tenant}
             line |= {"items": operation.items, "jti": operation.jti}
-        line |= {"fresh": 1} if attempt.is_fresh else {}
         self._write(line | ({"worker": attempt.worker} if attempt.worker else {}))
 
     def end(self, operation: Operation, attempt: Attempt) -> None:
         """Write what came of ``attempt``."""
         line = {"op": operation.number, "ended": attempt.ended, "outcome": attempt.outcome, "status": attempt.status}
-        more = {"digest": attempt.digest, "note": attempt.note}
+        more = {"digest": attempt.digest, "note": attempt.note, "port": attempt.port}
         self._write(line | {name: value for name, value in more.items() if value})
 
     def _write(self, line: dict) -> None:
@@ -139,10 +139,9 @@ def _operations(path: Path) -> Iterator[Operation]:
                     items = [Item(*item) for item in line["items"]]
                     known = (line["client"], line["call"], line["tenant"], items, line["jti"])
                     open_ones[number] = Operation(number, *known)
-                more = {"worker": line.get("worker", 0), "is_fresh": "fresh" in line}
-                open_ones[number].attempts.append(Attempt(line["began"], **more))
+                open_ones[number].attempts.append(Attempt(line["began"], worker=line.get("worker", 0)))
             else:
                 last = open_ones[number].attempts[-1]
                 last.ended, last.outcome, last.status = line["ended"], line["outcome"], line["status"]
-                last.digest, last.note = line.get("digest", ""), line.get("note", "")
+                last.digest, last.note, last.port = line.get("digest", ""), line.get("note", ""), line.get("port", 0)
     yield from open_ones.values()

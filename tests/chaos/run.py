@@ -67,7 +67,7 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
     chance = chance_of(plan.seed, "tenants")
     tenants = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(3)]
     urls = [receiver.url for receiver in subject.receivers]
-    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed)
+    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed, **plan.fault.orders)
     windows: list[Window] = []
     with loading(orders) as load:
         began = time.monotonic()
@@ -80,7 +80,16 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
         _wait_until(began + plan.seconds)
         ended = time.monotonic()
     operations = journal.read(load.journals)
-    return Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, problems=problems)
+    return Evidence(
+        operations,
+        began,
+        ended,
+        time.monotonic(),
+        _MOST_SECONDS,
+        windows,
+        plan.fault.recovers_within,
+        problems=problems,
+    )
 
 
 def _wait_until(moment: float) -> None:
@@ -88,12 +97,12 @@ def _wait_until(moment: float) -> None:
 
 
 def _injected(fault: Fault, subject: Subject, step: Step, problems: list[str]) -> Window:
-    at = time.monotonic()
-    told = None
+    at, told, subject.struck, subject.healed = time.monotonic(), None, None, None
     with _noted(problems):
         told = fault.inject(subject, step)
     what = " ".join(filter(None, (fault.name, *map(str, step.details.values()), str(told or ""))))
-    return Window(at, time.monotonic(), what)
+    struck, ports = subject.struck or (at, None)
+    return Window(struck, subject.healed or time.monotonic(), what, ports)
 
 
 @contextlib.contextmanager
@@ -112,6 +121,7 @@ def _after(plan: Plan, subject: Subject, evidence: Evidence) -> None:
         names = evidence.keys
         found = final.ask_workers(subject, subject.keys, names, subject.folder, plan.seed, plan.final_seconds)
         evidence.operations = [*evidence.operations, *journal.read(found)]
+        evidence.probes = [receiver.probes() for receiver in subject.receivers]
     evidence.ends = [*subject.ends]
     families = {pid for receiver in subject.receivers for pid in receiver.family()}
     evidence.statuses = [receiver.stop() for receiver in subject.receivers if receiver.is_wanted]
@@ -135,5 +145,5 @@ def _secrets(keys) -> dict[str, str]:
 def _left(folder: Path) -> list[str]:
     """Return what receivers that have ended left in their folders for temporary and running things."""
     found = [path for name in ("run", "tmp") for path in (folder / name).rglob("*")]
-    found += (folder / "store").rglob("*.tmp*")
+    found += [*(folder / "store").rglob("*.tmp*"), *(folder / "store").rglob(".change/*")]
     return [f"{path.relative_to(folder)} is left" for path in found]

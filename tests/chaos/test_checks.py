@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.chaos.checks import CHECKS, findings
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import Evidence, Window
 from tests.chaos.journal import ACKNOWLEDGED, REFUSED, UNKNOWN, Attempt, Item, Operation
 from tests.chaos.subject import End
 
@@ -112,6 +112,14 @@ def never_answered():
     return story.evidence()
 
 
+def killed(port):
+    """A save that failed over the connection ``port``, while a worker was killed that had the connection 1."""
+    story = save(Story(), status=0)
+    story.operations[0].attempts[0].port = port
+    story.again(story.operations[0])
+    return story.evidence(windows=[Window(0.12, 0.13, "a worker is killed", frozenset({1}))])
+
+
 def _with_log(*lines, secrets=()):
     return good().evidence(logs=["\n".join((LINE, *lines))], secrets=dict(secrets))
 
@@ -136,6 +144,7 @@ BAD = {
         "wrong content",
         save(Story()).evidence(contents=[(TENANT, ID, "one"), (TENANT, OTHER, "one")]),
     ),
+    "wrong content: of another tenant": ("wrong content", load(Story()).evidence()),
     "effect of a refusal": ("effect of a refusal", refused_but_done()),
     "refused: a good save": ("refused", save(Story(), status=400).evidence()),
     "refused: a repeated one": ("refused", repeated_and_refused()),
@@ -144,9 +153,11 @@ BAD = {
     "no 500": ("no 500", Story()("load", (ID,), status=500).evidence()),
     "in time: a slow answer": ("in time", Story()("load", (ID,), status=404, seconds=10.5).evidence()),
     "in time: no answer at all": ("in time", never_answered()),
+    "bystanders: another connection": ("bystanders", killed(port=2)),
     "replies verify": ("replies verify", load(save(Story()), note="not verified: ReplyRefused").evidence()),
     "health: another status": ("health", Story()("health", status=404).evidence()),
     "health: 503 at the end": ("health", Story()("health", status=503).evidence(checked_from=0)),
+    "probes": ("probes", good().evidence(probes=[{"livez": 200, "readyz": 503}])),
     "processes: an end": ("processes", good().evidence(ends=[End(1, "receiver 1 ended with 1", False)])),
     "processes: an exit status": ("processes", good().evidence(statuses=[1])),
     "log: a token": ("log", _with_log(LINE[:-1] + f', "cause": "{TOKEN}"}}')),
@@ -168,6 +179,12 @@ def test_a_good_journal_has_no_findings():
 def test_a_bad_journal_is_found(name):
     check, evidence = BAD[name]
     assert check in {finding.check for finding in findings(evidence)}
+
+
+def test_what_a_killed_worker_had_may_fail():
+    evidence = killed(port=1)
+    assert findings(evidence) == []
+    assert evidence.failed_by_place == {"in flight": 1}
 
 
 def test_a_finding_is_of_no_other_check_of_reads():

@@ -8,9 +8,9 @@ from tests.chaos.schedule import chance_of
 def test_operations_come_back_as_they_were_written(tmp_path):
     journal = Journal(tmp_path / "journal")
     operation = Operation(1, 2, "save", "a tenant", [Item("an id", 3, "abc")], "a jti")
-    for attempt in (Attempt(1.0, is_fresh=True), Attempt(2.0, worker=7)):
+    for attempt in (Attempt(1.0), Attempt(2.0, worker=7)):
         journal.begin(operation, attempt)
-        attempt.ended, attempt.status, attempt.note = attempt.began + 0.5, 503, "odd"
+        attempt.ended, attempt.status, attempt.note, attempt.port = attempt.began + 0.5, 503, "odd", 4711
         journal.end(operation, attempt)
     load = Operation(2, 2, "load", "a tenant", [Item("an id")])
     journal.begin(load, found := Attempt(0.5))

@@ -9,7 +9,7 @@ from tests.chaos.evidence import Evidence
 _BUCKETS = 150
 _LEFT, _WIDTH, _RIGHT = 64, 900, 16
 _BANDS = (("requests/s", 90), ("latency, ms", 90), ("failed/s", 50))
-_GAP, _TOP, _FAULTS = 26, 14, 16
+_GAP, _TOP, _FAULTS = 26, 6, 32
 
 STYLE = """
 svg { width: 100%; height: auto } svg text { font: 11px system-ui, sans-serif; fill: var(--text) }

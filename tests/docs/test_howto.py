@@ -25,7 +25,7 @@ _SEPARATORS = re.compile(r"[;|&()]+")
 _BEFORE = {"sudo", "time", "exec", "env"}
 _UUID = r"[0-9a-fA-F]{8}(?:[-_][0-9a-fA-F]{4}){3}[-_][0-9a-fA-F]{12}"
 SETTINGS = {field.metadata["name"] for field in declared()}
-_WITH_UUID = ("PLATFORM_KEY", "RECEIVER_KEY", "STORAGE_TENANT", "STORAGE_REGION")
+_WITH_UUID = ("PLATFORM_KEY", "RECEIVER_KEY", "STORAGE_TENANT", "STORAGE_REGION", "STORAGE_STORE_ID")
 # The package's code as one text: a message that spans lines is put together, and what is filled in is left out.
 CODE = re.sub(r'"\n\s*f?"', "", "".join(path.read_text() for path in sorted((ROOT / "receiver").rglob("*.py"))))
 CODE = re.sub(r"%[sdg]|\{[^{}\n]*\}", "", CODE)

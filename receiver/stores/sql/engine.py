@@ -79,16 +79,21 @@ def make_engine(
             "preserve_rowcount": True,  # of an upsert
         },
     )
-    event.listen(engine, "connect", lambda *_: metrics.connected())
-    event.listen(engine, "connect", partial(note_login, logins, store_url))
-    event.listen(engine, "checkin", _note_use)
-    event.listen(engine, "checkout", partial(check_login, logins, store_url))
-    event.listen(engine, "checkout", partial(_ping_unless_used, engine))
+    _listen(engine, store_url, logins)
     if check:
         event.listen(engine, "connect", check, insert=True)
     if prepare:  # before SQLAlchemy looks at the session, whose quotes depend on the server's sql_mode
         event.listen(engine, "connect", lambda connection, record: prepare(connection, record, answer), insert=True)
     return engine
+
+
+def _listen(engine: Engine, store_url: StoreURL, logins: Logins) -> None:
+    """Note the connections of ``engine``, and replace those with a former login and those that no longer answer."""
+    event.listen(engine, "connect", lambda *_: metrics.connected())
+    event.listen(engine, "connect", partial(note_login, logins, store_url))
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(check_login, logins, store_url))
+    event.listen(engine, "checkout", partial(_ping_unless_used, engine))
 
 
 def _driver(

@@ -14,7 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from receiver.problems import StoreMisplaced
 from receiver.stores.deadline import bounded
-from receiver.stores.identity import PIN, Expected
+from receiver.stores.identity import Expected
 from receiver.stores.logins import Logins
 from receiver.stores.marker import Mark
 from receiver.stores.sql import errors, upgrade
@@ -117,7 +117,7 @@ def _compare(expected: Expected, found: str) -> None:
         expected.check(lambda: found)
         return
     raise StoreMisplaced(
-        f"{expected.place}: holds no store with an id, but {PIN} names {expected.pinned}: correct the URL, or restore a"
-        f" backup; if it is a store of an older version, start once without {PIN}, which gives it an id; if what it"
-        " held is lost, or for a first start, `receiver store init` makes a new store"
+        f"{expected.place}: holds no store with an id, but STORAGE_STORE_ID names {expected.pinned}: correct the URL,"
+        " or restore a backup; if it is a store of an older version, start once without that setting, which gives it an"
+        " id; if what it held is lost, or for a first start, `receiver store init` makes a new store"
     )

@@ -27,6 +27,8 @@ _FLOCK = struct.Struct("@hhqqi")  # of Linux on 64 bits: type, whence, start, le
 _INDEX_LOCK = (128, 1)  # the byte of the index that each open connection has locked
 _FILE_LOCK = (0x40000002, 510)  # the bytes of the file that each connection in WAL mode has locked
 _SETTLING = 1.0  # seconds; other processes may be opening or closing the file
+_COARSE = 3 * 10**9  # nanoseconds; the coarsest times of change are those of FAT, two seconds
+_LOOK_EVERY = 10**9  # nanoseconds
 _kept: dict[tuple[int, int], int] = {}  # descriptors: closing one would drop this process's locks on its file
 
 
@@ -54,14 +56,29 @@ class WriteAheadLog:
     def __init__(self, path: Path) -> None:
         real = os.path.realpath(path)  # SQLite follows links, too
         self.file, self.log, self.index = str(path), f"{real}-wal", f"{real}-shm"
+        self._folder = os.path.dirname(real)
+        self._is_one_folder = real == os.path.abspath(path)
+        self._seen: tuple[tuple[int, ...], int, Files] = ((), 0, Files(None, None, None))
 
     def files(self) -> Files:
-        """Return what lies at the three paths now."""
+        """Return what lies at the three paths now.
+
+        The time of change of a folder tells whether a name in it was removed or replaced. It is coarse, so it proves
+        nothing soon after a change. It does not tell of mounts, so all three are looked at every second.
+        """
+        now = time.time_ns()
         try:
-            file, log, index = os.stat(self.file), os.stat(self.log), os.stat(self.index)
+            folder = os.stat(self._folder)
         except FileNotFoundError:
-            return Files(*(_node_at(path) for path in (self.file, self.log, self.index)))
-        return Files((file.st_dev, file.st_ino), (log.st_dev, log.st_ino), (index.st_dev, index.st_ino))
+            return Files(None, None, None)
+        change = folder.st_mtime_ns, folder.st_ino, folder.st_dev
+        seen, looked, files = self._seen
+        if seen == change and looked <= now < looked + _LOOK_EVERY:
+            return files
+        found = Files(*[_node_at(path) for path in (self.file, self.log, self.index)])
+        if self._is_one_folder and folder.st_mtime_ns + _COARSE < now:
+            self._seen = change, now, found
+        return found
 
     def check_not_lost(self) -> None:
         """Raise StoreMisplaced when the log is missing although the index says that it holds what the file lacks.
@@ -70,13 +87,14 @@ class WriteAheadLog:
         ones beside them would damage the file.
         """
         until = time.monotonic() + _SETTLING
-        while fault := self._fault():
+        while fault := self._misuse():
             if time.monotonic() >= until:
                 raise StoreMisplaced(fault)
             time.sleep(0.01)
+        self._check_missing()
 
-    def _fault(self) -> str:
-        """Return why the file must not be opened; "" when it may be, or there is none yet."""
+    def _misuse(self) -> str:
+        """Return why the file must not be opened beside the processes that have it open; "" when it may be."""
         with contextlib.suppress(FileNotFoundError):
             index = kept(self.index) if _node_at(self.index) else None
             in_use = index is not None and _is_locked(index, _INDEX_LOCK)
@@ -87,12 +105,33 @@ class WriteAheadLog:
                     f"{self.file}: it, its -wal or -shm was removed or replaced while in use: stop every process of"
                     " the receiver, then start it again"
                 )
-            if known and not os.path.exists(self.log) and known.frames > known.copied:
-                return (
-                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
-                    f" remove {self.index} and start with what the file holds"
-                )
         return ""
+
+    def _check_missing(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            known = index_in(kept(self.index)) if _node_at(self.index) else None
+            if known and not os.path.exists(self.log) and known.frames > known.copied and not self._has_marker():
+                raise StoreMisplaced(
+                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
+                    f" remove {self.index}, and run `receiver store accept` to go on with what the file holds"
+                )
+
+    def _has_marker(self) -> bool:
+        """Return whether the store has a marker, which knows better: a power cut may leave an index of any age."""
+        return os.path.exists(f"{self.file}-marker")
+
+    def sync(self) -> None:
+        """Make durable what the log holds, and its name.
+
+        SQLite takes for committed what a killed process wrote there, synced or not, and does not sync it itself before
+        the next commit. Until then, a power cut would take back what was seen and acknowledged again.
+        """
+        for path in (self.log, os.path.dirname(self.log)):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # SQLite has no locks on a log
 
     def _belongs(self, index: Index | None) -> bool:
         """Return whether the log that is there is that of ``index``."""

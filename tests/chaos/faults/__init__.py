@@ -6,7 +6,9 @@ A fault says what it injects and what is guaranteed nevertheless: both stand in 
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 from tests.chaos.schedule import Step
 
@@ -21,7 +23,7 @@ class Fault:
     ``every`` are the least and the most seconds between two injections, ``lasts`` those that one takes.
     ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
     ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
-    ``needs`` names programs of the machine.
+    ``needs`` names programs of the machine. ``orders`` replaces fields of the load's Orders.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
 
@@ -38,6 +40,8 @@ class Fault:
     sample_seconds: float | None = 20
     overhead: float = 0
     needs: tuple[str, ...] = ()
+    recovers_within: float | None = None
+    orders: Mapping[str, object] = MappingProxyType({})
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
         """Yield the steps of a run of ``seconds``; of nothing but ``chance``, so that a seed can be repeated."""
@@ -56,6 +60,10 @@ class Fault:
 
     def prepare(self, subject) -> None:
         """Change ``subject`` before its receivers start: its environment, its wrapper, its store."""
+
+    def own_run(self, plan, folder: Path) -> dict | None:
+        """Do ``plan`` without a load of the harness and return its figures (tests.chaos.report); None: an ordinary run."""
+        return None
 
     def inject(self, subject, step: Step) -> None:
         """Do one step and return when it is over, healed by what this fault itself heals."""

@@ -14,7 +14,7 @@ class WorkerKilled(Fault):
     def inject(self, subject, step):
         receiver = step.choose(subject.receivers)
         if workers := receiver.workers():
-            receiver.kill(step.choose(workers))
+            receiver.kill_worker(step.choose(workers))
 
 
 @fault

@@ -37,7 +37,7 @@ class LogUnread(_Piped):
         with contextlib.suppress(BlockingIOError):
             os.read(subject.memory["reading"], 1 << 16)
         if workers := subject.receivers[0].workers():
-            subject.receivers[0].kill(step.choose(workers))
+            subject.receivers[0].kill_worker(step.choose(workers))
 
 
 @fault
@@ -50,4 +50,4 @@ class LogClosed(_Piped):
         if (end := subject.memory.pop("reading", None)) is not None:
             os.close(end)
         if workers := subject.receivers[0].workers():
-            subject.receivers[0].kill(step.choose(workers))
+            subject.receivers[0].kill_worker(step.choose(workers))
