@@ -1,8 +1,8 @@
 """Space for SQLite's files: a reserve, so that a full disk still lets states be deleted, and limits on a file's size.
 
 On a full disk SQLite can change nothing, since even a delete is first written to the log. So ``-reserve`` beside the
-file holds some blocks, a few more than the log: given up, they suffice to copy the log into the file; the log is then cut,
-and the reserve is made again of the blocks that this sets free.
+file holds some blocks, a few more than the log: given up, they suffice to copy the log into the file. Then the log is
+cut, and the reserve is made again of the blocks that this sets free.
 """
 
 import contextlib
