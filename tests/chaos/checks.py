@@ -129,6 +129,14 @@ def _health(evidence):
             )
 
 
+@check("recovers", 0, "the first 2xx comes as soon after the end of a fault as the fault says, without a restart")
+def _recovers(evidence):
+    most = evidence.recovers_within
+    for window, took in zip(evidence.windows, evidence.recoveries, strict=True):
+        if most is not None and took > most:
+            yield window.ended, f"{took:.1f} s after {window.what}; at most {most:g}"
+
+
 @check("probes", 0, "livez, readyz and metrics answer 200 at the end")
 def _probes(evidence):
     for number, probes in enumerate(evidence.probes, 1):

@@ -62,7 +62,13 @@ def sample(faults: Iterable[Fault], commit: str, budget: float) -> list[Plan]:
     chance_of(seed, "sample").shuffle(pairs)
     chosen: list[Plan] = []
     for fault, store in pairs:
-        plan = Plan(fault, store, fault.sample_seconds, seed, final_seconds=3)
+        plan = Plan(fault, store, _short(fault, store, seed), seed, final_seconds=3)
         if sum(one.estimate for one in chosen) + plan.estimate <= budget:
             chosen.append(plan)
     return chosen
+
+
+def _short(fault: Fault, store: str, seed: int) -> float:
+    """Return the seconds of a short form: its own, or up to a minute if nothing would be injected in them."""
+    lengths = [seconds for seconds in (fault.sample_seconds, 30, 45, 60) if seconds >= fault.sample_seconds]
+    return next((some for some in lengths if schedule_of(fault, store, some, seed)), fault.sample_seconds)

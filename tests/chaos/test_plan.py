@@ -7,6 +7,7 @@ import pytest
 from tests.chaos import __main__ as command
 from tests.chaos.faults import STORES, all_faults
 from tests.chaos.plan import plans_of, sample
+from tests.chaos.schedule import chance_of
 
 FAULTS = all_faults()
 COMMITS = [hashlib.sha1(str(number).encode()).hexdigest() for number in range(200)]
@@ -19,6 +20,8 @@ def test_a_sample_is_the_same_for_the_same_commit_and_within_its_budget():
         assert len(one) >= 3
         assert all(plan.seconds <= 60 for plan in one)
         assert sum(plan.estimate for plan in one) <= 240
+        long = {plan.name for plan in one if plan.fault.plan(chance_of(1), 300)}
+        assert all(plan.schedule() for plan in one if plan.name in long)
 
 
 def test_every_fault_with_a_short_form_is_in_a_sample_sooner_or_later():

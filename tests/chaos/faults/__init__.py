@@ -23,6 +23,7 @@ class Fault:
     ``every`` are the least and the most seconds between two injections, ``lasts`` those that one takes.
     ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
     ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
+    ``recovers_within`` are the seconds from the end of an injection to the first 2xx, if that is guaranteed.
     ``needs`` names programs of the machine. ``orders`` replaces fields of the load's Orders.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
@@ -39,6 +40,7 @@ class Fault:
     seconds: float = 60
     sample_seconds: float | None = 20
     overhead: float = 0
+    recovers_within: float | None = None
     needs: tuple[str, ...] = ()
     orders: Mapping[str, object] = MappingProxyType({})
 
