@@ -52,7 +52,7 @@ chaos: setup  ## inject faults under load and check every promise: all that make
 chaos-proof: setup  ## put defects into the receiver on purpose and show that make chaos finds each
 	$(BIN)/python -m tests.chaos.proof
 
-soak: setup  ## good and hostile traffic for HOURS=… (ten minutes) on STORE=… (sqlite), and whether anything grows meanwhile
+soak: setup  ## send good and hostile traffic for ten minutes, or HOURS=…, and tell whether memory or anything else grows; STORE=…
 	$(BIN)/python -m tests.chaos.soak $(if $(HOURS),--hours $(HOURS)) $(if $(STORE),--store $(STORE))
 
 outages: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour

@@ -137,5 +137,5 @@ def _secrets(keys) -> dict[str, str]:
 def _left(folder: Path) -> list[str]:
     """Return what receivers that have ended left in their folders for temporary and running things."""
     found = [path for name in ("run", "tmp") for path in (folder / name).rglob("*")]
-    found += (folder / "store").rglob("*.tmp*")
+    found += [*(folder / "store").rglob("*.tmp*"), *(folder / "store").rglob(".change/*")]
     return [f"{path.relative_to(folder)} is left" for path in found]

@@ -78,7 +78,6 @@ def asked(address, path):
         return reply.code, reply.read().decode(), time.monotonic() - began
 
 
-@pytest.mark.case("I03")
 @KINDS
 @pytest.mark.parametrize("call", ["load", "save", "delete", "health"])
 def test_every_call_on_a_frozen_disk_is_answered_503_in_time(frozen_receiver, disk, platform_at, state, kind, call):
@@ -102,7 +101,6 @@ def test_every_call_on_a_frozen_disk_is_answered_503_in_time(frozen_receiver, di
         assert loaded(client, state["id"]) == state["content"]
 
 
-@pytest.mark.case("I03")
 @KINDS
 def test_forty_clients_on_a_disk_that_freezes_lose_nothing_and_are_served_when_it_thaws(
     frozen_receiver, disk, platform_at, kind, tmp_path
@@ -181,7 +179,6 @@ def test_the_frozen_disk_of_one_tenant_is_not_felt_by_others(frozen_receiver, di
     assert max(seconds for player in players for *_, seconds in player.answers) < MOST
 
 
-@pytest.mark.case("I03")
 @KINDS
 def test_a_file_system_that_takes_no_writes_serves_loads_and_refuses_changes(
     frozen_receiver, disk, platform_at, state, tmp_path, kind
@@ -203,7 +200,6 @@ def test_a_file_system_that_takes_no_writes_serves_loads_and_refuses_changes(
     assert max(seconds for player in players for *_, seconds in player.answers) < MOST
 
 
-@pytest.mark.case("I03")
 @KINDS
 def test_a_receiver_with_stuck_calls_reloads_takes_new_workers_and_stops_in_time(
     frozen_receiver, disk, platform_at, state, tmp_path, kind
@@ -226,7 +222,6 @@ def test_a_receiver_with_stuck_calls_reloads_takes_new_workers_and_stops_in_time
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-@pytest.mark.case("I03")
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_every_call_of_a_database_server_that_freezes_is_answered_503_in_time(
     request, keys, tmp_path, platform_at, state, kind

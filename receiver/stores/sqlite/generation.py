@@ -81,8 +81,8 @@ class Generation:
 
         Changes neither: a connection that may write would copy a wrong log into the file when it closes.
         """
-        if not os.path.getsize(self.place):
-            return
+        if not os.path.getsize(self.place) or os.path.exists(f"{self.place}-journal"):
+            return  # the journal of a first start that was cut off: only a connection that may write can undo that
         with closing(_read_only(self.place)) as connection:
             if marked(connection) is None:
                 return

@@ -110,11 +110,28 @@ class WriteAheadLog:
     def _check_missing(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             known = index_in(kept(self.index)) if _node_at(self.index) else None
-            if known and known.frames > known.copied and not os.path.exists(self.log):
+            if known and not os.path.exists(self.log) and known.frames > known.copied and not self._has_marker():
                 raise StoreMisplaced(
                     f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
                     f" remove {self.index}, and run `receiver store accept` to go on with what the file holds"
                 )
+
+    def _has_marker(self) -> bool:
+        """Return whether the store has a marker, which knows better: a power cut may leave an index of any age."""
+        return os.path.exists(f"{self.file}-marker")
+
+    def sync(self) -> None:
+        """Make durable what the log holds, and its name.
+
+        SQLite takes for committed what a killed process wrote there, synced or not, and does not sync it itself before
+        the next commit. Until then, a power cut would take back what was seen and acknowledged again.
+        """
+        for path in (self.log, os.path.dirname(self.log)):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # SQLite has no locks on a log
 
     def _belongs(self, index: Index | None) -> bool:
         """Return whether the log that is there is that of ``index``."""

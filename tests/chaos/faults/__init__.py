@@ -66,6 +66,11 @@ class Fault:
         """Do ``plan`` without a load of the harness and return its figures (tests.chaos.report); None: an ordinary run."""
         return None
 
+    @property
+    def has_own_run(self) -> bool:
+        """Whether ``own_run`` takes the place of an ordinary run, so that there is no schedule."""
+        return type(self).own_run is not Fault.own_run
+
     def inject(self, subject, step: Step) -> None:
         """Do one step and return when it is over, healed by what this fault itself heals."""
         raise NotImplementedError

@@ -17,17 +17,17 @@ from pathlib import Path
 from tests.chaos.shim import Event
 
 _PIECES = (512, 4096)
+_SURVIVES = 0.2  # of what a failed sync held, how much the disk has nevertheless
 MEMORY = "-shm"
 
 
 @dataclass(eq=False, slots=True)
 class Part:
-    """A change of a file that is not durable: ``data`` at ``offset``, or a new size. A ``doomed`` one never will be."""
+    """A change of a file that is not durable: ``data`` at ``offset``, or a new size."""
 
     number: int
     offset: int
     data: bytes | None
-    doomed: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -56,7 +56,6 @@ class Naming:
     within: Node
     changes: tuple[tuple[Node, str, Node | None], ...]
     sure: bool = False
-    doomed: bool = False
 
 
 Image = dict[str, bytes | None]  # path below the watched folder → content, None for a folder
@@ -65,7 +64,8 @@ Image = dict[str, bytes | None]  # path below the watched folder → content, No
 class Disk:
     """The disk while the events of a log pass by: ``see`` each, then ask for an ``image`` of a power cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._chance = random.Random(seed)
         self.root = Node(True)
         self.number = 0
         self._names: dict[Node, dict[str, Node]] = {self.root: {}}  # the sure ones
@@ -123,20 +123,18 @@ class Disk:
             return
         if node.is_folder:
             self._sync_names(node, began, lost=bool(event.b))
-        elif event.b:
-            for part in node.parts:
-                part.doomed |= part.number < began
         else:
             for part in node.parts:
-                if part.number < began and not part.doomed:
+                if part.number < began and (not event.b or self._had_reached_the_disk()):
                     _apply(node.sure, part)
-            node.parts = [part for part in node.parts if part.number >= began or part.doomed]
+            node.parts = [part for part in node.parts if part.number >= began]
 
     def _sync_names(self, folder: Node, began: int, lost: bool) -> None:
-        for naming in self._namings:
+        for naming in [*self._namings]:
             if naming.within is folder and naming.number < began and not naming.sure:
-                naming.doomed |= lost
-                naming.sure |= not naming.doomed
+                naming.sure = not lost or self._had_reached_the_disk()
+                if not naming.sure:
+                    self._namings.remove(naming)
         unsure: set[tuple[Node, str]] = set()
         left = []
         for naming in self._namings:
@@ -147,6 +145,10 @@ class Disk:
                 left.append(naming)
                 unsure |= names
         self._namings = left
+
+    def _had_reached_the_disk(self) -> bool:
+        """Whether something that a failed sync held is not lost, but durable already; by chance."""
+        return self._chance.random() < _SURVIVES
 
     def _name(self, within: Node, *changes: tuple[Node, str, Node | None]) -> None:
         self._namings.append(Naming(self.number, within, changes))
@@ -201,17 +203,17 @@ class Choice:
         self.piece = chance.choice((*_PIECES, 0))
 
     def keeps_name(self, naming: Naming) -> bool:
-        return self.chance.random() < self._share(naming.doomed, self.of_names)
+        return self.chance.random() < self.of_names
 
     def keeps_memory(self) -> bool:
         return self.how != "nothing" and self.chance.random() < 0.4
 
     def parts(self, parts: Sequence[Part]) -> list[Part]:
         """Return those of ``parts`` that reached the disk, whole or in pieces."""
-        shares = [self._share(part.doomed, self.of_data) for part in parts]
+        shares = [self.of_data] * len(parts)
         if self.how == "prefix":
             count = self.chance.randrange(len(parts) + 1)
-            shares = [0.0 if part.doomed else 1.0 for part in parts[:count]] + [0.5] * len(parts[count : count + 1])
+            shares = [1.0] * count + [0.5] * len(parts[count : count + 1])
         found: list[Part] = []
         for part, share in zip(parts, shares, strict=False):
             if share in (0.0, 1.0):
@@ -219,13 +221,6 @@ class Choice:
             else:
                 found += self._torn(part, share)
         return found
-
-    @staticmethod
-    def _share(is_doomed: bool, share: float) -> float:
-        """Return how likely a change is kept; what a failed sync held is gone, or had reached the disk before."""
-        if is_doomed:
-            return 0.0 if share == 1.0 else share / 4
-        return share
 
     def _torn(self, part: Part, share: float) -> list[Part]:
         if part.data is None or not self.piece:

@@ -16,7 +16,7 @@ class History:
         self.newest: dict[str, dict[int, int]] = defaultdict(dict)  # worker → key → the newest version that was sent
         self.open: dict[str, tuple[Change, dict[int, Versions]]] = {}  # worker → its change under way, what was before
         self.last: dict[str, int] = defaultdict(int)  # worker → the number of its last change
-        self.acknowledged = 0
+        self.acknowledged = self.acknowledged_states = 0
         self.receipts: list[Change] = []  # those of acknowledged changes
         self.failures: list[str] = []
 
@@ -51,6 +51,7 @@ class History:
     def _acknowledged(self, mark: dict) -> None:
         change, before = self.open.pop(mark["w"])
         self.acknowledged += 1
+        self.acknowledged_states += len(change.items) if change.call == "save" else 0
         for key, version in change.items:
             now = after(change.call, version, before[key])
             if self._was_done(change):  # a request that is repeated has no second effect

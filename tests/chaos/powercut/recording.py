@@ -22,9 +22,10 @@ _ENDS = ("closed", "all killed", "one killed", "all killed")
 
 @dataclass(frozen=True)
 class Orders:
-    """What is recorded: the ``store`` (sqlite or files), by ``seed``, so many ``changes`` of each thread and session.
+    """What is recorded: the ``store`` (sqlite or file), by ``seed``, so many ``changes`` of each thread and session.
 
-    ``defect`` is one of defects.DEFECTS, or "". ``rules`` are faults of the disk from the start.
+    ``defect`` is the name of one of tests.chaos.defects, or "". ``failed_syncs`` fail and lose what they held, spread over
+    the sessions.
     """
 
     store: str
@@ -32,7 +33,7 @@ class Orders:
     changes: int = 30
     sessions: int = 7
     defect: str = ""
-    rules: tuple[Rule, ...] = ()
+    failed_syncs: int = 0
 
 
 def url_in(store: str, root: Path) -> str:
@@ -47,9 +48,9 @@ def record(orders: Orders, folder: Path) -> Path:
     shim = Shim(root, folder)
     shim.join()
     shim.inject(_DELAY, Rule(("sync",), "delay", microseconds=_SYNC_TAKES))
-    for number, rule in enumerate(orders.rules):
-        shim.inject(number, rule)
     chance = random.Random(f"{orders.seed} sessions")
+    for number in range(orders.failed_syncs):
+        shim.inject(number, Rule(("sync",), "drop", skip=chance.randrange(20, 200 * orders.sessions), times=1))
     for session in range(orders.sessions):
         end = _ENDS[session % len(_ENDS)] if session + 1 < orders.sessions else "closed"
         _session(orders, shim, session, end, chance)

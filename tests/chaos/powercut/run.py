@@ -17,18 +17,22 @@ from tests.chaos.powercut.recording import Orders, record, url_in
 from tests.chaos.shim import Event, events, on_memory
 
 _EARLY = 80  # events of a process that count as its start
-_IMAGES_A_POINT = 5  # that differ, of the ten that are made
+_IMAGES_A_POINT = 7  # that differ, of the ten that are made
 _PROCESSES = 2
 _FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What was ``wrong`` with an image: that of ``point`` (an event's number), ``variant`` and ``how``."""
+    """What was ``wrong`` with an image: that of ``point`` (an event's number), ``variant`` and ``how``.
+
+    ``at`` is the moment of that event, in seconds since the recording began.
+    """
 
     point: int
     variant: int
     how: str
+    at: float
     acknowledged: int
     wrong: Sequence[str]
 
@@ -39,12 +43,13 @@ class Fault:
 
 @dataclass
 class Result:
-    """What came of a run: ``images`` that differ, at ``points``; ``checks`` counts the acknowledged changes looked for."""
+    """What came of a run: ``images`` that differ, at so many ``points``; ``acknowledged`` are the changes of the recording."""
 
     orders: Orders
     points: int = 0
     images: int = 0
     acknowledged: int = 0
+    acknowledged_states: int = 0
     faults: list[Fault] = field(default_factory=list)
     refusals: Counter = field(default_factory=Counter)
     recorded_seconds: float = 0.0
@@ -75,7 +80,7 @@ def run(orders: Orders, images: int, processes: int = _PROCESSES) -> Result:
         for count, faults, acknowledged, refusals in found:
             result.images += count
             result.faults += faults
-            result.acknowledged = max(result.acknowledged, acknowledged)
+            result.acknowledged, result.acknowledged_states = acknowledged
             result.refusals = refusals
         result.faults.sort(key=lambda fault: (fault.point, fault.variant))
         return result
@@ -105,23 +110,29 @@ def _is_rare(event: Event) -> bool:
     return event.kind in ("mkdir", "rmdir")
 
 
-def _share(log: Path, orders: Orders, points: Sequence[int], folder: Path) -> tuple[int, list[Fault], int, Counter]:
+def _share(
+    log: Path, orders: Orders, points: Sequence[int], folder: Path
+) -> tuple[int, list[Fault], tuple[int, int], Counter]:
     """Check the images of some points; one of the processes of a run."""
-    disk, history, count, faults = Disk(), History(), 0, []
-    wanted = set(points)
+    disk, history, count, faults = Disk(orders.seed), History(), 0, []
+    wanted, began, at = set(points), 0, 0.0
     for number, event in enumerate([*events(log), None]):
+        if event:
+            began = began or event.nanoseconds
+            at = (event.nanoseconds - began) / 1e9
         if number in wanted:
-            done, found = _at(disk, history, orders, number, folder)
+            done, found = _at(disk, history, orders, number, round(at, 3), folder)
             count += done
             faults += found
         if event and event.kind == "mark":
             history.see(event.data)
         if event:
             disk.see(event)
-    return count, faults, history.acknowledged, Counter(text.partition(":")[0] for text in history.failures)
+    acknowledged = history.acknowledged, history.acknowledged_states
+    return count, faults, acknowledged, Counter(text.partition(":")[0] for text in history.failures)
 
 
-def _at(disk: Disk, history: History, orders: Orders, point: int, folder: Path) -> tuple[int, list[Fault]]:
+def _at(disk: Disk, history: History, orders: Orders, point: int, at: float, folder: Path) -> tuple[int, list[Fault]]:
     """Check the images of one point; return how many there are, and what was wrong."""
     seen, faults = set(), []
     for variant, how in enumerate((*HOW, "subset", "prefix")):
@@ -132,7 +143,7 @@ def _at(disk: Disk, history: History, orders: Orders, point: int, folder: Path) 
         seen.add(key)
         wrong = check_image(image, orders, history, folder, random.Random(f"{orders.seed} {point} {variant} check"))
         if wrong:
-            faults.append(Fault(point, variant, how, history.acknowledged, wrong))
+            faults.append(Fault(point, variant, how, at, history.acknowledged, wrong))
     return len(seen), faults
 
 
@@ -152,7 +163,7 @@ def _digest(image: Image) -> tuple:
 
 def image_of(log: Path, orders: Orders, point: int, variant: int) -> tuple[Image, History]:
     """Return the image of a Fault again, and the history up to there."""
-    disk, history = Disk(), History()
+    disk, history = Disk(orders.seed), History()
     for number, event in enumerate(events(log)):
         if number == point:
             break

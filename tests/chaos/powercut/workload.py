@@ -19,6 +19,7 @@ from receiver.problems import Problem
 from receiver.states import NANOSECONDS, Content, Instant, State
 from receiver.stores import open_store
 from receiver.stores.contract import Store
+from tests.chaos.defects import all_defects
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
 TENANTS = (TENANT, OTHER)
@@ -174,9 +175,7 @@ def main() -> None:
     """Be one process; its orders are JSON on standard input."""
     orders = json.load(sys.stdin)
     if orders["defect"]:
-        from tests.chaos.powercut import defects
-
-        defects.DEFECTS[orders["defect"]]()
+        all_defects()[orders["defect"]].plant()
     if orders["wal_pages"]:
         from receiver.stores.sqlite import file
 

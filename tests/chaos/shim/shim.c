@@ -116,7 +116,7 @@ static void unlock(void) { pthread_mutex_unlock(&control->lock); }
 static int64_t put(struct event *event, const void *first, size_t n, const void *second, size_t m) {
     if (log_fd < 0) return 0;
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     event->magic = MAGIC;
     event->process = (uint32_t)getpid();
     event->nanoseconds = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;

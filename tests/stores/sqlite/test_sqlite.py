@@ -134,7 +134,7 @@ def test_a_start_is_refused_when_the_log_of_a_killed_process_is_missing(tmp_path
     killed_store(path, "removed while stopped")
     (tmp_path / "states.db-wal").rename(tmp_path / "aside")
     for _ in range(2):
-        with pytest.raises(StoreMisplaced, match="put it back"):
+        with pytest.raises(StoreMisplaced, match="put the right files back"):
             open_store(f"sqlite:///{path}", 1).prepare()
     (tmp_path / "aside").rename(f"{path}-wal")
     with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as again:
