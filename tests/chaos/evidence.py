@@ -39,7 +39,7 @@ class Evidence:
     checked_from: float
     most_seconds: float  # that a request may take
     windows: Sequence[Window] = ()
-    recovers_within: float | None = None  # seconds from the end of a window to the next 2xx
+    recovers_within: float | None = None  # what the fault guarantees
     contents: Sequence[tuple[str, str, str]] | None = None
     ends: Sequence[End] = ()
     statuses: Sequence[int] = ()
@@ -129,18 +129,18 @@ class Evidence:
     def longest_request(self) -> float:
         return max((one.ended - one.began for _, one in self.attempts if one.ended and one.status), default=0.0)
 
-    @property
-    def recovery(self) -> float | None:
-        """The longest time from the end of an injection to the next 2xx for a save, a load or a delete."""
-        if not self.windows:
-            return None
+    @cached_property
+    def recoveries(self) -> list[float]:
+        """How long it took from the end of each injection to the next 2xx for a save, a load or a delete."""
         answered = sorted(
             attempt.ended
             for operation, attempt in self.attempts
             if attempt.outcome == ACKNOWLEDGED and operation.call != "health"
         )
-        times = []
-        for window in self.windows:
-            later = next((at for at in answered if at >= window.ended), None)
-            times.append(float("inf") if later is None else later - window.ended)
-        return max(times)
+        later = [next((at for at in answered if at >= window.ended), float("inf")) for window in self.windows]
+        return [at - window.ended for at, window in zip(later, self.windows, strict=True)]
+
+    @property
+    def recovery(self) -> float | None:
+        """The longest of them; None without any."""
+        return max(self.recoveries, default=None)

@@ -80,16 +80,8 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
         _wait_until(began + plan.seconds)
         ended = time.monotonic()
     operations = journal.read(load.journals)
-    return Evidence(
-        operations,
-        began,
-        ended,
-        time.monotonic(),
-        _MOST_SECONDS,
-        windows,
-        plan.fault.recovers_within,
-        problems=problems,
-    )
+    most = plan.fault.recovers_within
+    return Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, most, problems=problems)
 
 
 def _wait_until(moment: float) -> None:

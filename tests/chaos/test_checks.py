@@ -157,6 +157,8 @@ BAD = {
     "replies verify": ("replies verify", load(save(Story()), note="not verified: ReplyRefused").evidence()),
     "health: another status": ("health", Story()("health", status=404).evidence()),
     "health: 503 at the end": ("health", Story()("health", status=503).evidence(checked_from=0)),
+    "recovers: late": ("recovers", good().evidence(windows=[Window(0.1, 0.2, "a fault")], recovers_within=0.01)),
+    "recovers: never": ("recovers", good().evidence(windows=[Window(5.0, 6.0, "a fault")], recovers_within=2.0)),
     "probes": ("probes", good().evidence(probes=[{"livez": 200, "readyz": 503}])),
     "processes: an end": ("processes", good().evidence(ends=[End(1, "receiver 1 ended with 1", False)])),
     "processes: an exit status": ("processes", good().evidence(statuses=[1])),

@@ -23,6 +23,7 @@ class Fault:
     ``every`` are the least and the most seconds between two injections, ``lasts`` those that one takes.
     ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
     ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
+    ``recovers_within`` are the seconds from the end of an injection to the first 2xx, if that is guaranteed.
     ``needs`` names programs of the machine. ``orders`` replaces fields of the load's Orders.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
@@ -39,8 +40,8 @@ class Fault:
     seconds: float = 60
     sample_seconds: float | None = 20
     overhead: float = 0
-    needs: tuple[str, ...] = ()
     recovers_within: float | None = None
+    needs: tuple[str, ...] = ()
     orders: Mapping[str, object] = MappingProxyType({})
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
@@ -64,6 +65,11 @@ class Fault:
     def own_run(self, plan, folder: Path) -> dict | None:
         """Do ``plan`` without a load of the harness and return its figures (tests.chaos.report); None: an ordinary run."""
         return None
+
+    @property
+    def has_own_run(self) -> bool:
+        """Whether ``own_run`` takes the place of an ordinary run, so that there is no schedule."""
+        return type(self).own_run is not Fault.own_run
 
     def inject(self, subject, step: Step) -> None:
         """Do one step and return when it is over, healed by what this fault itself heals."""
