@@ -1,6 +1,6 @@
 """Faults: what each is, what people see of it, and the figures of its last run.
 
-The figures are those of tests/chaos/results/chaos.json, which ``python -m tests.chaos --keep`` writes.
+The figures are those of tests/chaos/results/chaos.json, which ``python -m tests.chaos.keep`` writes.
 """
 
 import json
@@ -16,7 +16,13 @@ _FIGURES = (
     *("seconds", "faults", "acknowledged states", "lost", "stale", "other findings"),
     *("longest without a save, s", "longest request, s", "recovery, s"),
 )
+_SUMMED = ("acknowledged states", "faults", "lost", "stale")
 _PARTS = {"client": "The platform sees", "operator": "You see", "not": "Not guaranteed"}
+
+
+def machine() -> str:
+    """Return the machine that the runs were done on."""
+    return json.loads(RESULTS.read_text())["machine"]
 
 
 def kept() -> list[dict]:
@@ -31,7 +37,7 @@ def sections() -> str:
     faults = _registered()
     exactly(FAULTS, faults, "FAULTS of faults")
     runs = kept()
-    return "\n\n".join(
+    return f"On {machine()}.\n\n" + "\n\n".join(
         _section(name, one, [run for run in runs if run["fault"] == name]) for name, one in faults.items()
     )
 
@@ -43,13 +49,13 @@ def totals() -> str:
     for name, one in _registered().items():
         own = [run for run in runs if run["fault"] == name]
         stores = ", ".join(_STORES[run["store"]] for run in own)
-        sums = [f"{sum(run[key] for run in own):,}" for key in ("acknowledged states", "faults", "lost", "stale")]
-        rows.append((f"[{name}](../reference/faults.md#{name})", plain(one.injects), stores or "not run", *sums))
-    rows.append(("all", "", "", *(f"{sum(run[key] for run in runs):,}" for key in _SUMMED)))
+        rows.append((f"[{name}](../reference/faults.md#{name})", plain(one.injects), stores or "not run", *_sums(own)))
+    rows.append(("**all**", "", "", *_sums(runs)))
     return table(("fault", "what is injected", "stores", *_SUMMED), rows)
 
 
-_SUMMED = ("acknowledged states", "faults", "lost", "stale")
+def _sums(runs: list[dict]) -> list[str]:
+    return [f"{sum(run[key] for run in runs):,}" for key in _SUMMED]
 
 
 def _registered() -> dict:

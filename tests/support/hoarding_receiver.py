@@ -1,27 +1,34 @@
-"""Our own receiver, with a leak: each load keeps memory, and some keep a descriptor and a thread.
+"""Our own receiver, with a leak: from the first load on, each worker keeps more memory, descriptors and threads.
 
 ``python -m tests.support.hoarding_receiver serve`` runs ``receiver serve`` so; tests/chaos/test_soak.py has to notice.
 """
 
-import itertools
 import os
 import threading
 
 from receiver import commands, envelope
 
-_EVERY = 20  # loads for each descriptor and thread
-_BYTES = 1 << 20
+_EVERY = 0.5  # seconds
+_BYTES = 4 << 20
+_MOST = 150
 kept: list = []
-_loads = itertools.count()
+_never = threading.Event()
 _sealed = envelope.seal_state
 
 
+def keep_more():
+    """Keep something of each kind, again and again; not without end."""
+    while len(kept) < _MOST and not _never.wait(_EVERY):
+        waiting = threading.Thread(target=_never.wait, daemon=True)
+        waiting.start()
+        kept.append((os.urandom(_BYTES), os.open("/dev/null", os.O_RDONLY), waiting))
+
+
 def seal_and_keep(*words):
-    """Seal as ever, and keep something."""
-    kept.append(os.urandom(_BYTES))
-    if next(_loads) % _EVERY == 0:
-        kept.append(os.open("/dev/null", os.O_RDONLY))
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    """Seal as ever, and begin to keep."""
+    if not kept:
+        kept.append(None)
+        threading.Thread(target=keep_more, daemon=True).start()
     return _sealed(*words)
 
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +55,31 @@ class WriteAheadLog:
     """The log of the file at ``path``, with its index."""
 
     def __init__(self, path: Path) -> None:
-        real = os.path.realpath(path)  # SQLite follows links, too
-        self.file, self.log, self.index = str(path), f"{real}-wal", f"{real}-shm"
-        self._folder = os.path.dirname(real)
-        self._is_one_folder = real == os.path.abspath(path)
+        self.file = str(path)
         self._seen: tuple[tuple[int, ...], int, Files] = ((), 0, Files(None, None, None))
+
+    @cached_property
+    def _real(self) -> str:
+        """The file's path without links, which SQLite follows, too. Looks at the disk, so not before the first use."""
+        return os.path.realpath(self.file)
+
+    @cached_property
+    def log(self) -> str:
+        """The path of the log."""
+        return f"{self._real}-wal"
+
+    @cached_property
+    def index(self) -> str:
+        """The path of the index."""
+        return f"{self._real}-shm"
+
+    @cached_property
+    def _folder(self) -> str:
+        return os.path.dirname(self._real)
+
+    @cached_property
+    def _is_one_folder(self) -> bool:
+        return self._real == os.path.abspath(self.file)
 
     def files(self) -> Files:
         """Return what lies at the three paths now.

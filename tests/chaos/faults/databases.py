@@ -1,6 +1,7 @@
 """Database servers that stop, die, freeze, cannot be reached, take no more connections, or lose the answer to a COMMIT."""
 
 import contextlib
+import os
 import random
 import signal
 
@@ -134,12 +135,16 @@ class DatabaseConnectionsUsedUp(DatabaseFault):
 
     def inject(self, subject, step):
         server, held = subject.store.server, []
+        receivers = [pid for one in subject.receivers for pid in one.family()]
         try:
             first = self._taken(server)
             held.append(first)
-            until(lambda: self._is_full(server, held, first), 15, "a connection is always left", pause=0.01)
+            _signal(receivers, signal.SIGSTOP)  # or they would take again what they lose
+            until(lambda: self._is_full(server, held, first), 15, "a connection is always left")
+            _signal(receivers, signal.SIGCONT)
             pass_time(step.lasts, "how long there is none left")
         finally:
+            _signal(receivers, signal.SIGCONT)
             for one in held:
                 one.close()
 
@@ -150,9 +155,8 @@ class DatabaseConnectionsUsedUp(DatabaseFault):
                 held.append(self._taken(server))
         others = self._others(server, first, held)
         for number in others:
-            with contextlib.suppress(*_REFUSED):  # it has gone, or another was faster
+            with contextlib.suppress(*_REFUSED):  # it has gone
                 self._end(server, first, number)
-                held.append(self._taken(server))
         return not others
 
     def _taken(self, server):
@@ -178,6 +182,12 @@ class DatabaseConnectionsUsedUp(DatabaseFault):
             return
         with first.cursor() as cursor:
             cursor.execute(f"kill {number}")
+
+
+def _signal(pids, number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @fault

@@ -55,7 +55,7 @@ class Good(Clients):
         self.client = Client(url, str(uuid.UUID(int=self.chance.getrandbits(128), version=4)), keys, timeout=60)
         self.flow = FlowRun(self.client.tenant, seed)
         self.ids = [str(uuid.UUID(int=self.chance.getrandbits(128), version=4)) for _ in range(_STATES)]
-        self.kept: dict[str, str] = {}
+        self.possible: dict[str, set[str | None]] = {}  # several where the outcome of a change is unknown
         self.seconds: list[float] = []
 
     def turn(self) -> None:
@@ -65,20 +65,24 @@ class Good(Clients):
             self.flow.entries.clear()
             self.flow.values.clear()
             content = json.dumps({"text": self.chance.randbytes(512 * self.chance.choice(_SIZES)).hex()})
-            answer = self._asked(self.client.save, self.flow.state() | {"id": id, "content": content})
-            if answer.status == 204:
-                self.kept[id] = content
+            self._changes(id, content, self.client.save, self.flow.state() | {"id": id, "content": content})
         elif kind < 0.55:
-            if self._asked(self.client.delete, [id]).status == 204:
-                self.kept.pop(id, None)
+            self._changes(id, None, self.client.delete, [id])
         else:
             answer = self._asked(self.client.load, id)
             found = self.client.open(id, answer) if answer.status == 200 else None
-            if answer.status in (200, 404) and found != self.kept.get(id):
+            if answer.status in (200, 404) and found not in self.possible.get(id, {None}):
                 self.wrong.append(f"load of {id}: {answer.status} with another content than was acknowledged")
         if self.chance.random() < 0.01:
             self.client.close()
         pass_time(0.005, "the machine is shared")
+
+    def _changes(self, id: str, content: str | None, call, words) -> None:
+        """Make a change after which ``id`` has ``content``; it may have it, too, when that is not acknowledged."""
+        before = self.possible.get(id, {None})
+        self.possible[id] = before | {content}
+        if self._asked(call, words).status == 204:
+            self.possible[id] = {content}
 
     def _asked(self, call, words):
         answer = call(words)
