@@ -219,6 +219,7 @@ def environment_of(store: StoreUnderTest, keys: StoreKeys, folder: Path, workers
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),
         "STORAGE_KEYS": str(folder / "keys"),
         "STORAGE_LOG_FORMAT": "json",
+        "STORAGE_MIN_FREE": "1MiB",  # some faults have a small disk
         "STORAGE_RUN_DIR": str(folder / "run"),
         "STORAGE_STORE_TIMEOUT": str(STORE_TIMEOUT),
         "STORAGE_THREADS": "8",
