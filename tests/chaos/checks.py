@@ -106,6 +106,21 @@ def _bystanders(evidence):
                 yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {what}"
 
 
+@check("answers", 4, "whatever a fault does, what it does not concern is answered as ever, and the rest as it says")
+def _answers(evidence):
+    for operation, attempt in evidence.attempts:
+        allowed = evidence.answers.get(operation.call)
+        if allowed and attempt.status not in allowed:
+            got = attempt.status or attempt.note or "no answer"
+            yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {got}"
+
+
+@check("recovery", 4, "as soon as the fault is over, changes succeed again, without a restart")
+def _recovery(evidence):
+    if evidence.recovers is not None and evidence.recovery is not None and evidence.recovery > evidence.recovers:
+        yield evidence.ended, f"{evidence.recovery:.2f} s to the next 2xx, not {evidence.recovers:g}"
+
+
 @check("replies verify", 5, "every 200 for a load is signed, sealed and complete")
 def _verifies(evidence):
     for operation in evidence.operations:

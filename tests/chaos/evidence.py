@@ -1,7 +1,7 @@
 """What a run leaves behind, for the checks and for the report."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -46,6 +46,8 @@ class Evidence:
     secrets: dict[str, str] = field(default_factory=dict)
     leftovers: Sequence[str] = ()
     problems: Sequence[str] = ()
+    answers: Mapping[str, Collection[int]] = field(default_factory=dict)  # of Fault, as recovers
+    recovers: float | None = None
 
     @cached_property
     def keys(self) -> dict[tuple[str, str], model.Key]:

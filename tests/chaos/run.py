@@ -80,7 +80,9 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
         _wait_until(began + plan.seconds)
         ended = time.monotonic()
     operations = journal.read(load.journals)
-    return Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, problems=problems)
+    evidence = Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, problems=problems)
+    evidence.answers, evidence.recovers = plan.fault.answers, plan.fault.recovers
+    return evidence
 
 
 def _wait_until(moment: float) -> None:

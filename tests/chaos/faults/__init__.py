@@ -6,7 +6,7 @@ A fault says what it injects and what is guaranteed nevertheless: both stand in 
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from tests.chaos.schedule import Step
@@ -22,7 +22,8 @@ class Fault:
     ``every`` are the least and the most seconds between two injections, ``lasts`` those that one takes.
     ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
     ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
-    ``needs`` names programs of the machine.
+    ``needs`` names programs of the machine. ``answers`` are the only statuses that a call (save, load, delete) may get
+    while the load lasts, where the fault promises that; ``recovers`` the most seconds from its end to the next 2xx.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
 
@@ -39,6 +40,8 @@ class Fault:
     sample_seconds: float | None = 20
     overhead: float = 0
     needs: tuple[str, ...] = ()
+    answers: Mapping[str, Collection[int]] = {}
+    recovers: float | None = None
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
         """Yield the steps of a run of ``seconds``; of nothing but ``chance``, so that a seed can be repeated."""
