@@ -112,6 +112,12 @@ def replace_in(
         os.fsync(folder)
 
 
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Make the names in the folder ``path`` durable, whether created, renamed or removed. Raises OSError."""
+    with _opened(path) as folder:
+        os.fsync(folder)
+
+
 @contextlib.contextmanager
 def _opened(folder: str | os.PathLike[str]) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

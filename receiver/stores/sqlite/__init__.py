@@ -44,6 +44,7 @@ class SqliteStore(Store):
 
     def prepare(self) -> None:
         self._file.prepare()
+        self._file.space.make_reserve()
 
     def check_location(self) -> None:
         self._file.check_location()
@@ -101,7 +102,7 @@ class SqliteStore(Store):
                         raise damage
             return Effect(max(cursor.rowcount, 0), 0, was)
 
-        return self._change(self._bound(tenant, receipt, work))
+        return self._change(self._bound(tenant, receipt, work), frees=True)
 
     def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
         replaced = [rows.replaced(tenant, old, new) for old, new in pairs]
@@ -128,13 +129,13 @@ class SqliteStore(Store):
 
     def forget_key(self, role: str, kid: str) -> None:
         sql = "delete from key_uses where role = ? and kid = ?"
-        self._change(lambda connection: Effect(connection.execute(sql, (role, kid)).rowcount))
+        self._change(lambda connection: Effect(connection.execute(sql, (role, kid)).rowcount), frees=True)
 
     def purge(self, before: int) -> int:
         # Whole seconds on both sides: a state is purged a second late rather than early.
         bounds = {"first": EXPIRY_FROM, "second": before // NANOSECONDS}
         sql = "delete from states where expires_second >= :first and expires_second < :second"
-        return self._change(lambda connection: Effect(connection.execute(sql, bounds).rowcount)).stored
+        return self._change(lambda connection: Effect(connection.execute(sql, bounds).rowcount), frees=True).stored
 
     def summaries(self, tenant: str | None = None, on_damage: OnDamage = reraise) -> Iterator[Summary]:
         sql = f"""
@@ -191,9 +192,9 @@ class SqliteStore(Store):
 
         return bound
 
-    def _change(self, work: Callable[[sqlite3.Connection], Effect], large: bool = False) -> Effect:
+    def _change(self, work: Callable[[sqlite3.Connection], Effect], large: bool = False, frees: bool = False) -> Effect:
         """Return what ``work`` returns, done in a transaction that is then durable; all of it or nothing."""
-        return self._group.submit(_Change(work, time.monotonic() + self.timeout, large), self.timeout)
+        return self._group.submit(_Change(work, time.monotonic() + self.timeout, large, frees), self.timeout)
 
     def _commit(self, group: Sequence["_Change"]) -> list[Effect | Exception]:
         """Do the changes of ``group`` in one durable transaction; a change that fails does not fail the others."""
@@ -204,13 +205,23 @@ class SqliteStore(Store):
         for change in group:
             try:
                 with driver_errors():
-                    outcomes += self._transaction([change])
+                    outcomes += self._alone(change)
             except Exception as cause:  # noqa: BLE001 - its own caller gets it
                 outcomes.append(cause)
         return outcomes
 
+    def _alone(self, change: "_Change") -> list[Effect | Exception]:
+        """Do ``change`` in a transaction of its own, a second time when there was no space for it at first."""
+        try:
+            return self._transaction([change])
+        except sqlite3.Error as error:
+            if not self._file.space.is_short(error):
+                raise
+        return self._file.space.again(lambda: self._transaction([change]), self._file.writer, change.frees)
+
     def _transaction(self, group: Sequence["_Change"]) -> list[Effect | Exception]:
         connection = self._file.writer()
+        self._file.space.bound(connection, all(change.frees for change in group))
         begin(connection, group[0].deadline)
         try:
             outcomes: list[Effect | Exception] = [_outcome(change, connection) for change in group]
@@ -218,6 +229,7 @@ class SqliteStore(Store):
             with blocking():
                 connection.execute("commit")
             self._file.acknowledge(mark)
+            self._file.space.restore()
         except BaseException:
             with suppress(sqlite3.Error):
                 connection.execute("rollback")
@@ -232,11 +244,15 @@ class SqliteStore(Store):
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """Work on a connection, its ``deadline`` (time.monotonic()) to begin a transaction, and whether it is ``large``."""
+    """Work on a connection, its ``deadline`` (time.monotonic()) to begin a transaction, and whether it is ``large``.
+
+    What ``frees`` space, such as a delete, may use the reserve for it.
+    """
 
     work: Callable[[sqlite3.Connection], Effect]
     deadline: float
     large: bool
+    frees: bool
 
 
 def _outcome(change: _Change, connection: sqlite3.Connection) -> Effect | ReplayRefused:

@@ -16,10 +16,10 @@ from receiver.stores.sqlite.driver import code_of, driver_errors, sqlite3
 from receiver.stores.sqlite.kept import Connections
 from receiver.stores.sqlite.place import Place
 from receiver.stores.sqlite.schema import STEPS, id_in, mark_in, migrations
+from receiver.stores.sqlite.space import Space, log_pages
 from receiver.threadpool import blocking
 
 _POLL = 0.001  # seconds; other processes rarely hold the write lock for longer
-_CHECKPOINT_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all changes touch four times as often
 _JOURNAL_BYTES = 64 << 20  # the most that is kept of the write-ahead log after a checkpoint
 _MISPLACED = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}
 
@@ -35,6 +35,7 @@ class DatabaseFile:
         self.place = Place(path, store_id)
         self.timeout = timeout
         self.create = create
+        self.space = Space(path)
         self.kept = Connections(path, self.connect, self.place.generation.check)
         self._preparing = threading.Lock()
         self._prepared: tuple[int, int] | None = None
@@ -64,7 +65,7 @@ class DatabaseFile:
         deadline = time.monotonic() + self.timeout
         identity = self._identity()
         if expected:
-            self.place.generation.check_before_use(self.kept.wal)
+            self.space.with_some(lambda: self.place.generation.check_before_use(self.kept.wal))
         else:
             self.kept.check_free()
         with closing(self.connect()) as connection:
@@ -122,9 +123,10 @@ class DatabaseFile:
         for pragma in (
             "synchronous = full",  # 204 means durable: in WAL mode, normal may lose the last commits
             f"journal_size_limit = {_JOURNAL_BYTES}",
-            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+            f"wal_autocheckpoint = {log_pages(self.path)}",
         ):
             connection.execute(f"pragma {pragma}")
+        self.space.with_some(lambda: connection.execute("pragma schema_version").fetchone())  # opens the log
         return connection
 
     def _enter_wal(self, connection: sqlite3.Connection, deadline: float) -> None:

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from receiver.files import ownership
+from receiver.files import ownership, sync_folder
 from receiver.problems import StoreMisplaced
 from receiver.stores.identity import Expected
 from receiver.stores.marker import Marker
@@ -55,12 +55,15 @@ class Place:
         return "is missing" if size is None else "" if size else "is empty"
 
     def create(self) -> None:
-        """Make the file, for its owner only, and its folder, but no folder above."""
+        """Make the file, for its owner only, and its folder, but no folder above. The names are durable on return."""
         with suppress(FileExistsError):
             self.path.parent.mkdir(mode=0o700)
         # Open a new file only: closing any descriptor of a database drops this process's locks on it.
         with suppress(FileExistsError):
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        sync_folder(self.path.parent)  # even if they were there: who made them may have died before this
+        with suppress(PermissionError):  # of a volume that was made for us
+            sync_folder(self.path.parent.parent)
 
     def _check_rights(self) -> None:
         path, folder = self.path, self.path.parent
