@@ -121,6 +121,11 @@ def _recovery(evidence):
         yield evidence.ended, f"{evidence.recovery:.2f} s to the next 2xx, not {evidence.recovers:g}"
 
 
+@check("power cut", 1, "after a power cut, a store opens and has all that was acknowledged before")
+def _power_cut(evidence):
+    yield from evidence.wrong
+
+
 @check("replies verify", 5, "every 200 for a load is signed, sealed and complete")
 def _verifies(evidence):
     for operation in evidence.operations:

@@ -48,6 +48,7 @@ class Evidence:
     problems: Sequence[str] = ()
     answers: Mapping[str, Collection[int]] = field(default_factory=dict)  # of Fault, as recovers
     recovers: float | None = None
+    wrong: Sequence[tuple[float, str]] = ()  # what the fault itself found (Fault.look): when, and what
 
     @cached_property
     def keys(self) -> dict[tuple[str, str], model.Key]:

@@ -52,6 +52,7 @@ def run(plan: Plan, folder: Path) -> Result:
                 evidence = _loaded(plan, subject, problems)
                 _after(plan, subject, evidence)
             evidence.contents = [(tenant, id, digest_of(content)) for tenant, id, content in store.contents()]
+            plan.fault.look(subject, evidence)
         finally:
             plan.fault.tidy(subject)
     evidence.logs = [receiver.log.read_text(errors="replace") for receiver in subject.receivers]

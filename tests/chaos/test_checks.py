@@ -155,6 +155,7 @@ BAD = {
     "bystanders: another connection": ("bystanders", killed(port=2)),
     "answers": ("answers", Story()("load", (ID,), status=503).evidence(answers={"load": (200, 404)})),
     "recovery": ("recovery", save(Story()).evidence(windows=[Window(0, 0.01, "a full disk")], recovers=0.05)),
+    "power cut": ("power cut", good().evidence(wrong=[(1.0, "image 1.0: an id: lost")])),
     "replies verify": ("replies verify", load(save(Story()), note="not verified: ReplyRefused").evidence()),
     "health: another status": ("health", Story()("health", status=404).evidence()),
     "health: 503 at the end": ("health", Story()("health", status=503).evidence(checked_from=0)),

@@ -72,6 +72,9 @@ class Fault:
     def finish(self, subject) -> None:
         """Heal what is left, before the receivers are asked for everything."""
 
+    def look(self, subject, evidence) -> None:
+        """Look at what the run left, after the receivers have ended; what is wrong belongs in ``evidence.wrong``."""
+
     def tidy(self, subject) -> None:
         """Release what the run took (mounts, processes), also after a failure."""
 
