@@ -13,7 +13,7 @@ export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run platform test test-fast coverage chaos outages fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
+.PHONY: help setup run platform test test-fast coverage chaos chaos-proof soak outages fuzz bench demo conformance keys image image-test bundle dist lint docs reference picture format lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
@@ -48,6 +48,12 @@ coverage: setup  ## run the same tests and print which lines and branches of the
 
 chaos: setup  ## inject faults under load and check every promise: all that make chaos LIST=1 names, or FAULT=… STORE=… SECONDS=… SEED=…
 	$(BIN)/python -m tests.chaos $(if $(LIST),--list) $(if $(FAULT),--fault $(FAULT)) $(if $(STORE),--store $(STORE)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(DEFECT),--defect $(DEFECT))
+
+chaos-proof: setup  ## put defects into the receiver on purpose and show that make chaos finds each
+	$(BIN)/python -m tests.chaos.proof
+
+soak: setup  ## send good and hostile traffic for ten minutes, or HOURS=…, and tell whether memory or anything else grows; STORE=…
+	$(BIN)/python -m tests.chaos.soak $(if $(HOURS),--hours $(HOURS)) $(if $(STORE),--store $(STORE))
 
 outages: setup  ## run the tests of outages, restarts and large stores at full length: three quarters of an hour
 	CHAOS=20 $(BIN)/python -m pytest -s tests/chaos tests/deploy/test_proxies.py tests/deploy/test_rolling.py

@@ -46,6 +46,7 @@ NAV = {
         "reference/protocol",
         "reference/cases",
         "reference/conformance",
+        "reference/faults",
     ],
     "Explanation": [
         "explanation/architecture",

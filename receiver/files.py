@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import functools
 import os
 import pwd
 import re
@@ -166,3 +167,9 @@ def _name_of(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+@functools.cache
+def real_path(path: str) -> str:
+    """Return the real path of a store's ``path``, asked once and before any fork: its disk may hang later."""
+    return os.path.realpath(path)

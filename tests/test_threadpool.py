@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from receiver.threadpool import Pool, blocking, processors_for
+from receiver.threadpool import Pool, blocking, current_seat, processors_for
 from tests.support.waiting import pass_time, until
 
 PATIENCE = 10  # seconds
@@ -235,3 +235,66 @@ def test_nobody_is_forgotten_when_all_meet():
         until(lambda: done[0] == count)
         for thread in bringing:
             thread.join()
+
+
+def test_a_thread_that_does_not_come_back_loses_permit_and_slot_to_others_and_gets_them_again_once():
+    gate, seats, served = threading.Event(), [], []
+
+    def serve(job):
+        if job == "stuck":
+            seats.append(current_seat())
+            assert gate.wait(PATIENCE)  # outside of ``blocking``: it computes, as far as the pool knows
+            seats[-1].resume()
+            served.append(job)
+        else:
+            served.append(job)
+
+    with pool_of(1, 1, serve) as pool:
+        pool.submit("stuck")
+        until(lambda: seats)
+        pool.submit(1)
+        pass_time(0.05, "nothing else begins")
+        assert served == []
+        seats[0].take_back(False)
+        pass_time(0.05, "its slot is the only one")
+        assert served == []
+        for _ in range(3):  # more than once is once
+            seats[0].take_back(True)
+        until(lambda: served == [1])
+        for job in range(2, 20):
+            pool.submit(job)
+        until(lambda: served == list(range(1, 20)))
+        gate.set()
+        until(lambda: served[-1] == "stuck")
+        for job in range(20, 40):
+            pool.submit(job)
+        until(lambda: len(served) == 40)
+        until(lambda: (pool._slots + len(pool._idle), pool._permits) == (1, 1))
+
+
+def test_a_permit_that_was_taken_back_is_not_returned_twice_by_a_thread_that_blocks_or_ends():
+    gates, seats, computing, most = [threading.Event() for _ in range(4)], [], [], []
+
+    def serve(job):
+        if isinstance(job, threading.Event):
+            seats.append(current_seat())
+            assert job.wait(PATIENCE)
+            with blocking():
+                pass
+        computing.append(job)
+        most.append(len(computing))
+        pass_time(0.001, "a job computes")
+        computing.remove(job)
+
+    with pool_of(8, 1, serve) as pool:
+        for number, gate in enumerate(gates, 1):
+            pool.submit(gate)
+            until(lambda number=number: len(seats) == number)
+            seats[-1].take_back(True)
+        for gate in gates:
+            gate.set()
+        for job in range(40):
+            pool.submit(job)
+        until(lambda: len(most) == 44)
+        until(lambda: pool._permits == 1)
+    assert max(most) == 1

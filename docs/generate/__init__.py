@@ -1,15 +1,17 @@
 """The generated parts of the reference pages: each made from the code that it describes.
 
-A page in docs/reference is written by hand, but for what stands between ``<!-- generated: NAME -->`` and
-``<!-- end -->``. ``python -m docs.generate`` writes these parts anew; with ``--check`` it only says which are old.
+A page of docs/reference, and the one on reliability, is written by hand, but for what stands between
+``<!-- generated: NAME -->`` and ``<!-- end -->``. ``python -m docs.generate`` writes these parts anew; with
+``--check`` it only says which are old.
 """
 
 import re
 from pathlib import Path
 
-from docs.generate import api, commands, conformance, errors, logs, metrics, settings
+from docs.generate import api, commands, conformance, errors, faults, logs, metrics, settings
 
 REFERENCE = Path(__file__).parents[1] / "reference"
+_ELSEWHERE = ("explanation/reliability.md",)
 PARTS = {
     "settings": settings.tables,
     "commands": commands.pages,
@@ -23,8 +25,15 @@ PARTS = {
     "tokens and claims": api.schemas,
     "error replies": api.error_replies,
     "checks": conformance.checks,
+    "faults": faults.sections,
+    "faults in short": faults.totals,
 }
 _PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[\w ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """Return the pages that have generated parts, or may have."""
+    return [*sorted(REFERENCE.glob("*.md")), *(REFERENCE.parent / name for name in _ELSEWHERE)]
 
 
 def renewed(text: str) -> str:

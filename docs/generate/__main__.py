@@ -8,7 +8,7 @@ from docs import generate
 def main() -> int:
     """Renew or compare every page; return the exit status."""
     old = []
-    for page in sorted(generate.REFERENCE.glob("*.md")):
+    for page in generate.pages():
         text = page.read_text()
         renewed = generate.renewed(text)
         if renewed != text:

@@ -57,9 +57,10 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
     )  # never before the last one, whatever the clock says
     path = folder / f"sealing-{made['kid']}.json"
     try:
-        make_folder(str(folder))
+        if make_folder(str(folder)):
+            sync_folder(str(folder.absolute().parent))
         write_file(str(path), json.dumps(made, indent=1).encode("ascii"), b"\n")
-        sync_folder(str(folder))
+        _sync(path)
     except OSError as cause:
         raise click.ClickException(f"{cause.filename}: {cause.strerror}") from None
     click.echo(f"wrote {path}")
@@ -69,6 +70,15 @@ def sealing(directory: Path | None, if_none: bool, delay: int | None) -> None:
         click.echo(steps.format(stores=" and ".join(clear), file=path.name, moment=moment(begins)), err=True)
     elif begins > now:
         click.echo(f"it seals from {moment(begins)} on", err=True)
+
+
+def _sync(path: Path) -> None:
+    """Make the name ``path`` durable; where that fails there is no such key, so that nothing is sealed with it."""
+    try:
+        sync_folder(str(path.parent))
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _clear_stores(declared: settings.Settings, ring: keyring.Keyring) -> list[str]:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from typing import Protocol
 
 from gunicorn import systemd, util
@@ -22,7 +21,7 @@ from receiver.server.listeners import listen
 from receiver.server.reload import Reloads, Watch
 from receiver.server.respawns import Respawns
 from receiver.server.worker import Worker
-from receiver.server.worker_signals import MASTER_SIGNALS
+from receiver.server.worker_signals import is_alive, signals_blocked
 from receiver.settings import Settings
 from receiver.telemetry import metrics, standard_error
 from receiver.telemetry.log_losses import ADMIN, FIRST_WORKER, MASTER
@@ -81,7 +80,7 @@ class Master(Arbiter):
 
     def spawn_worker(self) -> int:
         """Start a worker; return its pid. Signals stay blocked until it has its handlers, so that none is lost."""
-        with _signals_blocked():
+        with signals_blocked():
             pid: int = super().spawn_worker()
             return pid
 
@@ -157,7 +156,7 @@ class Master(Arbiter):
     def manage_workers(self) -> None:
         """Keep the configured number of workers running, and the admin listener."""
         super().manage_workers()
-        if self.admin is not None and not _is_alive(self.admin.pid):
+        if self.admin is not None and not is_alive(self.admin.pid):
             self.admin = None
         application = self.app.admin
         if application and self.admin_sockets and self.admin is None and time.monotonic() >= self.admin_again:
@@ -256,7 +255,7 @@ class Master(Arbiter):
 
     def _spawn_admin(self, application: AdminApplication) -> Worker:
         worker = Worker(0, self.pid, self.admin_sockets, application, self.timeout / 2, application.cfg, self.log)
-        with _signals_blocked():
+        with signals_blocked():
             pid = os.fork()
             if pid:
                 worker.pid = pid
@@ -292,21 +291,3 @@ class Master(Arbiter):
                     self.log.info("the admin listener has ended")
                     self.admin.tmp.close()
                     self.admin = None
-
-
-def _is_alive(pid: int) -> bool:
-    """Tell whether the admin listener lives: gunicorn may have reaped it as an unknown child."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)

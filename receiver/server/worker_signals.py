@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from gunicorn.arbiter import Arbiter
@@ -104,3 +105,22 @@ class SignalSafeWorker(ThreadWorker):
 def _end() -> None:
     standard_error.flush()
     os._exit(0)
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Hold back the master's signals as long as the context lasts, so that a fork loses none."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, MASTER_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTER_SIGNALS)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether the process ``pid`` is there; gunicorn may have reaped it as an unknown child."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -29,13 +29,6 @@ _PROBE_SECONDS = 2.0  # the time-out of a probe; libpq takes that long to give u
 _MOST_RELEASED = 64  # calls that may wait for a slot without a place in the pool; each holds its request in memory
 _LOOK_EVERY = 0.25  # seconds
 _SILENT = 0.1  # seconds without an answer after which a call lets another thread compute meanwhile
-_TEXTS = {  # by whether all calls are meant, or changes alone
-    True: ("hangs%s: its calls get 503 at once, and a probe asks every second whether it is back", "answers again"),
-    False: (
-        "finishes no change%s: saves and deletes get 503 at once, and one of them is tried every second",
-        "finishes changes again",
-    ),
-}
 Result = TypeVar("Result")
 
 
@@ -234,8 +227,18 @@ class Guarded(Wrapper):
         if breaker.is_open == was_open:
             return
         metrics.hanging(id(breaker), not was_open)
-        hangs, is_back = _TEXTS[breaker is self._breaker]
-        if was_open:
-            self._log.warning(f"%s {is_back}", self.name)
+        why = f" ({cause.cause})" if cause else ""
+        if breaker is not self._breaker and was_open:
+            self._log.warning("%s finishes changes again", self.name)
+        elif breaker is not self._breaker:
+            self._log.error(
+                "%s finishes no change%s: saves and deletes get 503 at once, and one of them is tried every second",
+                self.name, why,
+            )  # fmt: skip
+        elif was_open:
+            self._log.warning("%s answers again", self.name)
         else:
-            self._log.error(f"%s {hangs}", self.name, f" ({cause.cause})" if cause else "")
+            self._log.error(
+                "%s hangs%s: its calls get 503 at once, and a probe asks every second whether it is back",
+                self.name, why,
+            )  # fmt: skip

@@ -11,7 +11,7 @@ from receiver.problems import StoreDamaged
 from receiver.sealing import SealingKeys
 from receiver.states import State, Summary, key_of
 from receiver.stores.batches import batches
-from receiver.stores.sealed import CLEAR, NOTED_AGAIN, ROLE, Sealed
+from receiver.stores.sealed import CLEAR, NOTED_AGAIN, ROLE, UNREAD, Sealed
 
 _AT_ONCE = 100  # states of one tenant
 _BYTES_AT_ONCE = 4 << 20
@@ -56,7 +56,7 @@ def reseal(store: Sealed, tenant: str | None, on_state: Callable[[], None], stil
     needed = Counter(map(_key_of, others))
     done.left = dict(Counter(_key_of(one) for one in others if key_of(one) not in done.damaged))
     for (role, kid), used in store.key_uses().items():
-        if role == ROLE and kid != done.key and not needed[kid]:
+        if role == ROLE and kid not in (done.key, UNREAD) and not needed[kid]:
             if used + still_held > began:
                 done.held.append(kid)
             else:

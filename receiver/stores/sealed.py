@@ -4,7 +4,9 @@ The store itself keeps a *ledger* of the sealing keys that its contents need. A 
 content is sealed with it, so a receiver that lacks the key finds out before it writes anything.
 """
 
+import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +20,9 @@ from receiver.stores.wrapper import Wrapper
 
 ROLE = "sealing"  # marks the key uses that form the ledger
 CLEAR = "clear"  # instead of a kid: there are contents in the clear
+UNREAD = "unread"  # instead of a kid: not all contents have been looked at since the ledger was lost
+_LOOKED_AT = 200  # states that are looked at without delay where there is no ledger
+_PAUSE = 0.05  # seconds between two lists of so many, which leave the processor to requests
 NOTED_AGAIN = 10.0  # seconds after which the use of a key is noted again
 
 
@@ -44,6 +49,7 @@ class Sealed(Wrapper):
         self.strict = strict
         self._checked: SealingKeys | None = None
         self._noted: dict[str, float] = {}
+        self._reading = threading.Lock()
 
     def prepare(self) -> None:
         self.inner.prepare()
@@ -69,8 +75,8 @@ class Sealed(Wrapper):
         return self._misfit(keys, self._ledger())
 
     def is_clear(self) -> bool:
-        """Return whether there are contents in the clear, according to the ledger."""
-        return CLEAR in self._ledger()
+        """Return whether there are, or may be, contents in the clear, according to the ledger."""
+        return not {CLEAR, UNREAD}.isdisjoint(self._ledger())
 
     def writes_in_the_clear(self, within: float) -> bool:
         """Return whether a receiver noted in the last ``within`` seconds that it stores contents in the clear."""
@@ -82,19 +88,50 @@ class Sealed(Wrapper):
             self.inner.note_key_uses({(ROLE, keys.first.kid): int(self.clock())})
 
     def _ledger(self) -> set[str]:
-        """Return the kids of the keys that contents need, with CLEAR; an empty ledger is rebuilt from the contents."""
+        """Return the kids of the keys that contents need, with CLEAR and UNREAD.
+
+        An empty ledger is rebuilt from the contents: at once from some of them, later from all (``_read_all``).
+        """
         noted = {kid for role, kid in self.inner.key_uses() if role == ROLE}
         if noted:
             return noted
-        found = {one.sealing_key or CLEAR for one in self.inner.summaries(on_damage=lambda _damage: None)}
+        some = list(itertools.islice(self._kids(), _LOOKED_AT))
+        found = {*some, UNREAD} if len(some) == _LOOKED_AT else set(some)
         if found:
             with suppress(Problem):  # a full store still serves loads
                 self.inner.note_key_uses({(ROLE, kid): int(self.clock()) for kid in found})
         return found
 
+    def _kids(self) -> Iterator[str]:
+        """Yield the kid of each content's key, or CLEAR."""
+        return (one.sealing_key or CLEAR for one in self.inner.summaries(on_damage=lambda _damage: None))
+
+    def _read_in_background(self) -> None:
+        """Complete the ledger in a thread, unless one does so."""
+        if self._reading.acquire(blocking=False):
+            threading.Thread(target=self._read_all, name="sealing ledger", daemon=True).start()
+
+    def _read_all(self) -> None:
+        try:
+            kids, found = self._kids(), set[str]()
+            while some := list(itertools.islice(kids, _LOOKED_AT)):
+                found.update(some)
+                time.sleep(_PAUSE)
+            missed = found - self._ledger()
+            if missed:
+                self.inner.note_key_uses({(ROLE, kid): int(self.clock()) for kid in missed})
+                self._noted = {}  # the next save checks again whether this receiver may write
+            self.inner.forget_key(ROLE, UNREAD)
+            if missed and (fault := self.misfit(self.sealing_keys())):
+                logging.getLogger("receiver").error("%s", fault)
+        except Problem as cause:
+            logging.getLogger("receiver").info("the ledger of sealing keys is completed later: %s", cause)
+        finally:
+            self._reading.release()
+
     def _misfit(self, keys: SealingKeys, needed: set[str]) -> str | None:
         """Return why a receiver with ``keys`` cannot serve contents that need the kids ``needed``, or None."""
-        if missing := sorted(kid for kid in needed if kid != CLEAR and kid not in keys):
+        if missing := sorted(kid for kid in needed if kid not in (CLEAR, UNREAD) and kid not in keys):
             return (
                 f"the store holds states sealed with the key {', '.join(missing)}, which is not configured: put it into"
                 " STORAGE_SEALING_KEY, or its file into the directory of STORAGE_KEYS; `receiver store reseal` says"
@@ -149,6 +186,8 @@ class Sealed(Wrapper):
         if now - self._noted.get(kid, 0.0) < NOTED_AGAIN:
             return
         before = self._ledger()
+        if UNREAD in before:
+            self._read_in_background()
         self._check_still_clear(keys, kid, before)
         self.inner.note_key_uses({(ROLE, kid): int(now)})
         try:

@@ -42,7 +42,8 @@ def main() -> int:
     total = sum(plan.estimate for plan in plans)
     print(f"{known}{len(plans)} runs, about {total / 60:.0f} minutes", flush=True)
     for plan in plans if len(plans) > 1 else ():
-        print(f"  {plan.name}, {plan.seconds:g} s", flush=True)
+        faults = "" if plan.fault.has_own_run else f", {len(plan.schedule())} faults"
+        print(f"  {plan.name}, {plan.seconds:g} s{faults}", flush=True)
     folder = Path(options.out or tempfile.mkdtemp(prefix="chaos-"))
     try:
         with _limit(options.budget):

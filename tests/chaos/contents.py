@@ -12,7 +12,11 @@ from tests.chaos.journal import Item
 
 _START = datetime(2026, 1, 5, 8, 30, tzinfo=UTC)
 _FLOW, _VERSION, _USER, _ELEMENT = (str(uuid.UUID(int=number)) for number in (100, 101, 102, 103))
-_SIZES = ((0.93, 0), (0.995, 7_000), (1.0, 500_000))  # share up to which a content has so many bytes more
+# Share up to which a content has so many bytes more than what names it.
+SIZES = {
+    "small": ((0.93, 0), (0.995, 7_000), (1.0, 500_000)),
+    "large": ((0.5, 0), (0.8, 7_000), (0.97, 500_000), (1.0, 3_000_000)),
+}
 _STEP = 1000  # microseconds between two times of a state; those between are for older saves
 
 
@@ -29,8 +33,8 @@ def time_text(updated: int) -> str:
 class State:
     """One state of a client: its ``id`` and the newest ``updated`` that the client has sent."""
 
-    def __init__(self, id: str) -> None:
-        self.id, self.updated, self.saves = id, 0, 0
+    def __init__(self, id: str, sizes: str = "small") -> None:
+        self.id, self.updated, self.saves, self.sizes = id, 0, 0, SIZES[sizes]
 
     def next(self, client: int, tenant: str, chance: random.Random, older: bool = False) -> tuple[Item, JSONObject]:
         """Return the next save of it, with a newer time, or with an older one that nothing had before."""
@@ -51,7 +55,7 @@ class State:
     def _save(self, updated: int, client: int, tenant: str, chance: random.Random) -> tuple[Item, JSONObject]:
         self.saves += 1
         share = chance.random()
-        size = next(size for most, size in _SIZES if share <= most)
+        size = next(size for most, size in self.sizes if share <= most)
         content = json.dumps({"secretOfClient": client, "id": self.id, "save": self.saves} | _filled(size, chance))
         return Item(self.id, updated, digest_of(content)), _claims(self.id, tenant, time_text(updated), content)
 

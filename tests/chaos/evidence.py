@@ -30,7 +30,7 @@ class Evidence:
 
     ``contents`` are (tenant, id, digest) of all that the store held at the end, or None when it was not read.
     ``statuses`` are the exit statuses of the receivers after SIGTERM; ``logs`` their logs; ``secrets`` are words that no
-    log may hold, by what they are; ``leftovers`` are names of files that should not be there, and of processes.
+    log may hold, by what they are; ``probes`` are the statuses of each receiver's probes at the end; ``leftovers`` are names of files that should not be there, and of processes.
     """
 
     operations: Sequence[Operation]
@@ -39,15 +39,16 @@ class Evidence:
     checked_from: float
     most_seconds: float  # that a request may take
     windows: Sequence[Window] = ()
+    recovers_within: float | None = None  # what the fault guarantees
     contents: Sequence[tuple[str, str, str]] | None = None
     ends: Sequence[End] = ()
     statuses: Sequence[int] = ()
     logs: Sequence[str] = ()
     secrets: dict[str, str] = field(default_factory=dict)
+    probes: Sequence[dict[str, int | None]] = ()
     leftovers: Sequence[str] = ()
     problems: Sequence[str] = ()
-    answers: Mapping[str, Collection[int]] = field(default_factory=dict)  # of Fault, as recovers
-    recovers: float | None = None
+    answers: Mapping[str, Collection[int]] = field(default_factory=dict)  # of Fault
     wrong: Sequence[tuple[float, str]] = ()  # what the fault itself found (Fault.look): when, and what
 
     @cached_property
@@ -96,13 +97,16 @@ class Evidence:
         """How many requests of the load got no answer, or a 5xx."""
         return sum(1 for _, attempt in self.attempts if attempt.outcome == "unknown")
 
+    @property
+    def knows_ports(self) -> bool:
+        """Whether every fault was one that knows which connections it ended, and ended nothing else."""
+        return bool(self.windows) and all(window.ports is not None for window in self.windows)
+
     @cached_property
     def failed_by_place(self) -> Counter:
-        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere".
-
-        Only of faults that know which connections they ended.
-        """
-        return Counter(self.place_of(one) for _, one in self.attempts if one.outcome == "unknown")
+        """How many failed "in flight" in what a fault ended, on its "dead connections", and "elsewhere"."""
+        failed = [one for _, one in self.attempts if one.outcome == "unknown" and self.knows_ports]
+        return Counter(self.place_of(one) for one in failed)
 
     def place_of(self, attempt: Attempt) -> str:
         """Return where ``attempt`` failed, as ``failed_by_place`` names it."""
@@ -127,18 +131,18 @@ class Evidence:
     def longest_request(self) -> float:
         return max((one.ended - one.began for _, one in self.attempts if one.ended and one.status), default=0.0)
 
-    @property
-    def recovery(self) -> float | None:
-        """The longest time from the end of an injection to the next 2xx for a save, a load or a delete."""
-        if not self.windows:
-            return None
+    @cached_property
+    def recoveries(self) -> list[float]:
+        """How long it took from the end of each injection to the next 2xx for a save, a load or a delete."""
         answered = sorted(
             attempt.ended
             for operation, attempt in self.attempts
             if attempt.outcome == ACKNOWLEDGED and operation.call != "health"
         )
-        times = []
-        for window in self.windows:
-            later = next((at for at in answered if at >= window.ended), None)
-            times.append(float("inf") if later is None else later - window.ended)
-        return max(times)
+        later = [next((at for at in answered if at >= window.ended), float("inf")) for window in self.windows]
+        return [at - window.ended for at, window in zip(later, self.windows, strict=True)]
+
+    @property
+    def recovery(self) -> float | None:
+        """The longest of them; None without any."""
+        return max(self.recoveries, default=None)

@@ -38,7 +38,7 @@ class Orders:
     """What a load is to do: the ``urls`` of the receivers, the ``tenants``, how many ``processes`` of how many ``clients``.
 
     ``patience`` is the seconds that a client waits for an answer. ``settling`` is the most seconds for which unknown
-    changes are repeated after the end.
+    changes are repeated after the end. ``mixture`` is one of MIXTURES; ``sizes`` one of contents.SIZES.
     """
 
     urls: Sequence[str]
@@ -51,6 +51,7 @@ class Orders:
     patience: float = 20.0
     settling: float = 60.0
     mixture: str = "ordinary"
+    sizes: str = "small"
 
 
 class Load:
@@ -227,11 +228,17 @@ class LoadClient(threading.Thread):
         kinds, weights = zip(*mixture.items(), strict=True)
         getattr(self, self.chance.choices(kinds, weights)[0])()
 
+    def one(self) -> None:
+        """Save one new state."""
+        self._make(1)
+
     def make(self) -> None:
         """Save new states, a few or a batch."""
-        count = self.chance.choice((1, 1, 1, 2, 5, 20, 50))
+        self._make(self.chance.choice((1, 1, 1, 2, 5, 20, 50)))
+
+    def _make(self, count: int) -> None:
         first = len(self.states)
-        new = [State(id_of(self.orders.seed, self.number, first + one)) for one in range(count)]
+        new = [State(id_of(self.orders.seed, self.number, first + one), self.orders.sizes) for one in range(count)]
         self.states += new
         self.save(new)
         self.counts[self.number] = len(self.states)
@@ -291,6 +298,15 @@ class LoadClient(threading.Thread):
         other = self.chance.choice(others)
         return self._load(id_of(self.orders.seed, other, self.chance.randrange(self.counts[other])))
 
+    def foreign(self) -> None:
+        """Load a state of another tenant, or delete it, through its own tenant: nothing is there, nothing happens."""
+        others = [n for n in range(len(self.counts)) if tenant_of(self.orders, n) != self.tenant and self.counts[n]]
+        if others:
+            other = self.chance.choice(others)
+            id = id_of(self.orders.seed, other, self.chance.randrange(self.counts[other]))
+            self._load(id)
+            self._change("delete", "DELETE", [Item(id)], json.dumps([id]).encode())
+
     def health(self) -> None:
         operation = Operation(next(self.numbers), self.number, "health", self.tenant, [])
         self.sender.send(operation, "GET", f"{BASE}/health", None, {})
@@ -319,7 +335,9 @@ class LoadClient(threading.Thread):
     def _until_answered(self, kept: Kept) -> None:
         """Send ``kept`` until it is answered, as the platform does: the same request with the same signature."""
         for attempt in itertools.count(1):
-            found = self.sender.send(kept.operation, kept.method, self.path, kept.body, kept.headers)
+            # Again at another worker or another receiver, as chance has it: the record of the jti is common to all.
+            sender = self.sender if attempt == 1 else self.chance.choice((self.sender, self.reader))
+            found = sender.send(kept.operation, kept.method, self.path, kept.body, kept.headers)
             now = time.monotonic()
             if self.done.is_set():
                 self.deadline = min(self.deadline, now + self.orders.settling)
@@ -331,9 +349,11 @@ class LoadClient(threading.Thread):
         threading.Event().wait(min(_LONGEST_PAUSE, 0.02 * 2**attempt) * self.chance.uniform(0.5, 1))
 
 
-_ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 health 2"
+_ORDINARY = "make 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 foreign 1 health 2"
+_FEW = "one 30 change 14 older 3 delete 4 bad 2 repeat 4 read 16 read_others 8 foreign 1 health 2"
 # The first client of each process only reads: a writer whose change is not answered repeats it, and reads nothing.
-MIXTURES = {"ordinary": _mixture(_ORDINARY), "reader": _mixture("read_others 9 health 1")}
+_READER = "read_others 9 health 1"
+MIXTURES = {"ordinary": _mixture(_ORDINARY), "few": _mixture(_FEW), "reader": _mixture(_READER)}
 
 
 def tenant_of(orders: Orders, client: int) -> str:

@@ -85,9 +85,10 @@ def misreads(operations: Sequence[Operation], keys: dict[tuple[str, str], Key], 
         key = keys.get((operation.tenant, operation.items[0].id))
         for attempt in operation.attempts:
             if attempt.status in (200, 404) and attempt.ended is not None and not attempt.note:
+                if key is None:  # nobody has saved it under this tenant
+                    key = Key(operation.tenant, operation.items[0].id)
                 is_last = attempt.began >= final_from
-                found = key and judged(key, attempt.digest, attempt.began, attempt.ended, is_last)
-                if found:
+                if found := judged(key, attempt.digest, attempt.began, attempt.ended, is_last):
                     yield Misread(found, attempt.ended, _told(key, attempt.digest, found, attempt.worker))
 
 

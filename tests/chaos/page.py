@@ -27,10 +27,11 @@ def page(found: Sequence[dict]) -> str:
     bad = sum(len(one["findings"]) for one in found)
     states = sum(one["acknowledged states"] for one in found)
     verdict = f'<span class="found">{bad} findings</span>' if bad else "no findings"
+    runs = "1 run" if len(found) == 1 else f"{len(found)} runs"
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>Chaos</title>',
-        f"<style>{_STYLE}{timeline.STYLE}</style>\n</head>\n<body>\n<h1>Chaos: {len(found)} runs, {verdict}</h1>",
+        f"<style>{_STYLE}{timeline.STYLE}</style>\n</head>\n<body>\n<h1>Chaos: {runs}, {verdict}</h1>",
         f"<p>{states:,} states were acknowledged. Every one was looked for afterwards.</p>",
         f'<div class="scroll">{_table(found)}</div>',
         *(_section(number, one) for number, one in enumerate(found)),
@@ -62,7 +63,18 @@ def _section(number: int, one: dict) -> str:
             f'<h2 id="run-{number}">{escape(title)}</h2>',
             f"<p>Injected: {escape(one['injects'])}. Guaranteed: {escape(one['guarantees'])}</p>",
             f"<p>Again: <code>{escape(command_of(one))}</code></p>",
+            f"<p>Answers: {escape(_counted(one.get('statuses', {})))}. {escape(_failed(one))}</p>",
             f"<ul>{listed}</ul>" if listed else "",
             timeline.svg(one["timeline"], title) if "timeline" in one else "",
         ]
     )
+
+
+def _counted(counts: dict) -> str:
+    return ", ".join(f"{count:,} × {name}" for name, count in counts.items()) or "not counted"
+
+
+def _failed(one: dict) -> str:
+    """Return where requests failed, of a fault that knows which connections it ended."""
+    places = one.get("failed by place", {})
+    return f"Failed: {_counted(places)}; {one['faults']} faults." if places else ""

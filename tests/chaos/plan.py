@@ -36,7 +36,7 @@ class Plan:
         return self.seconds + self.final_seconds + _OVERHEAD[self.store] + self.fault.overhead
 
     def schedule(self) -> list[Step]:
-        return schedule_of(self.fault, self.store, self.seconds, self.seed)
+        return [] if self.fault.has_own_run else schedule_of(self.fault, self.store, self.seconds, self.seed)
 
     def missing(self) -> list[str]:
         """Return the programs that it needs and that this machine lacks."""
@@ -62,7 +62,15 @@ def sample(faults: Iterable[Fault], commit: str, budget: float) -> list[Plan]:
     chance_of(seed, "sample").shuffle(pairs)
     chosen: list[Plan] = []
     for fault, store in pairs:
-        plan = Plan(fault, store, fault.sample_seconds, seed, final_seconds=3)
+        plan = Plan(fault, store, _short(fault, store, seed), seed, final_seconds=3)
         if sum(one.estimate for one in chosen) + plan.estimate <= budget:
             chosen.append(plan)
     return chosen
+
+
+def _short(fault: Fault, store: str, seed: int) -> float:
+    """Return the seconds of a short form: its own, or up to a minute if nothing would be injected in them."""
+    if fault.has_own_run:
+        return fault.sample_seconds
+    lengths = [seconds for seconds in (fault.sample_seconds, 30, 45, 60) if seconds >= fault.sample_seconds]
+    return next((some for some in lengths if schedule_of(fault, store, some, seed)), fault.sample_seconds)

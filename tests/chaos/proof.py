@@ -14,7 +14,8 @@ from tabulate import tabulate
 
 from tests.chaos.defects import Defect, all_defects
 from tests.chaos.faults import all_faults
-from tests.chaos.run import Plan, run
+from tests.chaos.plan import Plan
+from tests.chaos.run import run
 
 HEADERS = ("defect", "what is wrong", "fault", "store", "seed", "seconds", "found by", "findings", "what it saw first")
 

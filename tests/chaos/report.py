@@ -24,6 +24,7 @@ def as_json(result: Result) -> dict:
         "defect": plan.defect,
         "injects": plan.fault.injects,
         "guarantees": plan.fault.guarantees,
+        "planned": plan.seconds,
         "seconds": round(evidence.ended - evidence.began, 1),
         "took": round(result.took, 1),
         "operations": evidence.count,

@@ -68,7 +68,7 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
     chance = chance_of(plan.seed, "tenants")
     tenants = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(3)]
     urls = [receiver.url for receiver in subject.receivers]
-    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed)
+    orders = Orders(urls, subject.keys, tenants, subject.folder, plan.seed, **plan.fault.orders)
     windows: list[Window] = []
     with loading(orders) as load:
         began = time.monotonic()
@@ -81,8 +81,9 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
         _wait_until(began + plan.seconds)
         ended = time.monotonic()
     operations = journal.read(load.journals)
-    evidence = Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, problems=problems)
-    evidence.answers, evidence.recovers = plan.fault.answers, plan.fault.recovers
+    most = plan.fault.recovers_within
+    evidence = Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, most, problems=problems)
+    evidence.answers = plan.fault.answers
     return evidence
 
 
@@ -91,12 +92,12 @@ def _wait_until(moment: float) -> None:
 
 
 def _injected(fault: Fault, subject: Subject, step: Step, problems: list[str]) -> Window:
-    at, told, subject.struck = time.monotonic(), None, None
+    at, told, subject.struck, subject.healed = time.monotonic(), None, None, None
     with _noted(problems):
         told = fault.inject(subject, step)
     what = " ".join(filter(None, (fault.name, *map(str, step.details.values()), str(told or ""))))
     struck, ports = subject.struck or (at, None)
-    return Window(struck, time.monotonic(), what, ports)
+    return Window(struck, subject.healed or time.monotonic(), what, ports)
 
 
 @contextlib.contextmanager
@@ -115,6 +116,7 @@ def _after(plan: Plan, subject: Subject, evidence: Evidence) -> None:
         names = evidence.keys
         found = final.ask_workers(subject, subject.keys, names, subject.folder, plan.seed, plan.final_seconds)
         evidence.operations = [*evidence.operations, *journal.read(found)]
+        evidence.probes = [receiver.probes() for receiver in subject.receivers]
     evidence.ends = [*subject.ends]
     families = {pid for receiver in subject.receivers for pid in receiver.family()}
     evidence.statuses = [receiver.stop() for receiver in subject.receivers if receiver.is_wanted]

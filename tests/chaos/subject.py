@@ -76,11 +76,13 @@ class Receiver:
 
     def answers(self) -> bool:
         """Whether health answers 200 now."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/storage/1/health", timeout=2) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+        return _status(f"{self.url}/api/storage/1/health") == 200
+
+    def probes(self) -> dict[str, int | None]:
+        """Return the status of each probe of its admin listener; none where it has no such listener."""
+        if "command" in self.subject.memory:
+            return {}
+        return {name: _status(f"http://127.0.0.1:{self.admin_port}/{name}") for name in ("livez", "readyz", "metrics")}
 
     def wait(self, seconds: float = _STARTS_WITHIN) -> None:
         """Wait until it answers; fails when it does not."""
@@ -146,6 +148,17 @@ class Receiver:
         return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
 
 
+def _status(url: str) -> int | None:
+    """Return the status of the answer at ``url``, None without one."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+    except OSError:
+        return None
+
+
 def _listening(port: int) -> set[str]:
     """Return the sockets that listen at ``port``, as /proc names them."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -167,7 +180,8 @@ class Subject:
 
     ``wrapper`` are words before the command (prlimit, unshare, a shim). ``memory`` is the fault's own. ``meant`` are the
     processes whose end a fault wanted; ``ends`` are all ends that the keeper saw. ``struck`` is when the present injection
-    really struck, if that is not when it began, and which connections (the clients' ports) it ended, if nothing else.
+    really struck, if that is not when it began, and which connections (the clients' ports) it ended, if nothing else;
+    ``healed`` is when it was over, if that is not when it returned: when a receiver was started again.
     """
 
     fault: Fault
@@ -182,6 +196,7 @@ class Subject:
     meant: set[int] = field(default_factory=set)
     ends: list[End] = field(default_factory=list)
     struck: tuple[float, frozenset[int] | None] | None = None
+    healed: float | None = None
 
     def command(self, receiver: Receiver) -> list[str]:
         """Return the command of ``receiver``; a fault may set ``memory["command"]``, a function that makes it."""
@@ -204,6 +219,7 @@ def environment_of(store: StoreUnderTest, keys: StoreKeys, folder: Path, workers
         "RECEIVER_KEY": json.dumps(keys.receiver.private()),
         "STORAGE_KEYS": str(folder / "keys"),
         "STORAGE_LOG_FORMAT": "json",
+        "STORAGE_MIN_FREE": "1MiB",  # some faults have a small disk
         "STORAGE_RUN_DIR": str(folder / "run"),
         "STORAGE_STORE_TIMEOUT": str(STORE_TIMEOUT),
         "STORAGE_THREADS": "8",
@@ -233,6 +249,7 @@ class Keeper(threading.Thread):
             receiver.is_wanted = False
             return
         if not self.is_over.wait(RESTART_AFTER) and receiver.is_wanted:
+            self.subject.healed = time.monotonic()
             receiver.start()
 
 

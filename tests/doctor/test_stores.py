@@ -13,6 +13,7 @@ from receiver.keys import keyring
 from receiver.mock_platform.keys import new_store
 from receiver.settings import Settings, read
 from receiver.stores import open_store
+from receiver.stores.sqlite.schema import STEPS
 from receiver.stores.urls import store_url
 from tests.support.doctoring import reported, seal
 from tests.support.key_files import put
@@ -57,7 +58,7 @@ def test_an_older_schema_is_told_and_left_as_it_is(tmp_path):
         connection.executescript("drop table store; delete from _sqlite_migrations where name like '0003%';")
     stores_of(f"sqlite:///{path}").one("store", "warn", "its schema lacks 0003_store", "start it again")
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("select count(*) from _sqlite_migrations").fetchone() == (2,)
+        assert connection.execute("select count(*) from _sqlite_migrations").fetchone() == (len(STEPS) - 1,)
 
 
 def test_a_newer_schema_and_files_that_are_no_store(tmp_path):
@@ -113,7 +114,10 @@ def test_the_store_of_a_tenant_is_that_tenants_matter(tmp_path):
 def test_postgresql_says_what_a_commit_is_worth_and_who_may_connect(postgresql):
     url = postgresql.url(postgresql.new_database())
     stores_of(url).one("store", "warn", "tables of the store do not exist yet", "receiver serve")
+    pinned = {"STORAGE_STORE_ID": str(uuid.uuid4())}
+    stores_of(url, **pinned).one("store", "fail", "do not exist yet, but STORAGE_STORE_ID names", "put that store back")
     prepared(url)
+    stores_of(url, **pinned).one("store", "fail", "holds the store", "put that store back")
     report = stores_of(url, STORAGE_WORKERS="50", STORAGE_POOL_SIZE="8")
     assert "server 1" in report.one("store", "ok", "answers in", "schema 0003").message
     report.one("store", "fail", "fsync is off", "ALTER SYSTEM SET fsync = on")  # as the tests' server is started

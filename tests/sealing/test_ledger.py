@@ -8,9 +8,10 @@ from receiver.problems import StoreMisplaced
 from receiver.sealing import SealingKeys, generate, parse_keys
 from receiver.stores.filesystem import FilesystemStore
 from receiver.stores.resealing import reseal
-from receiver.stores.sealed import CLEAR, Sealed
+from receiver.stores.sealed import CLEAR, UNREAD, Sealed
 from tests.support.sealing import FIRST, NEEDLE, SECOND, always, sealed, text_of
 from tests.support.states import NOW, TENANT, a_state, uid
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +123,23 @@ def test_a_ledger_that_is_gone_is_made_anew_from_the_contents(inner):
     fresh.prepare()
     assert text_of(fresh) == "one"
     assert ("sealing", FIRST.kid) in inner.key_uses()
+
+
+@pytest.mark.case("G12")
+def test_a_large_store_without_a_ledger_serves_at_once_and_the_rest_is_read_in_the_background(inner, caplog):
+    inner.save(TENANT, [a_state(number) for number in range(10, 230)], None)
+    inner.save(TENANT, [always(FIRST)().seal(a_state(900, content=NEEDLE), FIRST.kid)], None)
+    keyless = sealed(inner)
+    keyless.prepare()
+    assert set(inner.key_uses()) == {("sealing", CLEAR), ("sealing", UNREAD)}
+    assert keyless.is_clear()
+    keyless.save(TENANT, [a_state(11)], None)
+    until(lambda: ("sealing", UNREAD) not in inner.key_uses() and FIRST.kid in caplog.text)
+    assert set(inner.key_uses()) == {("sealing", CLEAR), ("sealing", FIRST.kid)}
+    with pytest.raises(StoreMisplaced, match=FIRST.kid):
+        keyless.save(TENANT, [a_state(12)], None)
+    assert keyless.find(TENANT, uid(11))
+    assert text_of(sealed(inner, FIRST, clear_states="read"), 900) == NEEDLE
 
 
 def test_a_key_that_is_lost_with_nothing_left_under_it_is_forgotten_by_resealing(inner):

@@ -190,6 +190,9 @@ def test_a_file_of_sqlite_that_is_roots(left, ending):
 def test_a_file_in_the_store_of_files_that_is_roots(left):
     a_store_of_root(f"file://{left}", left)
     said = said_by_nobody(lambda: why(f"file://{left}", StoreUnavailable))
+    assert re.search(rf"as root: chown {NAME} {left}\.marker$", said)
+    os.chown(f"{left}.marker", NOBODY, NOBODY)
+    said = said_by_nobody(lambda: why(f"file://{left}", StoreUnavailable))
     assert re.search(rf"as root: chown {NAME} {left}/\S+$", said)
     (left / "closed").mkdir(mode=0o700)
 
@@ -246,10 +249,10 @@ def test_the_doctors_first_advice_for_a_store_that_was_removed_works(keys, tmp_p
         assert client.save(state).status == 204
         (tmp_path / "var").rename(tmp_path / "aside")
         assert client.health().status == 503
-        assert re.match(
-            r"put the store back \(.*\), or, for an empty one, stop the receiver and start it again",
-            first_advice(running),
-        )
+        # A file's marker is in the folder that went with it.
+        by_marker = r"mount its volume, or restore a backup and run: receiver store accept"
+        by_service = r"put the store back \(.*\), or, for an empty one, stop the receiver and start it again"
+        assert re.match(by_marker if url.startswith("file") else by_service, first_advice(running))
         (tmp_path / "aside").rename(tmp_path / "var")  # the one half of it
         assert until(lambda: client.load(state["id"]).status == 200)
         shutil.rmtree(tmp_path / "var")
@@ -257,6 +260,8 @@ def test_the_doctors_first_advice_for_a_store_that_was_removed_works(keys, tmp_p
         (tmp_path / "var").mkdir(mode=0o700)  # what it said before
         assert client.health().status == 503
         client.close()
-    (tmp_path / "var").rmdir()
+    shutil.rmtree(tmp_path / "var")  # with what the running receiver still held of SQLite's file, and wrote there
+    if url.startswith("file"):
+        open_store(url, 5).init()
     with serving(keys, tmp_path, DATABASE_URL=url) as running:  # the other half
         assert platform_at(running.url).save(state).status == 204

@@ -146,6 +146,21 @@ def test_who_is_being_done_when_its_time_is_over_is_told_what_became_of_it(gate,
     assert told_by(gate, first, second, third) == [("done", 0), ("done", 1), ("done", 2)]
 
 
+def test_who_is_being_done_by_one_who_does_not_come_back_is_not_held_for_ever(gate, group, first, monkeypatch):
+    monkeypatch.setattr("receiver.stores.group_commit._COMMITTING", 0.1)
+    never = threading.Event()
+    second, third = queued(group, 1, 1), queued(group, 2, 2, timeout=0.2)
+    real = gate.__call__
+    group._commit = lambda changes: (never.wait(10), real(changes))[1]
+    assert told_by(gate, first) == [("done", 0)]
+    third.join(10)
+    assert isinstance(third.told, StoreUnavailable)
+    assert "unknown" in third.told.cause
+    assert second.told is None
+    never.set()
+    assert told_by(gate, second) == [("done", 1)]
+
+
 class GuardAfterTime:
     """The guard of ``group``, which whoever waits for its turn in vain gets only when it has been made leader."""
 

@@ -11,6 +11,7 @@ import uuid
 
 import pytest
 
+from receiver import waits
 from receiver.problems import ReplayRefused, StoreHangs, StoreUnavailable
 from receiver.stores import open_store
 from receiver.stores.breaker import FAILURES, PROBE_EVERY, Breaker
@@ -104,6 +105,23 @@ def test_calls_that_never_come_back_count_as_failed(breaker, hands):
     assert (breaker.is_open, breaker.held) == (False, 0)  # what is lost counts no more
     breaker.answered(held[0])
     assert breaker.begin() is not None
+
+
+def test_one_call_that_is_given_up_opens_the_breaker_unless_another_was_answered_since(breaker, hands):
+    number = breaker.begin()
+    hands.now += 1
+    breaker.answered(breaker.begin())
+    hands.now += TIMEOUT + 1
+    assert breaker.give_up(number)
+    assert not breaker.is_open
+    later = breaker.begin()
+    hands.now += TIMEOUT + 2
+    assert breaker.give_up(later)
+    assert breaker.is_open
+    breaker.answered(later)
+    assert not breaker.is_open
+    assert not breaker.give_up(later)  # it has returned
+    assert not breaker.is_open
 
 
 def test_one_probe_at_a_time_is_let_through_and_closes_it(breaker, hands):
@@ -254,6 +272,61 @@ def test_a_store_that_hangs_leaves_threads_to_others_of_the_same_pool(blocks):
     for _ in range(6):
         store.answers.put("state")
     pool.shutdown()
+
+
+def test_a_call_that_is_given_up_is_counted_until_it_returns(caplog):
+    store = Answers()
+    guarded = Guarded(store, "the store", TIMEOUT)
+    served, waiting = queue.SimpleQueue(), []
+
+    def serve():
+        waiting.append(waits.start())
+        with contextlib.suppress(StoreUnavailable):
+            served.put(guarded.find("t", "i"))
+        with contextlib.suppress(StoreUnavailable):
+            served.put(guarded.find("t", "i"))  # of the same request, which is over: it is not begun
+
+    with caplog.at_level(logging.WARNING, "receiver"):
+        thread = threading.Thread(target=serve)
+        thread.start()
+        until(lambda: store.entered)
+        assert waiting[0].give_up()
+        assert [record.message for record in caplog.records] == [
+            "the store: a call does not return; requests are answered 503 without it",
+            "the store hangs: its calls get 503 at once, and a probe asks every second whether it is back",
+        ]
+        with pytest.raises(StoreHangs):
+            guarded.find("t", "i")
+        store.answers.put("state")
+        thread.join(10)
+        assert [record.message for record in caplog.records][2:] == [
+            "the store answers again",
+            "the store: every call that did not return in time has returned",
+        ]
+    assert store.entered == 1
+    assert not waiting[0].claim()
+
+
+def test_changes_that_hang_are_refused_and_loads_go_on():
+    store = Answers()
+    entered = []
+    store.delete = lambda *_: entered.append(1) or store.answers.get()
+    store.find = lambda *_: "state"
+    guarded = Guarded(store, "the store", 1.0, on_disk=True)
+    threads = [threading.Thread(target=lambda: guarded.delete("t", [], None), daemon=True) for _ in range(FAILURES)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(entered) == FAILURES)
+    pass_time(2.2, "none of them returns in its time")
+    with pytest.raises(StoreHangs, match="finishes no change"):
+        guarded.delete("t", [], None)
+    assert guarded.find("t", "i") == "state"
+    for _ in range(FAILURES):
+        store.answers.put("done")
+    for thread in threads:
+        thread.join(10)
+    store.answers.put("done")
+    assert guarded.delete("t", [], None) == "done"
 
 
 def test_one_store_alone_has_no_slots_and_many_share_the_threads():

@@ -19,9 +19,9 @@ from tests.support.states import NOW, TENANT, a_receipt, a_state, uid
 OLD, NEW = "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
 PAST, FUTURE = (Instant.parse(text) for text in ("2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z"))
 IDS = [f"{shard}000000-0000-0000-0000-000000000000" for shard in ("0a", "5b", "c3", "ff")]
-MODELLED = ("open", "write", "fsync", "rename", "link", "unlink", "mkdir")
-UNUSED = ("replace", "remove", "rmdir", "symlink", "truncate")
-MUTATING = (*MODELLED, *UNUSED, "utime", "chmod", "fchmod")
+MODELLED = ("open", "write", "fsync", "rename", "link", "unlink", "mkdir", "rmdir")
+UNUSED = ("replace", "remove", "symlink", "truncate")
+MUTATING = (*MODELLED, *UNUSED, "utime", "chmod", "fchmod", "posix_fallocate")
 
 
 def file_of(root, id, tenant=TENANT) -> Path:
@@ -35,7 +35,9 @@ def files(root) -> dict[str, bytes]:
 
 def leftovers(root) -> list[str]:
     """Return the names of files that no store at rest has."""
-    known = re.compile(r"format|(.+/)?\.lock|[^/]+/\.receipts/[0-9a-f]{64}|[^/]+/([0-9a-f]{2})/\2[0-9a-f-]{34}\.state")
+    known = re.compile(
+        r"format|(.+/)?\.lock|\.reserve/[0-9a-f]|[^/]+/\.receipts/[0-9a-f]{64}|[^/]+/([0-9a-f]{2})/\2[0-9a-f-]{34}\.state"
+    )
     return [name for name in files(root) if not known.fullmatch(name)]
 
 

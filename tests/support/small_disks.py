@@ -13,15 +13,17 @@ _NEW_MOUNT_NAMESPACE, _NO_MOUNT = 0x00020000, 77
 KINDS = ("tmpfs", "ext4")
 
 
-def on_a_small_disk(path: Path, kind: str, mebibytes: int, action) -> None:
+def on_a_small_disk(path: Path, kind: str, mebibytes: int, action, inodes: int = 0) -> None:
     """Do ``action`` in a process of its own that sees a disk of ``kind`` at ``path``; only root can make one."""
     path.mkdir(exist_ok=True)
-    mount = ["-t", "tmpfs", "-o", f"size={mebibytes}m", "small"]
+    mount = ["-t", "tmpfs", "-o", f"size={mebibytes}m,nr_inodes={inodes}", "small"]
     if kind == "ext4":
         image = path.with_name(f"{path.name}.img")
         image.touch()
         os.truncate(image, mebibytes << 20)
-        subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
+        subprocess.run(
+            ["/usr/sbin/mkfs.ext4", "-q", "-F", "-m", "0", *(["-N", str(inodes)] if inodes else []), image], check=True
+        )
         mount = ["-o", "loop", image]
 
     def run() -> None:

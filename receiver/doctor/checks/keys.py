@@ -13,7 +13,7 @@ from receiver.keys.listing import ago
 from receiver.keys.usage import Uses
 from receiver.settings import Settings, key_sources
 from receiver.settings.key_sources import Entry
-from receiver.stores.sealed import CLEAR, ROLE
+from receiver.stores.sealed import CLEAR, ROLE, UNREAD
 
 TOPIC = "keys"
 _DAY = 86_400
@@ -46,7 +46,8 @@ def check(subject: Subject, uses: Uses, now: float | None = None) -> Iterator[Fi
     yield from _forgotten(subject.ring, uses, now)
     if not list(subject.ring):
         return
-    is_sealed = any(role == ROLE and kid != CLEAR for role, kid in uses)  # then the store names the key that is missing
+    # Where a content is sealed, the store names the key that is missing.
+    is_sealed = any(role == ROLE and kid not in (CLEAR, UNREAD) for role, kid in uses)
     if not subject.ring.sealing and not is_sealed and not subject.is_invalid("STORAGE_KEYS", "STORAGE_SEALING_KEY"):
         message = "there is no sealing key: the store and its backups hold contents in the clear"
         yield warn(TOPIC, message, "receiver keys sealing; then, for stored states: receiver store reseal --stopped")

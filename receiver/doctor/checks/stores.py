@@ -133,6 +133,8 @@ def _ask_server(one: Examined, settings: Settings, patience: float) -> None:
 
     server = inspection.ask(one.url, patience)
     one.missing, one.outdated = servers.missing(server), servers.outdated(server)
+    if one.missing and (store_id := settings.store_id_of(one.url)):
+        raise StoreMisplaced(f"{one.url}: {one.missing}, but STORAGE_STORE_ID names {store_id}")
     one.version = server.variables.get("version", "")
     one.odd = tuple(servers.judged(server, one.url, settings, one.whose))
     if server.ahead is not None:

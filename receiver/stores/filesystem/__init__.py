@@ -34,6 +34,7 @@ from receiver.stores.filesystem.planning import (
     saving,
     stored,
 )
+from receiver.stores.filesystem.reserve import Reserve
 from receiver.stores.filesystem.shapes import UUID, is_uuid
 from receiver.stores.marker import Mark
 
@@ -54,6 +55,7 @@ class FilesystemStore(Store):
         self.create = create
         self.place = Place(self.path, timeout, store_id)
         self._mark = str(self.path / formats.MARK)
+        self._reserve = Reserve(str(self.path))
         self._tenants: dict[str, TenantFolder] = {}
         self._prepared: tuple[int, int, int] | None = None
 
@@ -108,9 +110,8 @@ class FilesystemStore(Store):
         _check(id)
         with file_errors():
             self._ready()
-            folder.settle(self.timeout)
             try:
-                with folder.open(id) as file:
+                with folder.current(id, self.timeout) as file:
                     return file.whole()
             except FileNotFoundError:
                 self._ready()  # a volume that was unmounted meanwhile is no missing state
@@ -120,20 +121,21 @@ class FilesystemStore(Store):
         folder = self._folder(tenant)
         with file_errors():
             self._ready()
-            folder.settle(self.timeout)
+            if folder.awaits(receipt, self.timeout):
+                raise StoreUnavailable(f"files: {folder.path}: the change is committed, but cannot be finished yet")
             return receipt.compare(folder.receipts.first_use(receipt)) == "repeated"
 
     def save(self, tenant: str, states: Sequence[State], receipt: Receipt | None) -> Effect:
         for state in states:
             _check(state.id)
-        return self._changed(tenant, saving(states, receipt))
+        return self._changed(tenant, saving(states, receipt), receipt)
 
     def delete(self, tenant: str, ids: Sequence[str], receipt: Receipt | None) -> Effect:
         for id in ids:
             _check(id)
         if receipt is None and self._is_unknown(tenant):
             return Effect()
-        return self._changed(tenant, deleting(ids, receipt))
+        return self._changed(tenant, deleting(ids, receipt), receipt)
 
     def replace_content(self, tenant: str, pairs: Sequence[tuple[State, State]]) -> int:
         for old, _ in pairs:
@@ -203,7 +205,9 @@ class FilesystemStore(Store):
 
     def _folder(self, tenant: str) -> TenantFolder:
         _check(tenant)
-        return self._tenants.get(tenant) or self._tenants.setdefault(tenant, TenantFolder(str(self.path), tenant))
+        if known := self._tenants.get(tenant):
+            return known
+        return self._tenants.setdefault(tenant, TenantFolder(str(self.path), tenant, self._reserve))
 
     def _is_unknown(self, tenant: str) -> bool:
         """Return whether the store, which must be there, has no folder of ``tenant``."""
@@ -213,12 +217,18 @@ class FilesystemStore(Store):
             self._ready()
             return missing
 
-    def _changed(self, tenant: str, change: Change) -> Effect:
-        """Make ``change`` of ``tenant``; return its effect when it is durable."""
+    def _changed(self, tenant: str, change: Change, receipt: Receipt | None = None) -> Effect:
+        """Make ``change`` of ``tenant``, which keeps ``receipt``; return its effect when it is durable."""
         folder = self._folder(tenant)
-        with file_errors(full=StoreFull):
-            self._ready()
-            return folder.change(change, self.timeout)
+        try:
+            with file_errors(full=StoreFull):
+                self._ready()
+                return folder.change(change, self.timeout)
+        except StoreFull as problem:
+            with file_errors():
+                if receipt and folder.awaits(receipt, self.timeout):  # "nothing was changed" would not be true
+                    raise StoreUnavailable(problem.cause) from problem
+            raise
 
     def _each(self, tenant: str | None, read: Callable[[StateFile], T | None], on_damage: OnDamage) -> Iterator[T]:
         """Yield what ``read`` returns for each state's file, of ``tenant`` or all; one shard's names in memory."""
@@ -233,7 +243,7 @@ class FilesystemStore(Store):
     def _each_of(self, folder: TenantFolder, read: Callable[[StateFile], T | None], on_damage: OnDamage) -> Iterator[T]:
         for id in self._ids(folder):
             try:
-                with folder.open(id) as file:
+                with folder.current(id, self.timeout) as file:
                     found = read(file)
             except FileNotFoundError:  # deleted since
                 self._ready()

@@ -20,8 +20,11 @@ LOCK = ".lock"
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOCK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe that nobody writes to would block for ever
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_TOO_LARGE = {*_FULL, errno.EFBIG}
+_KEPT = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
 _OPEN_AT_ONCE = 32  # files; a batch may have thousands, a process a thousand descriptors
+_CAN_ALLOCATE = hasattr(os, "posix_fallocate")
 _HAS_HINT = hasattr(os, "posix_fadvise")
 _POLL = 0.001  # seconds; a contended lock is rarely free for longer
 
@@ -35,8 +38,13 @@ def file_errors(full: type[Problem] = StoreUnavailable) -> Iterator[None]:
     try:
         yield
     except OSError as cause:
-        kind = full if cause.errno in _FULL else StoreUnavailable
+        kind = full if cause.errno in _TOO_LARGE else StoreUnavailable
         raise kind(f"files: {cause}{_owned(cause)}") from cause
+
+
+def is_full(cause: OSError) -> bool:
+    """Return whether ``cause`` says that the disk, or the quota on it, has no block or inode left."""
+    return cause.errno in _FULL
 
 
 def _owned(cause: OSError) -> str:
@@ -112,6 +120,28 @@ def make_folder(path: str) -> bool:
         return False
     os.chmod(path, FOLDER_MODE)
     return True
+
+
+def remove_empty_folder(path: str) -> None:
+    """Remove the folder ``path`` if it exists and is empty."""
+    try:
+        os.rmdir(path)
+    except OSError as cause:
+        if cause.errno not in _KEPT:
+            raise
+
+
+def make_empty(path: str, size: int) -> None:
+    """Make the file ``path`` if it is missing, and give it ``size`` bytes of the disk; not durable."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+        if _CAN_ALLOCATE:
+            os.posix_fallocate(descriptor, 0, size)
+        else:
+            _write(descriptor, (bytes(size),), None)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(path: str) -> None:

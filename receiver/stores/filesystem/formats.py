@@ -17,7 +17,7 @@ from typing import Self
 from receiver.files import ownership, replace_file
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
-from receiver.stores.filesystem.durable import LOCK, read_only, write_file
+from receiver.stores.filesystem.durable import LOCK, read_only, sync_folder, write_file
 from receiver.stores.filesystem.shapes import Fields, is_header, is_uuid, only
 
 FORMAT = 2  # the version of the layout; 1 had no sealed contents; a newer one is left alone
@@ -80,25 +80,27 @@ def make_mark(folder: str, id: str) -> None:
     needs one.
     """
     new, mark = f"{folder}/{_NEW_MARK}", f"{folder}/{MARK}"
-    with suppress(FileNotFoundError):  # left by a start that failed
-        os.unlink(new)
+    in_doubt = os.path.lexists(new)  # left by a start that failed, perhaps in its sync
     id = id_in(folder) or id
     text = json.dumps({"store": _STORE, "format": FORMAT, "id": id}).encode("ascii") + b"\n"
     if os.path.lexists(mark):
         with open(mark, "rb", opener=read_only) as file:
-            if file.read(_LONGEST_LINE) == text:
+            if file.read(_LONGEST_LINE) == text and not in_doubt:
                 return
-        replace_file(mark, text)  # of an older version, which this program can read
+        replace_file(mark, text)  # in doubt, or of an older version, which this program can read
         return
+    with suppress(FileNotFoundError):
+        os.unlink(new)
     write_file(new, text)
     try:
         os.link(new, mark)
     except OSError as cause:
+        os.unlink(new)
         if cause.errno not in _NO_LINKS:
             raise
         raise StoreMisplaced(f"{folder}: this file system makes no hard links; name a folder on another") from cause
-    finally:
-        os.unlink(new)
+    sync_folder(folder)
+    os.unlink(new)
 
 
 class Torn(ValueError):

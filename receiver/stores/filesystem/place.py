@@ -99,9 +99,15 @@ class Place:
     def _make(self, id: str) -> None:
         """Make the folder, but none above, and mark it as a store of ``id``, unless it has an id."""
         path = str(self.path)
-        durable.make_folder(path)
-        with suppress(PermissionError):  # the parent of a volume that was made for us
+        is_new = durable.make_folder(path)
+        try:
             durable.sync_folder(str(self.path.parent))
+        except PermissionError:  # the parent of a volume that was made for us
+            pass
+        except OSError:
+            if is_new:  # a second sync would not bring back what this one dropped
+                durable.remove_empty_folder(path)
+            raise
         durable.make_lock(path)
         with durable.locked(path, time.monotonic() + self.timeout):
             formats.make_mark(path, id)

@@ -4,6 +4,7 @@ A change is a function that takes the Plan, adds all of itself to it and returns
 that raises has added nothing, so it does not fail the others.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -13,6 +14,8 @@ from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS, State
 from receiver.stores.filesystem.formats import StateFile
 from receiver.stores.filesystem.receipts import Receipts
+
+_log = logging.getLogger("receiver")
 
 
 class OnDisk(Protocol):
@@ -100,7 +103,7 @@ def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
         newest: dict[str, State] = {}
         stored = 0
         for state in states:
-            known = newest.get(state.id) or plan.known(state.id)
+            known = newest.get(state.id) or _replaceable(plan, state.id)
             if known is None:
                 newest[state.id] = state
             elif state.updated_at.earliest >= known.updated_at.earliest:
@@ -112,6 +115,15 @@ def saving(states: Sequence[State], receipt: Receipt | None) -> Change:
         return Effect(stored, len(states) - stored, was)
 
     return save
+
+
+def _replaceable(plan: Plan, id: str) -> State | None:
+    """Return the state ``id``, or None when there is none, or one whose age cannot be read: any save replaces that."""
+    try:
+        return plan.known(id)
+    except StoreDamaged as damage:
+        _log.warning("%s: the save that has come replaces it, whatever its updatedAt", damage.cause)
+        return None
 
 
 def deleting(ids: Sequence[str], receipt: Receipt | None) -> Change:

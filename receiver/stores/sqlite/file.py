@@ -64,10 +64,9 @@ class DatabaseFile:
         """Upgrade the schema of the file, and return the mark of the store in it, the ``expected`` one if given."""
         deadline = time.monotonic() + self.timeout
         identity = self._identity()
-        if expected:
-            self.space.with_some(lambda: self.place.generation.check_before_use(self.kept.wal))
-        else:
+        if not expected:
             self.kept.check_free()
+        self.space.with_some(lambda: self.place.generation.check_before_use(self.kept.wal, expected is not None))
         with closing(self.connect()) as connection:
             if expected and os.path.getsize(self.path):
                 expected.check(lambda: id_in(connection))  # before anything in it is changed

@@ -76,17 +76,18 @@ class Generation:
                 f" back and used since: {self._remedy()}"
             )
 
-    def check_before_use(self, log: WriteAheadLog) -> None:
-        """Raise StoreMisplaced when the file and its log are not the last state of one store. Changes neither.
+    def check_before_use(self, log: WriteAheadLog, is_expected: bool) -> None:
+        """Raise StoreMisplaced when the file and its log are not of one store, or not ``is_expected``'s last state.
 
-        The connection is read-only: one that may write would copy a wrong log into the file when it closes.
+        Changes neither: a connection that may write would copy a wrong log into the file when it closes.
         """
         if not os.path.getsize(self.place) or os.path.exists(f"{self.place}-journal"):
             return  # the journal of a first start that was cut off: only a connection that may write can undo that
         with closing(_read_only(self.place)) as connection:
             if marked(connection) is None:
                 return
-            self.check(connection)
+            if is_expected:
+                self.check(connection)
             root = connection.execute("select rootpage from sqlite_master where name = 'store'").fetchone()[0]
             size = connection.execute("pragma page_size").fetchone()[0]
         first = _first_in_log(log.log, root, size)  # before the file: its generation only grows

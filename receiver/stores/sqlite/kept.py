@@ -17,6 +17,8 @@ from receiver.stores.sqlite.wal import WriteAheadLog
 # What this process has open at each path, as long as any of its connections lives.
 _opened: "weakref.WeakValueDictionary[tuple[int, str], Opened]" = weakref.WeakValueDictionary()
 
+_LAST_PATIENCE = 1.0  # seconds
+
 
 class _Held(NamedTuple):
     """A connection that is kept, and what it has open."""
@@ -97,9 +99,14 @@ class Connections:
         for one in held.values():
             self._close(one)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has a connection that outlives its thread."""
+        return self._last is not None and self._last.opened.process == os.getpid()
+
     def check_last(self) -> None:
         """Write out what the log holds if anything was removed or replaced; the process is about to end."""
-        if self._last and self._last.opened.process == os.getpid():
+        if self._last and self.is_open:
             with suppress(Problem), driver_errors():
                 self._check(self._last)
 
@@ -135,5 +142,12 @@ class Connections:
 
 
 def _at_exit(connections: "weakref.ref[Connections]") -> None:
-    if found := connections():
-        found.check_last()
+    """Let ``connections`` look once more, but not for longer than a frozen disk may delay the end of a process."""
+    if (found := connections()) and found.is_open:
+        looking = threading.Thread(target=found.check_last, daemon=True)
+        try:
+            looking.start()
+        except RuntimeError:  # Python 3.12 starts none any more
+            found.check_last()
+        else:
+            looking.join(_LAST_PATIENCE)

@@ -1,11 +1,12 @@
 """Space for SQLite's files: a reserve, so that a full disk still lets states be deleted, and limits on a file's size.
 
 On a full disk SQLite can change nothing, since even a delete is first written to the log. So ``-reserve`` beside the
-file holds some blocks. It has as many as the log may hold before it is copied into the file: given up, they suffice to
-copy the log, which is then cut, and the reserve is made again of the blocks that this sets free.
+file holds some blocks, a few more than the log: given up, they suffice to copy the log into the file. Then the log is
+cut, and the reserve is made again of the blocks that this sets free.
 """
 
 import contextlib
+import math
 import os
 import resource
 import time
@@ -45,31 +46,38 @@ class Space:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reserve = f"{path}-reserve"
-        self.is_whole = True  # as far as this process knows
+        self._covered: float = 0  # bytes of a log that the reserve suffices for, as far as this process knows
         self._tried = 0.0
         self._is_bound = False
 
     def make_reserve(self) -> None:
-        """Make the reserve whole, or as large as the disk allows; ``is_whole`` tells."""
-        size = (log_pages(self._path) + _FOR_DELETES) * PAGE
-        self.is_whole, self._tried = False, time.monotonic()
+        """Make the reserve as large as the log is, and a little more, or as large as the disk allows."""
+        self._covered, self._tried = 0, time.monotonic()
+        most = log_pages(self._path) * PAGE
+        log = min(-(-self._log_size() // _STEP) * _STEP, most)
         with contextlib.suppress(OSError):
             descriptor = os.open(self._reserve, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                for start in range(os.fstat(descriptor).st_size // _STEP * _STEP, size, _STEP):
+                for start in range(os.fstat(descriptor).st_size // _STEP * _STEP, log + _FOR_DELETES * PAGE, _STEP):
                     os.posix_fallocate(descriptor, start, _STEP)
             finally:
                 os.close(descriptor)
-            self.is_whole = True
+            self._covered = max(log, 1) if log < most else math.inf
 
     def restore(self) -> None:
-        """Try to make a reserve whole that is not; once a second, for the calls after each change."""
-        if not self.is_whole and time.monotonic() - self._tried > _EVERY:
+        """Make the reserve again if the log has outgrown it; if it is not whole, try that once a second."""
+        if self._covered < self._log_size() and (self._covered or time.monotonic() - self._tried > _EVERY):
             self.make_reserve()
+
+    def _log_size(self) -> int:
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except OSError:
+            return 0
 
     def give_up_reserve(self) -> None:
         """Set the blocks of the reserve free."""
-        self.is_whole = False
+        self._covered = 0
         with contextlib.suppress(OSError):
             os.truncate(self._reserve, 0)
 
@@ -80,7 +88,7 @@ class Space:
         except sqlite3.Error as error:
             if not self.is_short(error):
                 raise
-        self.is_whole = False
+        self._covered = 0
         with contextlib.suppress(OSError):
             os.truncate(self._reserve, max(0, os.stat(self._reserve).st_size - _TO_OPEN))
         return do()

@@ -11,6 +11,7 @@ import fcntl
 import os
 import struct
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +55,31 @@ class WriteAheadLog:
     """The log of the file at ``path``, with its index."""
 
     def __init__(self, path: Path) -> None:
-        real = os.path.realpath(path)  # SQLite follows links, too
-        self.file, self.log, self.index = str(path), f"{real}-wal", f"{real}-shm"
-        self._folder = os.path.dirname(real)
-        self._is_one_folder = real == os.path.abspath(path)
+        self.file = str(path)
         self._seen: tuple[tuple[int, ...], int, Files] = ((), 0, Files(None, None, None))
+
+    @cached_property
+    def _real(self) -> str:
+        """The file's path without links, which SQLite follows, too. Looks at the disk, so not before the first use."""
+        return os.path.realpath(self.file)
+
+    @cached_property
+    def log(self) -> str:
+        """The path of the log."""
+        return f"{self._real}-wal"
+
+    @cached_property
+    def index(self) -> str:
+        """The path of the index."""
+        return f"{self._real}-shm"
+
+    @cached_property
+    def _folder(self) -> str:
+        return os.path.dirname(self._real)
+
+    @cached_property
+    def _is_one_folder(self) -> bool:
+        return self._real == os.path.abspath(self.file)
 
     def files(self) -> Files:
         """Return what lies at the three paths now.
@@ -87,13 +108,14 @@ class WriteAheadLog:
         ones beside them would damage the file.
         """
         until = time.monotonic() + _SETTLING
-        while fault := self._fault():
+        while fault := self._misuse():
             if time.monotonic() >= until:
                 raise StoreMisplaced(fault)
             time.sleep(0.01)
+        self._check_missing()
 
-    def _fault(self) -> str:
-        """Return why the file must not be opened; "" when it may be, or there is none yet."""
+    def _misuse(self) -> str:
+        """Return why the file must not be opened beside the processes that have it open; "" when it may be."""
         with contextlib.suppress(FileNotFoundError):
             index = kept(self.index) if _node_at(self.index) else None
             in_use = index is not None and _is_locked(index, _INDEX_LOCK)
@@ -104,12 +126,16 @@ class WriteAheadLog:
                     f"{self.file}: it, its -wal or -shm was removed or replaced while in use: stop every process of"
                     " the receiver, then start it again"
                 )
-            if known and not os.path.exists(self.log) and known.frames > known.copied and not self._has_marker():
-                return (
-                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
-                    f" remove {self.index} and start with what the file holds"
-                )
         return ""
+
+    def _check_missing(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            known = index_in(kept(self.index)) if _node_at(self.index) else None
+            if known and not os.path.exists(self.log) and known.frames > known.copied and not self._has_marker():
+                raise StoreMisplaced(
+                    f"{self.log}: is missing, and with it the last states that were saved: put it back; if it is lost,"
+                    f" remove {self.index}, and run `receiver store accept` to go on with what the file holds"
+                )
 
     def _has_marker(self) -> bool:
         """Return whether the store has a marker, which knows better: a power cut may leave an index of any age."""

@@ -16,12 +16,12 @@ nothing of a URL but the names of parameters: the rest may be secret.
 """
 
 import dataclasses
-import functools
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from receiver.files import real_path
 from receiver.stores.urls import jdbc
 
 VALID_URLS = (
@@ -115,7 +115,7 @@ class StoreURL:
     def identity(self) -> Identity:
         """What is equal for all URLs of the same store, whatever their spelling and login."""
         if self.kind not in _PORTS:
-            return self.kind, _real(self.path)
+            return self.kind, real_path(self.path)
         hosts = tuple(sorted((name.lower(), port) for name, port in self.hosts))
         return self.kind, hosts, self.database, self.parameters.get("search_path")
 
@@ -125,12 +125,6 @@ class StoreURL:
             return f"{TITLES[self.kind]}, {os.path.abspath(self.path)}"
         hosts = ",".join(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name, port in self.hosts)
         return f"{TITLES[self.kind]}, {hosts}, database {self.database}"
-
-
-@functools.cache
-def _real(path: str) -> str:
-    """Return the real path of ``path``, asked once and before any fork: the disk may hang later."""
-    return os.path.realpath(path)
 
 
 def parse(url: str) -> StoreURL:

@@ -8,6 +8,7 @@ import pkgutil
 import random
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.chaos.schedule import Step
 
@@ -22,8 +23,9 @@ class Fault:
     ``every`` are the least and the most seconds between two injections, ``lasts`` those that one takes.
     ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
     ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
-    ``needs`` names programs of the machine. ``answers`` are the only statuses that a call (save, load, delete) may get
-    while the load lasts, where the fault promises that; ``recovers`` the most seconds from its end to the next 2xx.
+    ``recovers_within`` are the seconds from the end of an injection to the first 2xx, if that is guaranteed.
+    ``needs`` names programs of the machine. ``orders`` replaces fields of the load's Orders. ``answers`` are the only
+    statuses that a call (save, load, delete) may get while the load lasts, where the fault promises that.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
 
@@ -39,9 +41,10 @@ class Fault:
     seconds: float = 60
     sample_seconds: float | None = 20
     overhead: float = 0
+    recovers_within: float | None = None
     needs: tuple[str, ...] = ()
-    answers: Mapping[str, Collection[int]] = {}
-    recovers: float | None = None
+    orders: Mapping[str, object] = MappingProxyType({})
+    answers: Mapping[str, Collection[int]] = MappingProxyType({})
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
         """Yield the steps of a run of ``seconds``; of nothing but ``chance``, so that a seed can be repeated."""
@@ -64,6 +67,11 @@ class Fault:
     def own_run(self, plan, folder: Path) -> dict | None:
         """Do ``plan`` without a load of the harness and return its figures (tests.chaos.report); None: an ordinary run."""
         return None
+
+    @property
+    def has_own_run(self) -> bool:
+        """Whether ``own_run`` takes the place of an ordinary run, so that there is no schedule."""
+        return type(self).own_run is not Fault.own_run
 
     def inject(self, subject, step: Step) -> None:
         """Do one step and return when it is over, healed by what this fault itself heals."""

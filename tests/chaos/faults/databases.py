@@ -1,6 +1,7 @@
 """Database servers that stop, die, freeze, cannot be reached, take no more connections, or lose the answer to a COMMIT."""
 
 import contextlib
+import os
 import random
 import signal
 
@@ -12,6 +13,7 @@ from tests.chaos.wire import HOLD, PASS, READERS, REFUSE, SWALLOW, Wire
 from tests.support.servers import Postgres
 from tests.support.waiting import pass_time, until
 
+_REFUSED = (psycopg.OperationalError, pymysql.OperationalError)
 _MEANWHILE = "Nothing acknowledged is lost or stale; meanwhile 503, in time; the first 2xx within 2 s of its return, without a restart."
 
 
@@ -133,21 +135,29 @@ class DatabaseConnectionsUsedUp(DatabaseFault):
 
     def inject(self, subject, step):
         server, held = subject.store.server, []
+        receivers = [pid for one in subject.receivers for pid in one.family()]
         try:
             first = self._taken(server)
             held.append(first)
-            until(lambda: self._is_full(server, held, first), step.lasts, "a connection is always left", pause=0.01)
+            _signal(receivers, signal.SIGSTOP)  # or they would take again what they lose
+            until(lambda: self._is_full(server, held, first), 15, "a connection is always left")
+            _signal(receivers, signal.SIGCONT)
             pass_time(step.lasts, "how long there is none left")
         finally:
+            _signal(receivers, signal.SIGCONT)
             for one in held:
                 one.close()
 
     def _is_full(self, server, held, first) -> bool:
         """Take what is free, end the receivers' connections, and return whether nobody else has any."""
-        with contextlib.suppress(psycopg.OperationalError, pymysql.OperationalError):
+        with contextlib.suppress(*_REFUSED):
             while True:
                 held.append(self._taken(server))
-        return self._end_others(server, first, held) == 0
+        others = self._others(server, first, held)
+        for number in others:
+            with contextlib.suppress(*_REFUSED):  # it has gone
+                self._end(server, first, number)
+        return not others
 
     def _taken(self, server):
         if isinstance(server, Postgres):
@@ -156,20 +166,28 @@ class DatabaseConnectionsUsedUp(DatabaseFault):
         login = {"user": "receiver", "password": server.password, "host": "127.0.0.1", "port": server.port}
         return pymysql.connect(**login, autocommit=True, connect_timeout=5)
 
-    def _end_others(self, server, first, held) -> int:
-        """End the connections that are not among ``held``; return how many there were."""
+    def _others(self, server, first, held) -> list[int]:
+        """Return the numbers of the receivers' connections."""
         if isinstance(server, Postgres):
-            text = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'receiver'"
-            return len(first.execute(text).fetchall())
+            text = "select pid from pg_stat_activity where application_name = 'receiver'"
+            return [pid for (pid,) in first.execute(text).fetchall()]
         ours = {one.thread_id() for one in held}
         with first.cursor() as cursor:
             cursor.execute("select id from information_schema.processlist where user = 'receiver'")
-            others = [id for (id,) in cursor.fetchall() if id not in ours]
-            for id in others:
-                with contextlib.suppress(pymysql.OperationalError):  # it has gone, or another was faster
-                    cursor.execute(f"kill {id}")
-                    held.append(self._taken(server))
-        return len(others)
+            return [id for (id,) in cursor.fetchall() if id not in ours]
+
+    def _end(self, server, first, number: int) -> None:
+        if isinstance(server, Postgres):
+            first.execute("select pg_terminate_backend(%s)", [number])
+            return
+        with first.cursor() as cursor:
+            cursor.execute(f"kill {number}")
+
+
+def _signal(pids, number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @fault

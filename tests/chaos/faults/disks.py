@@ -74,7 +74,7 @@ class ReadOnly(ShimFault):
     injects = "a file system that takes no changes (EROFS), as after an error of its disk, for 1 to 4 seconds"
     guarantees = "Loads go on, changes are answered 503 and succeed as soon as the disk takes them."
     answers = _READ_ONLY
-    recovers = 1.0
+    recovers_within = 1.0
     lasts = (1.0, 4.0)
 
     def rule_of(self, subject, step):
@@ -89,7 +89,7 @@ class Frozen(ShimFault):
         "Every request is answered within STORAGE_STORE_TIMEOUT + 5 seconds; the receiver goes on when the disk does."
     )
     answers = _FROZEN
-    recovers = 2.0
+    recovers_within = 2.0
     every, lasts = (3.0, 6.0), (2.0, 15.0)
     sample_seconds = 30
 
@@ -131,7 +131,7 @@ class FileSizeLimited(Fault):
     injects = "a limit of the size of files (RLIMIT_FSIZE) of all workers, from 4 KiB to 4 MiB, for 1 to 4 seconds"
     guarantees = "What does not fit is answered 507; what fits succeeds, loads too."
     answers = _LIMITED
-    recovers = 1.0
+    recovers_within = 1.0
     every, lasts = (1.0, 3.0), (1.0, 4.0)
 
     def details(self, chance):
@@ -158,7 +158,7 @@ class DiskFull(Fault):
     injects = "a full disk (a file system of 64 MiB in memory that another program fills) for 1 to 4 seconds"
     guarantees = "Loads and deletes go on, saves are answered 507; space that is freed is used within a second."
     answers = _FULL
-    recovers = 1.0
+    recovers_within = 1.0
     every, lasts = (2.0, 4.0), (1.0, 4.0)
     needs = ("mount", "umount")
     mib = 64

@@ -8,6 +8,7 @@ class Nothing(Fault):
     name = "none"
     injects = "nothing: a run for comparison"
     guarantees = "No request fails."
+    sample_seconds = None  # every test of a receiver under load is one
 
     def plan(self, chance, seconds):
         return ()

@@ -8,7 +8,7 @@ import pytest
 from receiver.idempotency import Effect
 from receiver.problems import StoreDamaged
 from receiver.states import NANOSECONDS
-from tests.support.filesystem import FUTURE, NEW, PAST, file_of
+from tests.support.filesystem import FUTURE, NEW, OLD, PAST, file_of
 from tests.support.platform_client import assert_problem, loaded
 from tests.support.states import NOW, OTHER, TENANT, a_receipt, a_state, uid
 
@@ -62,16 +62,17 @@ def test_damaged_content_is_answered_with_500_until_a_newer_state_replaces_it(st
 
 
 @pytest.mark.case("G10")
-def test_a_state_whose_age_cannot_be_told_is_neither_replaced_nor_purged_but_can_be_deleted(store, root):
+def test_a_state_whose_age_cannot_be_read_is_not_purged_but_any_save_or_delete_of_it_repairs_it(store, root, caplog):
     store.save(TENANT, [a_state(10, NEW, expires_at=PAST), a_state(11, expires_at=PAST)], None)
     file_of(root, uid(10)).write_bytes(b"")
     with pytest.raises(StoreDamaged):
-        store.save(TENANT, [a_state(12), a_state(10)], a_receipt())
-    assert store.find(TENANT, uid(12)) is None
-    assert not store.was_done(TENANT, a_receipt())
-    with pytest.raises(StoreDamaged):
         list(store.summaries())
     assert store.purge(NOW * NANOSECONDS) == 1
+    saved = a_state(10, OLD, parent=uid(5))
+    assert store.save(TENANT, [a_state(12), saved], a_receipt()) == Effect(stored=2)
+    assert store.find(TENANT, uid(10)) == saved
+    assert [uid(10) in line.getMessage() for line in caplog.records] == [True]
+    file_of(root, uid(10)).write_bytes(b"")
     assert store.delete(TENANT, [uid(10)], None) == Effect(stored=1)
     assert store.find(TENANT, uid(10)) is None
 

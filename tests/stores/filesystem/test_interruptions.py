@@ -27,6 +27,10 @@ from tests.support.states import TENANT, a_receipt, a_state
 pytestmark = pytest.mark.slow
 
 
+def without_reserve(found):
+    return {name: data for name, data in found.items() if not name.startswith(".reserve/")}
+
+
 def views_around(kind, folder) -> list[tuple]:
     store = a_store_to_change(folder / "around")
     views = [view(store, kind)]
@@ -100,7 +104,7 @@ def test_an_error_at_any_instant_leaves_all_or_nothing_and_is_told_as_what_it_is
     for number in range(1, 100):
         place = tmp_path / str(number)
         store = a_store_to_change(place)
-        at_rest = files(place)
+        at_rest = without_reserve(files(place))
         steps, raised = iter(range(1, 100)), False
 
         def step(number=number, steps=steps):
@@ -118,7 +122,7 @@ def test_an_error_at_any_instant_leaves_all_or_nothing_and_is_told_as_what_it_is
         seen = view(store, kind)
         outcomes.add((told, seen))
         if told is StoreFull:
-            assert files(place) == at_rest
+            assert without_reserve(files(place)) == at_rest
         store.save(TENANT, [], a_receipt("further"))
         assert not leftovers(place)
         assert view(store, kind) == seen
@@ -126,11 +130,11 @@ def test_an_error_at_any_instant_leaves_all_or_nothing_and_is_told_as_what_it_is
             break
     assert (told, seen) == (None, after)
     room = fault in (errno.ENOSPC, errno.EDQUOT)
-    told_before = {KeyboardInterrupt if fault is None else StoreFull if room else StoreUnavailable}
-    told_after = {KeyboardInterrupt if fault is None else StoreUnavailable}
-    assert {told for told, seen in outcomes if seen == before} == told_before
-    assert {told for told, seen in outcomes if seen == after} == told_after | {None}
-    assert {seen for _, seen in outcomes} == {before, after}
+    if room:  # the reserve is there for what is committed; only opening the lock may still fail for a delete
+        assert outcomes == {(None, after), (StoreFull, before)}
+    else:
+        failed = KeyboardInterrupt if fault is None else StoreUnavailable
+        assert outcomes == {(failed, before), (failed, after), (None, after)}
 
 
 @pytest.mark.case("G07", "G08")
@@ -164,4 +168,5 @@ def test_an_error_at_any_instant_of_a_group_leaves_all_or_nothing_of_each_change
     assert not raised
     all_done, none_done, failed = (True,) * 3, (False,) * 3, (StoreUnavailable,) * 3
     # Once more, one by one, is what an error before the commit leads to; after it, nobody can say that it lasts.
-    assert seen == {(all_done, Effect, Effect, Effect), (all_done, *failed), (none_done, *failed)}
+    committed = set() if fault == errno.ENOSPC else {(all_done, *failed)}
+    assert seen == {(all_done, Effect, Effect, Effect), (none_done, *failed)} | committed

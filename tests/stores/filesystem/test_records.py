@@ -159,14 +159,14 @@ def test_a_state_whose_line_no_receiver_wrote_is_damage_of_that_state(store, roo
     damages = []
     for call in (
         lambda: store.find(TENANT, uid(10)),
-        lambda: store.save(TENANT, [a_state(10)], None),
         lambda: list(store.summaries(TENANT)),
     ):
         with pytest.raises(StoreDamaged, match=uid(10)):
             call()
     assert list(store.scan(TENANT, None, damages.append)) == [] and len(damages) == 1
     assert store.find(OTHER, uid(20))
-    assert store.delete(TENANT, [uid(10)], None).stored == 1
+    assert store.save(TENANT, [a_state(10)], None).stored == 1
+    assert store.find(TENANT, uid(10)) == a_state(10)
 
 
 @pytest.mark.parametrize("line", [line_of(DEEP), line_of(b"[1")], ids=["deep", "list"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.problems import StoreUnavailable
+from receiver.problems import Problem, StoreFull, StoreUnavailable
 from receiver.stores.filesystem import FilesystemStore, durable
 from tests.support.filesystem import IDS, NEW, OLD, a_store_to_change, change_of, killed_at, leftovers, view, watching
 from tests.support.states import TENANT, a_receipt, a_state, uid
@@ -51,19 +51,40 @@ def test_an_unfinished_change_is_finished_in_a_copy_without_the_empty_folders(un
     assert view(FilesystemStore(str(unfinished), 5)) == ((NEW, NEW, "new", OLD), True)
 
 
+def test_an_unfinished_change_is_finished_in_a_copy_without_the_lock(tmp_path, unfinished):
+    (unfinished / TENANT / ".lock").unlink()
+    shutil.copytree(unfinished, tmp_path / "another")
+    store = FilesystemStore(str(unfinished), 5)
+    store._prepared = durable.identity(str(unfinished / "format"))  # a folder that was copied into a running store
+    assert view(store) == ((NEW, NEW, "new", OLD), True)
+    FilesystemStore(str(tmp_path / "another"), 5, create=False).prepare()
+    assert not leftovers(tmp_path / "another")
+
+
 @pytest.mark.case("G07")
 def test_while_a_change_cannot_be_finished_for_want_of_room_nobody_says_that_nothing_was_changed(unfinished):
     store = FilesystemStore(str(unfinished), 5)
     store._prepared = durable.identity(str(unfinished / "format"))  # as in a process that runs since before
-    for call in (lambda: store.find(TENANT, IDS[0]), lambda: change_of("save", store)):
+    outcomes = []
+    for call in (
+        lambda: store.find(TENANT, IDS[0]).content.text,
+        lambda: store.was_done(TENANT, a_receipt("x")),
+        lambda: change_of("save", store),
+        lambda: store.was_done(TENANT, a_receipt("another")),
+        lambda: store.save(TENANT, [a_state(id=IDS[3], updated=NEW)], a_receipt("another")),
+    ):
         locking = iter([True])
 
         def step(locking=locking):
             if not next(locking, False):
                 raise OSError(errno.ENOSPC, "full")
 
-        with watching(step), pytest.raises(StoreUnavailable):
-            call()
+        try:
+            with watching(step):
+                outcomes.append(call())
+        except Problem as problem:
+            outcomes.append(type(problem))
+    assert outcomes == [NEW, StoreUnavailable, StoreUnavailable, False, StoreFull]
     assert view(store) == ((NEW, NEW, "new", OLD), True)
 
 

@@ -21,7 +21,7 @@ from receiver.stores import open_store
 from tests.support.serving import children_of, environment_of, serving
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.case("I08")]
+pytestmark = pytest.mark.slow
 
 FIRST = 40  # states before the fault
 
@@ -123,8 +123,8 @@ def _older_copies(path):
         shutil.copyfile(f"{path}{ending}", f"{path}.older{ending}")
 
 
-@pytest.mark.parametrize("end", ["stopped", "killed"])
-@pytest.mark.parametrize("when", ["under load", "idle"])
+@pytest.mark.case("I08")
+@pytest.mark.parametrize(("when", "end"), [("under load", "killed"), ("idle", "stopped")])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_was_acknowledged_before_a_file_was_taken_away_is_not_lost(keys, tenant, tmp_path, fault, when, end):
     path, ends, saved = f"{tmp_path}/states.db", threading.Event(), {}
@@ -170,3 +170,46 @@ def test_what_was_acknowledged_before_a_file_was_taken_away_is_not_lost(keys, te
         with contextlib.closing(open_store(f"sqlite:///{place[1]}", 5)) as rescued:
             found = [id for id, content in saved.items() if rescued.find(tenant, id).content.text != content]
     assert found == []
+
+
+@pytest.mark.case("I08")
+@pytest.mark.parametrize("fault", ["log removed", "log replaced by an older copy", "index removed", "file removed"])
+def test_a_receiver_that_is_stopped_before_it_was_asked_again_writes_out_what_the_log_held(
+    keys, tenant, tmp_path, fault
+):
+    path = f"{tmp_path}/states.db"
+    with serving(keys, tmp_path, STORAGE_WORKERS="2", STORAGE_ADMIN_BIND="127.0.0.1:0") as running:
+        writer = _Writer(running.url, tenant, keys, 1, threading.Event())
+        for number in range(FIRST):
+            writer.save(number)
+            if number == FIRST // 2:
+                _older_copies(path)
+        assert _readyz(running.admin) == 200  # so that the admin listener has the files open, too
+        writer.client.close()
+        FAULTS[fault](path)
+        _end(running, "stopped")
+    assert len(writer.saved) == FIRST
+    found = _restarted(keys, tenant, tmp_path, writer.saved)
+    if fault == "file removed":
+        place = re.search(r"is in (\S+\.rescued-\d+)", found)
+        with contextlib.closing(open_store(f"sqlite:///{place[1]}", 5)) as rescued:
+            found = [id for id, content in writer.saved.items() if rescued.find(tenant, id).content.text != content]
+    assert found == []
+
+
+@pytest.mark.case("G10")
+def test_a_bit_flipped_in_the_log_of_a_killed_receiver_ends_the_next_start_with_78(keys, tenant, tmp_path):
+    log = tmp_path / "states.db-wal"
+    with serving(keys, tmp_path, STORAGE_WORKERS="2") as running:
+        writer = _Writer(running.url, tenant, keys, 1, threading.Event())
+        for number in range(FIRST):
+            writer.save(number)
+        data = bytearray(log.read_bytes())
+        data[len(data) // 2] ^= 4
+        with open(log, "r+b") as file:
+            file.write(data)
+        writer.client.close()
+        _end(running, "killed")
+    found = _restarted(keys, tenant, tmp_path, writer.saved)
+    assert re.search(r"commits \d+ to \d+ are missing, which were acknowledged", str(found)), found
+    assert "receiver store accept" in found

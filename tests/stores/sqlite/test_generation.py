@@ -59,7 +59,7 @@ def path(tmp_path):
     return tmp_path / "states.db"
 
 
-@pytest.mark.case("G10", "G02")
+@pytest.mark.case("G10")
 @pytest.mark.parametrize("seed", range(4))
 def test_a_flipped_bit_in_the_log_of_a_killed_receiver_loses_nothing_silently(path, seed):
     killed_after_saving(path, 0, 40)
@@ -88,7 +88,6 @@ def test_a_log_that_is_cut_while_the_receiver_is_dead_is_noticed(path, cut):
     assert_refused(path, "to 40 are missing")
 
 
-@pytest.mark.case("G02")
 def test_a_receiver_that_is_killed_again_and_again_is_never_refused(path):
     for number in range(4):
         killed_after_saving(path, 10 * number, 10 * number + 10)

@@ -13,8 +13,6 @@ from receiver.stores.sqlite.driver import sqlite3
 from receiver.stores.sqlite.schema import STEPS
 from tests.support.states import OTHER, TENANT, a_state, uid
 
-pytestmark = pytest.mark.case("G10")
-
 CHANGES = (
     "id = '00000000-0000-0000-0000-00000000000b'",
     f"tenant = '{OTHER}'",
@@ -57,6 +55,7 @@ def in_the_index_only(store, old, new):
         file.write(page.replace(old, new))
 
 
+@pytest.mark.case("G10")
 @pytest.mark.parametrize("change", CHANGES)
 def test_every_field_of_a_row_is_covered(store, change):
     store.save(TENANT, [a_state(10), a_state(12)], None)
@@ -70,6 +69,7 @@ def test_every_field_of_a_row_is_covered(store, change):
     assert store.find(TENANT, uid(12)) == a_state(12)
 
 
+@pytest.mark.case("G10")
 @pytest.mark.parametrize("change", [one for one in CHANGES if not one.startswith(("id", "tenant"))])
 @pytest.mark.parametrize("updated", [NEWER, "2025-01-01T00:00:00Z"])
 def test_a_save_over_a_damaged_row_heals_it_or_is_refused(store, change, updated):
@@ -101,6 +101,7 @@ def test_parent_and_creation_keep_their_first_values_with_a_checksum_that_fits(s
     assert (found.parent, found.created_at, found.content) == (OTHER, a_state().created_at, later.content)
 
 
+@pytest.mark.case("G10")
 def test_an_entry_of_the_index_that_leads_to_another_row_is_damage(store):
     first, second = a_state(10, parent=uid(7)), a_state(12)
     store.save(TENANT, [first, second], None)
@@ -112,6 +113,7 @@ def test_an_entry_of_the_index_that_leads_to_another_row_is_damage(store):
     assert store.find(TENANT, uid(10)) == first
 
 
+@pytest.mark.case("G10")
 def test_a_damaged_id_in_the_index_is_an_error_of_that_state_and_no_404(store):
     store.save(TENANT, [a_state(number) for number in range(10, 60)], None)
     in_the_index_only(store, (TENANT + uid(30)).encode(), (TENANT + uid(30)[:-1] + "X").encode())
@@ -127,6 +129,7 @@ def test_a_damaged_id_in_the_index_is_an_error_of_that_state_and_no_404(store):
     assert store.find(TENANT, uid(30)) == a_state(30)
 
 
+@pytest.mark.case("G10")
 def test_flipped_bits_of_the_file_are_never_answered_as_content_or_as_missing(store):
     states = [a_state(random.Random(number).getrandbits(128), content="x" * 700) for number in range(80)]
     store.save(TENANT, states, None)
