@@ -21,7 +21,7 @@ def keep_more():
     while len(kept) < _MOST and not _never.wait(_EVERY):
         waiting = threading.Thread(target=_never.wait, daemon=True)
         waiting.start()
-        kept.append((os.urandom(_BYTES), os.open("/dev/null", os.O_RDONLY), waiting))
+        kept.append((os.urandom(_BYTES), [os.open("/dev/null", os.O_RDONLY) for _ in range(3)], waiting))
 
 
 def seal_and_keep(*words):

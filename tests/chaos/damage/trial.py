@@ -36,11 +36,18 @@ class Outcome:
 
     @property
     def is_bad(self) -> bool:
-        """Whether something acknowledged was answered 404 or with another content, or a start failed in another way."""
-        return bool(self.loads["404"] or self.loads["wrong"] or set(self.starts) - {"started", "refused (78)"})
+        """Whether something acknowledged was answered 404 or with another content, or a start failed in another way.
+
+        404 and older contents do not count where nobody could notice.
+        """
+        is_noticed = not self.damage.is_undetectable
+        misread = is_noticed and (self.loads["404"] or self.loads["wrong"])
+        return bool(misread or set(self.starts) - {"started", "refused (78)"})
 
     @property
     def word(self) -> str:
+        if self.damage.is_undetectable and (self.loads["wrong"] or self.loads["404"]):
+            return "undetectable, documented"
         if self.loads["wrong"]:
             return f"WRONG CONTENT × {self.loads['wrong']}"
         if self.loads["404"]:
