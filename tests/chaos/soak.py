@@ -1,8 +1,8 @@
 """``python -m tests.chaos.soak``: good and hostile traffic for hours, and whether anything grows meanwhile. ``make soak``.
 
 Exit status: 0 when nothing grows, 1 when memory, descriptors, threads or the run folder grow significantly and by 5 % or
-more, or when a good request went wrong; 2 when the run itself could not be done. Below ten minutes, heaps have not filled:
-then it takes more growth, 50 % in a minute.
+more, or when a good request went wrong; 2 when the run itself could not be done. Below an hour, heaps have not filled:
+then it takes more growth, 30 % in ten minutes and 50 % in one.
 """
 
 import argparse
@@ -41,12 +41,12 @@ class Soak:
     @property
     def share(self) -> float:
         """The growth that counts: a twentieth, and more where the time is too short for heaps to have filled."""
-        return _GROWTH * max(1.0, 600 / self.seconds)
+        return max(_GROWTH, min(0.5, _GROWTH * 3600 / self.seconds))
 
     @property
     def settled(self) -> float:
         """The seconds after which figures count: pools, caches and heaps fill first, and each attack came once."""
-        return min(600.0, self.seconds / 3)
+        return min(1800.0, self.seconds / 3)
 
 
 def soak(plan: Soak, folder: Path) -> dict:

@@ -43,7 +43,7 @@ class Follower(Caller):
         answer = self.asked(self.client.load, id)
         # The clock may have stepped meanwhile: then the reply's times are of before or of after.
         offsets = {before, self.client.clock.offset}
-        if answer.status == 200:
+        if answer.status == 200 and id in self.kept:  # a save that got 503 may have had its effect
             found = [self.client.open_at(id, answer, time.time() + offset) for offset in offsets]
             assert self.kept[id] in found, found
 

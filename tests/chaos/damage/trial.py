@@ -114,10 +114,15 @@ class Trial:
         return path
 
     def _copied(self, path: Path, name: str) -> None:
-        target = self.folder / name
-        target.mkdir()
-        for one in path.parent.iterdir():
-            shutil.copytree(one, target / one.name) if one.is_dir() else shutil.copy2(one, target / one.name)
+        until(lambda: self._is_copied(path.parent, self.folder / name), 20, "files come and go", pause=0.2)
+
+    def _is_copied(self, source: Path, target: Path) -> bool:
+        """Copy ``source``; return whether nothing was removed meanwhile, as the receiver's own temporary files are."""
+        shutil.rmtree(target, ignore_errors=True)
+        with contextlib.suppress(shutil.Error, FileNotFoundError):
+            shutil.copytree(source, target)
+            return True
+        return False
 
     @contextlib.contextmanager
     def _receiver(self, path: Path):
