@@ -9,6 +9,7 @@ import itertools
 import json
 import multiprocessing
 import random
+import select
 import threading
 import time
 import uuid
@@ -147,8 +148,13 @@ class Sender:
         return attempt
 
     def _connected(self) -> int:
-        """Return the port of the client's own end of the connection, made if there is none."""
+        """Return the port of the client's own end of the connection, made if there is none.
+
+        One that the receiver has closed since is made anew, as by every pool of connections.
+        """
         connection = self.client.connection
+        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+            connection.close()
         if connection.sock is None:
             connection.connect()
         return connection.sock.getsockname()[1]

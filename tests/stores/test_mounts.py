@@ -5,7 +5,7 @@ import pytest
 from receiver.problems import StoreMisplaced
 from receiver.stores import open_store
 from receiver.stores.mounts import network_type
-from receiver.stores.sqlite import file
+from receiver.stores.sqlite import place
 
 TABLE = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -40,7 +40,7 @@ def test_where_the_mounts_cannot_be_read_nothing_is_refused(tmp_path):
 
 
 def test_sqlite_on_a_network_stops_with_what_to_do_and_makes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(file, "network_type", lambda _path: "nfs4")
+    monkeypatch.setattr(place, "network_type", lambda _path: "nfs4")
     with pytest.raises(StoreMisplaced, match=r"lies on nfs4.*use a local disk"):
         open_store(f"sqlite:///{tmp_path}/x.db", 1).prepare()
     assert list(tmp_path.iterdir()) == []
