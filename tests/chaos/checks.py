@@ -106,6 +106,20 @@ def _bystanders(evidence):
                 yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {what}"
 
 
+@check("answers", 4, "whatever a fault does, what it does not concern is answered as ever, and the rest as it says")
+def _answers(evidence):
+    for operation, attempt in evidence.attempts:
+        allowed = evidence.answers.get(operation.call)
+        if allowed and attempt.status not in allowed:
+            got = attempt.status or attempt.note or "no answer"
+            yield attempt.ended or evidence.ended, f"{operation.call} {operation.number} got {got}"
+
+
+@check("power cut", 1, "after a power cut, a store opens and has all that was acknowledged before")
+def _power_cut(evidence):
+    yield from evidence.wrong
+
+
 @check("replies verify", 5, "every 200 for a load is signed, sealed and complete")
 def _verifies(evidence):
     for operation in evidence.operations:

@@ -1,7 +1,7 @@
 """What a run leaves behind, for the checks and for the report."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -48,6 +48,8 @@ class Evidence:
     probes: Sequence[dict[str, int | None]] = ()
     leftovers: Sequence[str] = ()
     problems: Sequence[str] = ()
+    answers: Mapping[str, Collection[int]] = field(default_factory=dict)  # of Fault
+    wrong: Sequence[tuple[float, str]] = ()  # what the fault itself found (Fault.look): when, and what
 
     @cached_property
     def keys(self) -> dict[tuple[str, str], model.Key]:

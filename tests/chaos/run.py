@@ -52,6 +52,7 @@ def run(plan: Plan, folder: Path) -> Result:
                 evidence = _loaded(plan, subject, problems)
                 _after(plan, subject, evidence)
             evidence.contents = [(tenant, id, digest_of(content)) for tenant, id, content in store.contents()]
+            plan.fault.look(subject, evidence)
         finally:
             plan.fault.tidy(subject)
     evidence.logs = [receiver.log.read_text(errors="replace") for receiver in subject.receivers]
@@ -81,7 +82,9 @@ def _loaded(plan: Plan, subject: Subject, problems: list[str]) -> Evidence:
         ended = time.monotonic()
     operations = journal.read(load.journals)
     most = plan.fault.recovers_within
-    return Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, most, problems=problems)
+    evidence = Evidence(operations, began, ended, time.monotonic(), _MOST_SECONDS, windows, most, problems=problems)
+    evidence.answers = plan.fault.answers
+    return evidence
 
 
 def _wait_until(moment: float) -> None:

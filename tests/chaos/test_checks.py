@@ -154,6 +154,8 @@ BAD = {
     "in time: a slow answer": ("in time", Story()("load", (ID,), status=404, seconds=10.5).evidence()),
     "in time: no answer at all": ("in time", never_answered()),
     "bystanders: another connection": ("bystanders", killed(port=2)),
+    "answers": ("answers", Story()("load", (ID,), status=503).evidence(answers={"load": (200, 404)})),
+    "power cut": ("power cut", good().evidence(wrong=[(1.0, "image 1.0: an id: lost")])),
     "replies verify": ("replies verify", load(save(Story()), note="not verified: ReplyRefused").evidence()),
     "health: another status": ("health", Story()("health", status=404).evidence()),
     "health: 503 at the end": ("health", Story()("health", status=503).evidence(checked_from=0)),

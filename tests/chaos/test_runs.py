@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import pytest
@@ -63,3 +64,16 @@ def test_each_defect_says_with_what_it_is_found():
         assert one.store in faults[one.fault].stores
         assert one.text
         assert one.checks
+
+
+def test_each_defect_can_still_be_put_in():
+    """Each in a process of its own: what it patches may have moved."""
+    script = "import sys; from tests.chaos.defects import all_defects; all_defects()[sys.argv[1]].plant()"
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(
+            lambda name: subprocess.run(
+                [sys.executable, "-c", script, name], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            ),
+            all_defects(),
+        )
+        assert [one.stderr for one in done if one.returncode] == []

@@ -6,6 +6,7 @@ cut, and the reserve is made again of the blocks that this sets free.
 """
 
 import contextlib
+import errno
 import math
 import os
 import resource
@@ -22,6 +23,7 @@ MOST_LOG_PAGES = 4000  # 16 MiB; SQLite's own 1000 writes the pages that all cha
 _LEAST_LOG_PAGES = 64
 _SHARE = 20  # the reserve is the 20th part of a small disk
 _FOR_DELETES = 64  # pages that saves leave free in a file whose size is limited
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TO_OPEN = 128 << 10  # bytes
 _MINE = 64 << 10  # bytes; a disk that has no room for them is full
 _STEP = 128 << 10  # bytes of the reserve that are taken at once
@@ -171,8 +173,8 @@ class Space:
                 os.posix_fallocate(descriptor, 0, _MINE)
             finally:
                 os.close(descriptor)
-        except OSError:
-            return False
+        except OSError as cause:
+            return cause.errno not in _FULL  # a broken or read-only disk is no lack of space
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(name)

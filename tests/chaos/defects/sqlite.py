@@ -2,10 +2,10 @@
 
 import threading
 import time
-from contextlib import contextmanager
 
 from receiver.idempotency import Effect
 from receiver.stores import sqlite
+from receiver.stores.sqlite import rows
 from receiver.stores.sqlite.driver import driver_errors
 from receiver.stores.sqlite.file import DatabaseFile
 from tests.chaos.defects import defect
@@ -30,17 +30,14 @@ def _acknowledged_before_commit() -> None:
 
 @defect("older-save-wins", "the upsert has lost its condition", "none", "sqlite", {"older wins", "stale", "lost"})
 def _older_save_wins() -> None:
-    sqlite.UPSERT = sqlite.UPSERT.partition("where (excluded")[0]
+    condition = "where (excluded"
+    assert condition in rows._UPSERT
+    rows._UPSERT = rows._UPSERT.partition(condition)[0]
 
 
 @defect("old-snapshot", "loads read by a connection whose transaction stays open", "none", "sqlite", {"stale", "lost"})
 def _old_snapshot() -> None:
     honest, known = DatabaseFile.connection, threading.local()
-
-    @contextmanager
-    def reading(self):
-        with driver_errors():
-            yield old(self._file)
 
     def old(file):
         connection = honest(file)
@@ -52,8 +49,7 @@ def _old_snapshot() -> None:
         return connection
 
     def find(self, tenant, id):
-        with reading(self) as connection:
-            row = connection.execute(sqlite._FIND, {"tenant": tenant, "id": id}).fetchone()
-            return sqlite.state_of(row) if row else None
+        with driver_errors():
+            return rows.find(old(self._file), tenant, id)
 
     sqlite.SqliteStore.find = find

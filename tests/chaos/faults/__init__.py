@@ -6,7 +6,7 @@ A fault says what it injects and what is guaranteed nevertheless: both stand in 
 import importlib
 import pkgutil
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +24,8 @@ class Fault:
     ``receivers`` and ``workers`` say how many are to run. ``seconds`` is what a run takes unless it is told otherwise,
     ``sample_seconds`` that of its short form in CI (None: it has none), ``overhead`` what a run takes beyond that.
     ``recovers_within`` are the seconds from the end of an injection to the first 2xx, if that is guaranteed.
-    ``needs`` names programs of the machine. ``orders`` replaces fields of the load's Orders.
+    ``needs`` names programs of the machine. ``orders`` replaces fields of the load's Orders. ``answers`` are the only
+    statuses that a call (save, load, delete) may get while the load lasts, where the fault promises that.
     What a run needs to remember belongs in ``subject.memory``, a dict.
     """
 
@@ -43,6 +44,7 @@ class Fault:
     recovers_within: float | None = None
     needs: tuple[str, ...] = ()
     orders: Mapping[str, object] = MappingProxyType({})
+    answers: Mapping[str, Collection[int]] = MappingProxyType({})
 
     def plan(self, chance: random.Random, seconds: float) -> Iterable[Step]:
         """Yield the steps of a run of ``seconds``; of nothing but ``chance``, so that a seed can be repeated."""
@@ -77,6 +79,9 @@ class Fault:
 
     def finish(self, subject) -> None:
         """Heal what is left, before the receivers are asked for everything."""
+
+    def look(self, subject, evidence) -> None:
+        """Look at what the run left, after the receivers have ended; what is wrong belongs in ``evidence.wrong``."""
 
     def tidy(self, subject) -> None:
         """Release what the run took (mounts, processes), also after a failure."""

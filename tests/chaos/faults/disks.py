@@ -16,6 +16,13 @@ _CALLS = {
     FILE: ("write", "sync", "create", "rename", "link", "unlink", "mkdir", "open"),
 }
 _ERRORS = ("EIO", "ENOSPC", "EDQUOT")
+_LOADED = (200, 404)
+_SAME = {"save": (204,), "delete": (204,), "load": _LOADED}
+_FAILING = {"save": (204, 503, 507), "delete": (204, 503, 507), "load": (*_LOADED, 503)}
+_READ_ONLY = {"save": (204, 503), "delete": (204, 503), "load": _LOADED}
+_FROZEN = {"save": (204, 503), "delete": (204, 503), "load": (*_LOADED, 503)}
+_LIMITED = {"save": (204, 507), "delete": (204, 507), "load": _LOADED}
+_FULL = {"save": (204, 507), "delete": (204,), "load": _LOADED}
 _NEW_NAMESPACE = 0x00020000  # CLONE_NEWNS
 
 
@@ -49,6 +56,7 @@ class CallFails(ShimFault):
     name = "io-error"
     injects = "EIO, ENOSPC or EDQUOT on the n-th write, sync, rename, link, unlink, mkdir or open, once or for a while"
     guarantees = "What fails is answered 503, or 507 for a lack of space. It succeeds as soon as the disk does."
+    answers = _FAILING
     lasts = (0.5, 2.0)
 
     def details(self, chance):
@@ -65,6 +73,8 @@ class ReadOnly(ShimFault):
     name = "disk-read-only"
     injects = "a file system that takes no changes (EROFS), as after an error of its disk, for 1 to 4 seconds"
     guarantees = "Loads go on, changes are answered 503 and succeed as soon as the disk takes them."
+    answers = _READ_ONLY
+    recovers_within = 1.0
     lasts = (1.0, 4.0)
 
     def rule_of(self, subject, step):
@@ -78,6 +88,8 @@ class Frozen(ShimFault):
     guarantees = (
         "Every request is answered within STORAGE_STORE_TIMEOUT + 5 seconds; the receiver goes on when the disk does."
     )
+    answers = _FROZEN
+    recovers_within = 2.0
     every, lasts = (3.0, 6.0), (2.0, 15.0)
     sample_seconds = 30
 
@@ -90,6 +102,7 @@ class ShortWrites(ShimFault):
     name = "short-writes"
     injects = "writes that write half of what they are given, for 1 to 4 seconds"
     guarantees = "No request fails."
+    answers = _SAME
     lasts = (1.0, 4.0)
 
     def rule_of(self, subject, step):
@@ -101,6 +114,7 @@ class SlowDisk(ShimFault):
     name = "disk-slow"
     injects = "syncs that take 20 to 200 milliseconds more, for 1 to 4 seconds"
     guarantees = "No request fails."
+    answers = _SAME
     lasts = (1.0, 4.0)
 
     def details(self, chance):
@@ -116,6 +130,8 @@ class FileSizeLimited(Fault):
     stores = (SQLITE, FILE)
     injects = "a limit of the size of files (RLIMIT_FSIZE) of all workers, from 4 KiB to 4 MiB, for 1 to 4 seconds"
     guarantees = "What does not fit is answered 507; what fits succeeds, loads too."
+    answers = _LIMITED
+    recovers_within = 1.0
     every, lasts = (1.0, 3.0), (1.0, 4.0)
 
     def details(self, chance):
@@ -141,6 +157,8 @@ class DiskFull(Fault):
     stores = (SQLITE, FILE)
     injects = "a full disk (a file system of 64 MiB in memory that another program fills) for 1 to 4 seconds"
     guarantees = "Loads and deletes go on, saves are answered 507; space that is freed is used within a second."
+    answers = _FULL
+    recovers_within = 1.0
     every, lasts = (2.0, 4.0), (1.0, 4.0)
     needs = ("mount", "umount")
     mib = 64

@@ -1,10 +1,14 @@
 """The power fails: every moment of a recording, not one moment of a run (tests.chaos.powercut)."""
 
+from tests.chaos.evidence import Window
 from tests.chaos.faults import FILE, SQLITE, Fault, fault
 from tests.chaos.powercut.recording import Orders
 from tests.chaos.powercut.run import Result, run
+from tests.chaos.powercut.served import wrong_images
+from tests.chaos.shim import Shim, on_memory
 
 _IMAGES_A_SECOND = 20  # of the time that the run is given
+_SERVED_IMAGES = 15  # for each second of the load
 _FULL = 600  # images, from which on a recording has its full length
 _FAILED_SYNCS = 10
 
@@ -31,6 +35,30 @@ class FailedSyncs(PowerCut):
     name = "power-cut-failed-syncs"
     injects = "the same after syncs that failed and lost for good what they were to make durable"
     failed_syncs = _FAILED_SYNCS
+
+
+@fault
+class ServedPowerCut(Fault):
+    name = "power-cut-served"
+    stores = (SQLITE, FILE)
+    injects = "a power cut at moments of a load that a receiver serves"
+    guarantees = PowerCut.guarantees
+    seconds, sample_seconds, overhead = 20, None, 30
+    needs = ("gcc",)
+
+    def plan(self, chance, seconds):
+        return ()
+
+    def prepare(self, subject):
+        shim = subject.memory["shim"] = Shim(subject.store.path.parent, subject.folder)
+        subject.environment |= shim.environment()
+
+    def look(self, subject, evidence):
+        shim, images = subject.memory["shim"], int(_SERVED_IMAGES * (evidence.ended - evidence.began))
+        url = subject.store.url.replace(str(subject.store.path.parent), "{root}")
+        with on_memory("powercut-") as folder:
+            count, evidence.wrong = wrong_images(shim.log, url, evidence.keys, 1, images, folder)
+        evidence.windows = [Window(evidence.began, evidence.ended, f"{count} images")]
 
 
 def as_json(result: Result, plan) -> dict:

@@ -10,6 +10,7 @@ or any copy of it may be there.
 
 import os
 import random
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,17 +36,42 @@ class Node:
     """A file or folder: what of it is ``sure``, and the ``parts`` that are not yet."""
 
     is_folder: bool
-    sure: bytearray = field(default_factory=bytearray)
+    sure: "Content" = field(default_factory=lambda: Content(bytearray()))
     parts: list[Part] = field(default_factory=list)
     now: dict[str, "Node"] = field(default_factory=dict)  # of a folder: its names, as the processes see them
     copies: list[bytes] = field(default_factory=list)  # of an index
 
-    def content(self, kept: Iterable[Part]) -> bytes:
+    def content(self, kept: Iterable[Part]) -> "Content":
         """Return what it holds when of its parts those that are ``kept`` reached the disk."""
-        found = bytearray(self.sure)
+        found = Content(bytearray(self.sure.data), self.sure.size)
         for part in kept:
-            _apply(found, part)
-        return bytes(found)
+            found.apply(part)
+        return found
+
+
+@dataclass(slots=True)
+class Content:
+    """What a file holds: ``data``, and zeros up to its ``size``, which a reserved file has many of."""
+
+    data: bytearray
+    size: int = 0
+
+    def apply(self, part: Part) -> None:
+        """Make a change."""
+        if part.data is None:
+            del self.data[part.offset :]
+            self.size = part.offset
+            return
+        end = part.offset + len(part.data)
+        if part.offset > len(self.data):
+            self.data.extend(bytes(part.offset - len(self.data)))
+        self.data[part.offset : end] = part.data
+        self.size = max(self.size, end)
+
+    @property
+    def digest(self) -> tuple[int, int]:
+        """What tells it from other contents."""
+        return self.size, zlib.crc32(self.data.rstrip(b"\0"))
 
 
 @dataclass(eq=False, slots=True)
@@ -58,7 +84,7 @@ class Naming:
     sure: bool = False
 
 
-Image = dict[str, bytes | None]  # path below the watched folder → content, None for a folder
+Image = dict[str, Content | None]  # path below the watched folder → content, None for a folder
 
 
 class Disk:
@@ -126,7 +152,7 @@ class Disk:
         else:
             for part in node.parts:
                 if part.number < began and (not event.b or self._had_reached_the_disk()):
-                    _apply(node.sure, part)
+                    node.sure.apply(part)
             node.parts = [part for part in node.parts if part.number >= began]
 
     def _sync_names(self, folder: Node, began: int, lost: bool) -> None:
@@ -182,9 +208,10 @@ class Disk:
                     found[f"{path}/{name}"] = None
                     folders.append((f"{path}/{name}", node))
                 elif not name.endswith(MEMORY):
-                    found[f"{path}/{name}"] = node.content(choice.parts(node.parts)) if node.parts else bytes(node.sure)
+                    found[f"{path}/{name}"] = node.content(choice.parts(node.parts) if node.parts else ())
                 elif node.copies and choice.keeps_memory():
-                    found[f"{path}/{name}"] = chance.choice(node.copies)
+                    copy = chance.choice(node.copies)
+                    found[f"{path}/{name}"] = Content(bytearray(copy), len(copy))
         return found
 
 
@@ -234,16 +261,6 @@ class Choice:
         return found
 
 
-def _apply(content: bytearray, part: Part) -> None:
-    size = part.offset if part.data is None else part.offset + len(part.data)
-    if size > len(content):
-        content.extend(bytes(size - len(content)))
-    if part.data is None:
-        del content[size:]
-    else:
-        content[part.offset : size] = part.data
-
-
 def _rename(names: dict[Node, dict[str, Node]], naming: Naming) -> None:
     for folder, name, node in naming.changes:
         entries = names.setdefault(folder, {})
@@ -259,5 +276,6 @@ def write(image: Image, folder: Path) -> None:
             os.mkdir(f"{folder}{path}", 0o700)
         else:
             descriptor = os.open(f"{folder}{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            os.write(descriptor, content) if content else None
+            os.write(descriptor, content.data)
+            os.ftruncate(descriptor, content.size)
             os.close(descriptor)

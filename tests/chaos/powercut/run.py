@@ -4,7 +4,6 @@ import multiprocessing
 import random
 import shutil
 import time
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -158,7 +157,7 @@ def check_image(image: Image, orders: Orders, history: History, folder: Path, ch
 
 
 def _digest(image: Image) -> tuple:
-    return tuple((path, content and (len(content), zlib.crc32(content))) for path, content in sorted(image.items()))
+    return tuple((path, content and content.digest) for path, content in sorted(image.items()))
 
 
 def image_of(log: Path, orders: Orders, point: int, variant: int) -> tuple[Image, History]:

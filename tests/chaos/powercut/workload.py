@@ -159,6 +159,17 @@ def marker() -> Callable[[dict], None]:
     return mark
 
 
+def started(store: Store) -> None:
+    """Prepare ``store``, again if that fails, as a service manager would have it."""
+    for left in range(3, 0, -1):
+        try:
+            store.prepare()
+            return
+        except Problem:
+            if left == 1:
+                raise
+
+
 def looking_at(url: str):
     """Return a connection of somebody else who looks at the store while it starts: SQLite then does no checkpoint."""
     path = url.removeprefix("sqlite:///")
@@ -183,7 +194,7 @@ def main() -> None:
     mark = marker()
     reader = looking_at(orders["url"])
     store = open_store(orders["url"], 10)
-    store.prepare()
+    started(store)
     threads = []
     for one in orders["workers"]:
         versions = {int(key): version for key, version in one["versions"].items()}
