@@ -12,6 +12,7 @@ import time
 import weakref
 from contextlib import closing
 
+from receiver.files import sync_folder
 from receiver.stores.sqlite.driver import sqlite3
 from receiver.stores.sqlite.generation import marked
 from receiver.stores.sqlite.wal import Files, WriteAheadLog, holds_last, index_in, kept
@@ -108,15 +109,7 @@ class Opened:
                 connection.backup(target)
             os.fsync(part)
             os.rename(f"{name}.part", name)
-            _sync_folder(os.path.dirname(os.path.abspath(name)))
+            sync_folder(os.path.dirname(os.path.abspath(name)))
         finally:
             os.close(part)
         return name
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

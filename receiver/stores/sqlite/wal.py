@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from receiver.files import sync_folder
 from receiver.problems import StoreMisplaced
 
 _Node = tuple[int, int] | None  # device and inode of what lies at a path
@@ -147,12 +148,12 @@ class WriteAheadLog:
         SQLite takes for committed what a killed process wrote there, synced or not, and does not sync it itself before
         the next commit. Until then, a power cut would take back what was seen and acknowledged again.
         """
-        for path in (self.log, os.path.dirname(self.log)):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)  # SQLite has no locks on a log
+        descriptor = os.open(self.log, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # SQLite has no locks on a log
+        sync_folder(self._folder)
 
     def _belongs(self, index: Index | None) -> bool:
         """Return whether the log that is there is that of ``index``."""
