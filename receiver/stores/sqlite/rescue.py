@@ -15,7 +15,7 @@ from contextlib import closing
 from receiver.files import sync_folder
 from receiver.stores.sqlite.driver import sqlite3
 from receiver.stores.sqlite.generation import marked
-from receiver.stores.sqlite.wal import Files, WriteAheadLog, holds_last, index_in, kept
+from receiver.stores.sqlite.wal import Files, WriteAheadLog, begins_with, holds_last, index_in, kept
 
 _PATIENCE = 1.5  # seconds for a checkpoint, while other processes are in the way
 _NOT_WRITTEN = "what only its log held could not be written out: do not end the receiver, and copy its states with"
@@ -46,6 +46,20 @@ class Opened:
                 self._guard.release()
             logging.getLogger("receiver").error("%s", self._outcome)
         return self._outcome or f"SQLite: {self._what(found)}: stop every process of the receiver"
+
+    def emptied(self) -> str:
+        """Return the path of the file or the log if it was emptied in place; "" if neither was.
+
+        SQLite goes on behind the hole, and loses all of it at the next start.
+        """
+        if not os.fstat(self._file).st_size:
+            return self._wal.file
+        index = index_in(self._index)
+        while index and index.frames and not begins_with(self._log, index.salts):
+            before, index = index, index_in(self._index)
+            if index == before:  # else the log has just begun anew, which changes the index first
+                return self._wal.log
+        return ""
 
     def _what(self, found: Files) -> str:
         wal = self._wal
