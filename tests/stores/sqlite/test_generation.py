@@ -40,6 +40,15 @@ def ids_in(path):
         return [state.id for state in store.scan()]
 
 
+def opened():
+    """Return the paths that this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return found
+
+
 def held_by(folder):
     files = {one.name: one.read_bytes() for one in folder.iterdir() if one.is_file() and one.suffix != ".db-shm"}
     return {name: content for name, content in files.items() if content}
@@ -146,6 +155,14 @@ def test_an_older_copy_beside_the_log_of_a_newer_file_is_refused(path, tmp_path)
     killed_after_saving(path, 40, 60)
     shutil.copyfile(tmp_path / "backup", path)
     assert_refused(path, "is not the file that its log .* belongs to")
+
+
+def test_a_store_that_is_closed_leaves_no_descriptor_of_its_marker(store):
+    store.save(TENANT, [a_state(1)], None)
+    marker = str(store._file.place.marker.path)
+    assert marker in opened()
+    store.close()
+    assert marker not in opened()
 
 
 def test_a_connection_that_is_opened_later_checks_the_generation_too(store):
