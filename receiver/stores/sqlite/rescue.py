@@ -18,7 +18,10 @@ from receiver.stores.sqlite.generation import marked
 from receiver.stores.sqlite.wal import Files, WriteAheadLog, begins_with, holds_last, index_in, kept
 
 _PATIENCE = 1.5  # seconds for a checkpoint, while other processes are in the way
-_NOT_WRITTEN = "what only its log held could not be written out: do not end the receiver, and copy its states with"
+_NOT_WRITTEN = (
+    "what only its log holds could not be written out yet: do not end the receiver, which tries again at each request,"
+    " but end other programs that use the file"
+)
 
 
 class Opened:
@@ -75,7 +78,7 @@ class Opened:
         is_whole = self._is_done = self._checkpoint(connection)
         if found.file == self.files.file:
             if not is_whole:
-                return f"{what}, and {_NOT_WRITTEN} `receiver store copy`"
+                return f"{what}, and {_NOT_WRITTEN}"
             aside = self._wal.put_aside(self.files)
             moved = f" (what lay there is {', '.join(aside)} now)" if aside else ""
             return f"{what}; all that was acknowledged is in {self._wal.file}{moved}: {stop} start it again"
