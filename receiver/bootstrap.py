@@ -69,7 +69,7 @@ def _misplaced(settings: Settings) -> list[str]:
             url = tenant_store.url
             stores.open_store(url, settings.store_timeout, store_id=settings.store_id_of(url)).check_location()
         except StoreMisplaced as fault:
-            mistakes.append(f"{tenant_store.variable}: {fault.cause}")
+            mistakes.append(tenant_store.mistake(fault.cause))
     return mistakes
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import functools
 import os
 import pwd
@@ -114,9 +115,16 @@ def replace_in(
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Make the names in the folder ``path`` durable, whether created, renamed or removed. Raises OSError."""
+    """Make the names in the folder ``path`` durable, whether created, renamed or removed. Raises OSError.
+
+    Some file systems sync no folders (squashfs, 9p, some of FUSE) and say EINVAL; there is nothing more to be done.
+    """
     with _opened(path) as folder:
-        os.fsync(folder)
+        try:
+            os.fsync(folder)
+        except OSError as cause:
+            if cause.errno != errno.EINVAL:
+                raise
 
 
 @contextlib.contextmanager

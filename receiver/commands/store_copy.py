@@ -13,7 +13,7 @@ from receiver.commands.progress import progress
 from receiver.commands.store_options import json_option, parsed_url
 from receiver.commands.tables import fitted
 from receiver.conformance.printable import visible
-from receiver.problems import StoreDamaged
+from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.stores import copying
 from receiver.stores.contract import OnDamage, Store
 from receiver.stores.urls.store_url import StoreURL
@@ -57,6 +57,9 @@ def copy(source: StoreURL | None, target: StoreURL, tenant: UUID | None, as_json
         only = str(tenant) if tenant else None
         if only and next(here.summaries(only), None) is None:
             raise click.ClickException(f"the source holds no state of the tenant {tenant}")
+        if target.path and target.identity not in {one.identity for one in settings.store_urls}:
+            with contextlib.suppress(StoreMisplaced):  # it holds a store, or something else; then this changes nothing
+                there.init()  # although an earlier copy, which was removed, left its marker
         there.prepare()
         damaged: dict[str, None] = {}  # in order, and once each: copying and comparing both meet it
 

@@ -29,7 +29,7 @@ def prepare_stores(settings: Settings, keyring: Keyring) -> list[TenantStore]:
             with _logged_when_slow(tenant_store, settings.store_timeout):
                 store.prepare()
         except StoreMisplaced as cause:
-            mistakes.append(f"{tenant_store.variable}: {cause.cause}")
+            mistakes.append(tenant_store.mistake(cause.cause))
         except Problem as cause:
             waiting.append(tenant_store)
             logs.log.error("the store of %s is not ready, calls get 503 until it is: %s", tenant_store.variable, cause)

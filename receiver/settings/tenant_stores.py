@@ -12,6 +12,7 @@ from receiver.stores.urls import store_url
 from receiver.stores.urls.store_url import StoreURL
 
 TENANT_NAME = re.compile(r"STORAGE_(TENANT|REGION|STORE_ID)_(.*)")
+_COMMAND = re.compile("`receiver store (accept|init)`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,12 @@ class TenantStore:
     url: StoreURL
     region: str = ""
     store_id: str = ""
+
+    def mistake(self, cause: str) -> str:
+        """Return ``cause`` as a mistake in ``variable``, with the commands in it for this tenant's store."""
+        if tenant := tenant_in(self.variable.removesuffix("_FILE")):
+            cause = _COMMAND.sub(rf"`receiver store \1 --tenant {tenant}`", cause)
+        return f"{self.variable}: {cause}"
 
 
 def tenant_in(name: str) -> str | None:

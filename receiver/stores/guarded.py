@@ -1,9 +1,10 @@
 """A store that cannot hold up other stores: its calls never wait for it while it is known to hang.
 
 There are two bounds. A *breaker* (breaker.py) refuses calls while the store hangs. *Slots* bound how many calls of one
-process are in the store at once. A call within the store's share of the threads keeps its thread. A call beyond the
-share releases its place in the thread pool while it waits, so a store that has just begun to hang leaves threads for
-the others. When all slots are taken, further calls wait for one, unless no call has returned for a while.
+process are in the store at once; on a disk, loads and changes each. A call within the store's share of the threads
+keeps its thread. A call beyond the share releases its place in the thread pool while it waits, so a store that has just
+begun to hang leaves threads for the others. When all slots are taken, further calls wait for one, unless no call has
+returned for a while.
 """
 
 import logging
@@ -67,9 +68,7 @@ class Guarded(Wrapper):
         self._changes = Breaker(timeout) if on_disk else self._breaker
         self._slow = min(1.0, timeout / 10)  # seconds; a call that fails sooner was refused and did not hang
         self._stuck = min(2.0, timeout / 5)
-        self._given_up: set[tuple[Breaker, int]] = (
-            set()
-        )  # calls whose requests were answered, and that have not returned
+        self._given_up: set[tuple[Breaker, int]] = set()  # calls that have not returned, their requests answered
         self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
         self._log = logging.getLogger("receiver")
@@ -179,8 +178,9 @@ class Guarded(Wrapper):
     def _begin(self, breaker: Breaker, until: float) -> tuple[int, bool, bool] | None:
         """Return the same, or None when all slots are taken. The caller holds the lock."""
         was_open = breaker.is_open
-        if self._slots and self._held() >= self._slots.most and not was_open:
-            silent_for = min(one.silent_for() for one in (self._breaker, self._changes) if one.held)
+        # Each breaker's calls have slots of their own: changes that a frozen file system holds must not stop loads.
+        if self._slots and breaker.held >= self._slots.most and not was_open:
+            silent_for = breaker.silent_for()
             if silent_for >= self._stuck:
                 raise StoreHangs(f"{self.name}: no call has come back for {silent_for:.1f} s")
             if time.monotonic() >= until:

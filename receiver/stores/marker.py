@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from receiver.files import sync_folder
 from receiver.problems import StoreMisplaced
 
 _LINE = re.compile(rb"store ([0-9a-f-]{36}) generation ([0-9]{20}) token ([0-9a-f]{16}) crc32 ([0-9a-f]{8})\n")
@@ -57,7 +58,11 @@ class Marker:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return self._parsed(os.read(descriptor, _SIZE + 1))
+            try:
+                return self._parsed(os.pread(descriptor, _SIZE + 1, 0))
+            except StoreMisplaced:  # damaged, or half written: ``advance`` holds the lock while it writes
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                return self._parsed(os.pread(descriptor, _SIZE + 1, 0))
         finally:
             os.close(descriptor)
 
@@ -168,11 +173,7 @@ class Marker:
         os.pwrite(new, _line(mark), 0)
         os.fsync(new)
         os.rename(self._beside, self.path)
-        folder = os.open(str(self.path.parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def _parsed(self, line: bytes) -> Mark:
         match = _LINE.fullmatch(line)

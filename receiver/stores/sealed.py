@@ -109,7 +109,10 @@ class Sealed(Wrapper):
     def _read_in_background(self) -> None:
         """Complete the ledger in a thread, unless one does so."""
         if self._reading.acquire(blocking=False):
-            threading.Thread(target=self._read_all, name="sealing ledger", daemon=True).start()
+            try:
+                threading.Thread(target=self._read_all, name="sealing ledger", daemon=True).start()
+            except RuntimeError:  # the system has no thread left; a later save tries again
+                self._reading.release()
 
     def _read_all(self) -> None:
         try:

@@ -5,9 +5,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +128,26 @@ def test_a_copy_keeps_what_is_newer_there_and_brings_what_is_newer_here(new_url,
         }  # fmt: skip
         assert (theirs["states"], theirs["onlyThere"]) == (0, 1)
         assert [state.updated_at.text for state in target.scan(TENANT)][:2] == [newer, newer]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file"])
+def test_a_copy_goes_where_an_earlier_one_was_removed(new_url, tmp_path, kind):
+    here, path = new_url("sqlite"), tmp_path / "backup"
+    there = f"{kind}:///{path}" if kind == "sqlite" else f"file://{path}"
+    with filled(here, *some_states()) as first:
+        for _ in range(2):
+            ran = receiver("store", "copy", "--to", there, cwd=tmp_path, DATABASE_URL=here)
+            assert ran.returncode == 0, ran.stderr
+            with contextlib.closing(open_store(there, 10)) as second:
+                assert list(second.scan()) == list(first.scan())
+            if kind == "file":
+                shutil.rmtree(path)
+            else:
+                for ending in ("", "-wal", "-shm"):
+                    Path(f"{path}{ending}").unlink(missing_ok=True)
+    served = receiver("store", "copy", "--from", here, "--to", there, cwd=tmp_path, DATABASE_URL=there)
+    assert served.returncode == 78, served.stderr
+    assert "was here: put it back" in served.stderr
 
 
 def test_a_copy_of_one_tenant_brings_no_other(new_url, tmp_path):

@@ -77,7 +77,10 @@ def test_init_makes_a_new_store_for_a_tenant_and_none_where_one_is(environ, ids,
     refused = run(environ, tmp_path, "store", "init", "--tenant", OTHER)
     assert (refused.returncode, f"holds the store {ids[1]}" in refused.stderr) == (1, True)
     (tmp_path / "own").rename(tmp_path / "aside")
-    assert run(environ, tmp_path, "serve").returncode == 78
+    started = run(environ, tmp_path, "serve")
+    assert started.returncode == 78
+    assert f"`receiver store init --tenant {OTHER}` makes a new store" in started.stderr
+    assert f"`receiver store accept --tenant {OTHER}`" in started.stderr
     made = run(environ, tmp_path, "store", "init", "--tenant", OTHER, "--json")
     assert made.returncode == 0, made.stderr
     id = json.loads(made.stdout)["id"]

@@ -1,6 +1,7 @@
 """A store that is gone, emptied or another is refused, and never answered by a new one."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores import open_store
+from receiver.stores.marker import Marker
 from tests.support.states import TENANT, a_receipt, a_state, uid
 
 KINDS = ["sqlite", "filesystem"]
@@ -147,6 +149,32 @@ def test_a_damaged_marker_is_no_proof_and_accept_writes_it_anew(place):
     with place.opened() as store:
         assert store.accept().store == id
         assert store.find(TENANT, uid(10)) == a_state()
+
+
+def test_accept_gives_files_back_the_id_that_version_1_0_0_took_away(tmp_path):
+    place = Place("filesystem", tmp_path / "states")
+    id = place.filled()
+    (place.path / "format").write_text('{"store": "external-storage-receiver", "format": 2}\n')
+    place.refused("holds a store of an older version, which has no id yet, .*receiver store accept")
+    with place.opened() as store:
+        assert store.accept().store == id
+        assert store.find(TENANT, uid(10)) == a_state()
+
+
+def test_accept_fails_where_the_marker_cannot_be_replaced(tmp_path, monkeypatch):
+    place = Place("filesystem", tmp_path / "states")
+    place.filled()
+    (place.path / "format").write_text(f'{{"store": "external-storage-receiver", "format": 2, "id": "{uid(7)}"}}\n')
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Marker, "replace", refuse)
+    with place.opened() as store, pytest.raises(StoreMisplaced, match=r"states\.marker: cannot be replaced"):
+        store.accept()
+    place.marker.unlink()
+    with place.opened() as store:
+        assert store.accept().store == uid(7)
 
 
 @pytest.mark.parametrize("how", ["removed", "emptied", "first"])

@@ -1,5 +1,6 @@
 """The marker beside a store: it is made once, goes forward only, and is durable, whole and private."""
 
+import fcntl
 import multiprocessing
 import os
 import stat
@@ -146,3 +147,19 @@ def test_forked_processes_and_threads_that_advance_it_at_once_end_at_the_last(ma
     for worker in workers:
         worker.join()
     assert marker.read() == mark(1999, token=f"{1999:016x}")
+
+
+def test_a_marker_that_is_read_while_it_is_written_is_not_taken_for_damaged(marker: Marker, monkeypatch) -> None:
+    marker.make(mark(1))
+    before, flock = marker.path.read_bytes(), fcntl.flock
+    marker.replace(mark(2, token="f" * 16))
+    after = marker.path.read_bytes()
+    marker.path.write_bytes(after[:80] + before[80:])
+
+    def wait(descriptor: int, how: int) -> None:
+        if how == fcntl.LOCK_SH:
+            marker.path.write_bytes(after)  # by the process that has the lock
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", wait)
+    assert marker.read() == mark(2, token="f" * 16)

@@ -79,14 +79,25 @@ class Place:
         self.check_fitness()
         if found := self.absence():
             raise StoreMisplaced(f"{self.path}: {found}: there is no store to accept")
-        self._make(str(uuid.uuid4()))  # gives an id to a store that has none
+        self._make(self._former_id() or str(uuid.uuid4()))  # gives an id to a store that has none
         return self._accepted()
+
+    def _former_id(self) -> str:
+        """Return the id that belongs here, if anything says so: version 1.0.0 takes it out of a store."""
+        with suppress(StoreMisplaced):  # a damaged marker
+            if mark := self.expected.marked():
+                return mark.store
+        return self.expected.pinned
 
     def _accepted(self) -> Mark:
         durable.sync_folder(str(self.path))
         mark = self.mark()
-        with suppress(OSError):  # where no marker can be kept, only STORAGE_STORE_ID says which store belongs here
+        try:
             self.marker.replace(mark)
+        except OSError as cause:  # where no marker can be kept, only STORAGE_STORE_ID says which store belongs here
+            if os.path.lexists(self.marker.path) and self.expected.marked() != mark:
+                path = self.marker.path
+                raise StoreMisplaced(f"{path}: cannot be replaced: {cause.strerror}{ownership(path.parent)}") from cause
         return mark
 
     def _check_rights(self) -> None:

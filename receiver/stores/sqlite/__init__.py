@@ -51,6 +51,7 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         self._file.kept.close()
+        self._file.place.marker.close()
 
     def ping(self) -> None:
         try:

@@ -121,6 +121,11 @@ class Connections:
     def _check(self, held: _Held) -> None:
         if self.wal.files() != held.opened.files:
             raise StoreUnavailable(held.opened.write_out(held.connection))
+        if path := held.opened.emptied():
+            raise StoreUnavailable(
+                f"SQLite: {path} was emptied while in use, so states are lost: stop every process of the receiver, then"
+                " restore a backup, or start it again, which says what is missing"
+            )
 
     def _open(self) -> _Held:
         """Return a new connection to keep, beside those that this process has."""

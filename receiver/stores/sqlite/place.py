@@ -37,7 +37,7 @@ class Place:
         if self.absence() == "is empty" and _size(f"{path}-wal"):
             raise StoreMisplaced(
                 f"{path}: is empty, but its log {path}-wal is not, so it has held a store: restore a backup; if what it"
-                " held is lost, remove all three, and the next start makes a new store"
+                " held is lost, move both and -shm away and run `receiver store init`, which makes a new store"
             )
         if not os.path.isdir(folder) and (os.path.exists(folder) or not os.access(folder.parent, os.W_OK | os.X_OK)):
             text = f"{path}: the folder {folder} is missing (is the volume mounted?)"

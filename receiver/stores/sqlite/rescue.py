@@ -12,12 +12,16 @@ import time
 import weakref
 from contextlib import closing
 
+from receiver.files import sync_folder
 from receiver.stores.sqlite.driver import sqlite3
 from receiver.stores.sqlite.generation import marked
-from receiver.stores.sqlite.wal import Files, WriteAheadLog, holds_last, index_in, kept
+from receiver.stores.sqlite.wal import Files, WriteAheadLog, begins_with, holds_last, index_in, kept
 
 _PATIENCE = 1.5  # seconds for a checkpoint, while other processes are in the way
-_NOT_WRITTEN = "what only its log held could not be written out: do not end the receiver, and copy its states with"
+_NOT_WRITTEN = (
+    "what only its log holds could not be written out yet: do not end the receiver, which tries again at each request,"
+    " but end other programs that use the file"
+)
 
 
 class Opened:
@@ -46,6 +50,20 @@ class Opened:
             logging.getLogger("receiver").error("%s", self._outcome)
         return self._outcome or f"SQLite: {self._what(found)}: stop every process of the receiver"
 
+    def emptied(self) -> str:
+        """Return the path of the file or the log if it was emptied in place; "" if neither was.
+
+        SQLite goes on behind the hole, and loses all of it at the next start.
+        """
+        if not os.fstat(self._file).st_size:
+            return self._wal.file
+        index = index_in(self._index)
+        while index and index.frames and not begins_with(self._log, index.salts):
+            before, index = index, index_in(self._index)
+            if index == before:  # else the log has just begun anew, which changes the index first
+                return self._wal.log
+        return ""
+
     def _what(self, found: Files) -> str:
         wal = self._wal
         for path, there, own in zip((wal.file, wal.log, wal.index), found, self.files, strict=True):
@@ -60,7 +78,7 @@ class Opened:
         is_whole = self._is_done = self._checkpoint(connection)
         if found.file == self.files.file:
             if not is_whole:
-                return f"{what}, and {_NOT_WRITTEN} `receiver store copy`"
+                return f"{what}, and {_NOT_WRITTEN}"
             aside = self._wal.put_aside(self.files)
             moved = f" (what lay there is {', '.join(aside)} now)" if aside else ""
             return f"{what}; all that was acknowledged is in {self._wal.file}{moved}: {stop} start it again"
@@ -108,15 +126,7 @@ class Opened:
                 connection.backup(target)
             os.fsync(part)
             os.rename(f"{name}.part", name)
-            _sync_folder(os.path.dirname(os.path.abspath(name)))
+            sync_folder(os.path.dirname(os.path.abspath(name)))
         finally:
             os.close(part)
         return name
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

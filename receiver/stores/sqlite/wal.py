@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from receiver.files import sync_folder
 from receiver.problems import StoreMisplaced
 
 _Node = tuple[int, int] | None  # device and inode of what lies at a path
@@ -24,6 +25,7 @@ _INDEX = struct.Struct("=12xBxHI4x8s8s8x48xI")
 _HEADER = 48  # bytes; there are two, equal unless a commit is writing them
 _FRAME = struct.Struct(">8x8sII")  # of the log: salts and checksum
 _FRAME_HEADER, _LOG_HEADER = 24, 32
+_LOG_SALTS = 16  # where they are in the header of the log
 _FLOCK = struct.Struct("@hhqqi")  # of Linux on 64 bits: type, whence, start, length, process
 _INDEX_LOCK = (128, 1)  # the byte of the index that each open connection has locked
 _FILE_LOCK = (0x40000002, 510)  # the bytes of the file that each connection in WAL mode has locked
@@ -147,12 +149,12 @@ class WriteAheadLog:
         SQLite takes for committed what a killed process wrote there, synced or not, and does not sync it itself before
         the next commit. Until then, a power cut would take back what was seen and acknowledged again.
         """
-        for path in (self.log, os.path.dirname(self.log)):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)  # SQLite has no locks on a log
+        descriptor = os.open(self.log, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # SQLite has no locks on a log
+        sync_folder(self._folder)
 
     def _belongs(self, index: Index | None) -> bool:
         """Return whether the log that is there is that of ``index``."""
@@ -196,6 +198,11 @@ def index_in(descriptor: int) -> Index | None:
     if not initialised:
         return None
     return Index(65536 if size == 1 else size, frames, struct.unpack("=II", checksum), salts, copied)
+
+
+def begins_with(descriptor: int, salts: bytes) -> bool:
+    """Return whether the header of the log open at ``descriptor`` has these ``salts``."""
+    return os.pread(descriptor, len(salts), _LOG_SALTS) == salts
 
 
 def holds_last(descriptor: int, index: Index) -> bool:

@@ -26,7 +26,8 @@ class DatabaseDiskFull(DatabaseFault):
     name = "database-disk-full"
     injects = "the database server's disk is filled, and freed after 2 to 6 s; a server that has ended is started then"
     guarantees = (
-        "Nothing acknowledged is lost or stale; meanwhile 507 or 503, in time; well 2 s after the disk is freed."
+        "Nothing acknowledged is lost or stale; meanwhile 507 or 503, in time; the first 2xx within 2 s after the disk is"
+        " freed."
     )
     lasts = (2.0, 6.0)
     needs = ("unshare", "nsenter", "setpriv")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from receiver.problems import StoreMisplaced
+from receiver.problems import StoreMisplaced, StoreUnavailable
 from receiver.stores import open_store
 from receiver.stores.marker import Marker
 from receiver.stores.sqlite.driver import sqlite3
@@ -38,6 +38,15 @@ def ids_in(path):
     with contextlib.closing(open_store(f"sqlite:///{path}", 1)) as store:
         store.prepare()
         return [state.id for state in store.scan()]
+
+
+def opened():
+    """Return the paths that this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return found
 
 
 def held_by(folder):
@@ -148,6 +157,14 @@ def test_an_older_copy_beside_the_log_of_a_newer_file_is_refused(path, tmp_path)
     assert_refused(path, "is not the file that its log .* belongs to")
 
 
+def test_a_store_that_is_closed_leaves_no_descriptor_of_its_marker(store):
+    store.save(TENANT, [a_state(1)], None)
+    marker = str(store._file.place.marker.path)
+    assert marker in opened()
+    store.close()
+    assert marker not in opened()
+
+
 def test_a_connection_that_is_opened_later_checks_the_generation_too(store):
     store.save(TENANT, [a_state(1)], None)
     store.close()
@@ -167,3 +184,30 @@ def test_a_marker_that_cannot_be_written_is_told_once_and_saves_go_on(store, mon
     assert len(list(store.scan())) == 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "will not be noticed" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["", "-wal"])
+def test_a_file_or_a_log_that_is_emptied_in_place_is_an_outage_and_nothing_more_is_acknowledged(store, ending):
+    for number in range(5):
+        store.save(TENANT, [a_state(number)], None)
+    os.truncate(f"{store.path}{ending}", 0)
+    for call in (
+        lambda: store.save(TENANT, [a_state(9)], None),
+        lambda: store.find(TENANT, uid(1)),
+        store.ping,
+    ):
+        with pytest.raises(StoreUnavailable, match=f"{store.path}{ending} was emptied while in use"):
+            call()
+
+
+def test_a_log_that_begins_anew_beside_other_processes_is_not_taken_for_emptied(store):
+    path = store.path
+    code = f"import sys; sys.argv[1:] = ['sqlite:///{path}', '100', '400']\n{_KILLED}"
+    store.save(TENANT, [a_state(1)], None)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        while process.poll() is None:
+            connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+            store.save(TENANT, [a_state(1)], None)
+            store.ping()
+    assert len(list(store.scan())) == 301
