@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
-from receiver.files import ownership, replace_file
+from receiver.files import ownership
 from receiver.problems import StoreDamaged, StoreMisplaced
 from receiver.states import Content, Instant, State, Summary, metadata_of
 from receiver.stores.filesystem.durable import LOCK, read_only, sync_folder, write_file
@@ -83,15 +83,18 @@ def make_mark(folder: str, id: str) -> None:
     in_doubt = os.path.lexists(new)  # left by a start that failed, perhaps in its sync
     id = id_in(folder) or id
     text = json.dumps({"store": _STORE, "format": FORMAT, "id": id}).encode("ascii") + b"\n"
-    if os.path.lexists(mark):
+    is_there = os.path.lexists(mark)
+    if is_there and not in_doubt:
         with open(mark, "rb", opener=read_only) as file:
-            if file.read(_LONGEST_LINE) == text and not in_doubt:
+            if file.read(_LONGEST_LINE) == text:
                 return
-        replace_file(mark, text)  # in doubt, or of an older version, which this program can read
-        return
     with suppress(FileNotFoundError):
         os.unlink(new)
     write_file(new, text)
+    if is_there:  # in doubt, or of an older version, which this program can read
+        os.rename(new, mark)
+        sync_folder(folder)
+        return
     try:
         os.link(new, mark)
     except OSError as cause:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +74,9 @@ def run(orders: Orders, images: int, processes: int = _PROCESSES) -> Result:
         if processes == 1:
             found = [_share(*shares[0])]
         else:
-            with _FORK.Pool(processes) as pool:
-                found = pool.starmap(_share, shares)
+            # No multiprocessing.Pool: it ends by SIGTERM, which a process may have handled when it was forked.
+            with ProcessPoolExecutor(processes, _FORK) as pool:
+                found = list(pool.map(_share, *zip(*shares, strict=True)))
         result.seconds = time.monotonic() - began
         for count, faults, acknowledged, refusals in found:
             result.images += count

@@ -8,6 +8,7 @@ import multiprocessing
 import random
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from receiver.problems import Problem
@@ -29,9 +30,9 @@ def wrong_images(log: Path, url: str, keys: Keys, seed: int, images: int, folder
     ``url`` is that of the store, with "{root}" for the folder that was watched.
     """
     points = points_of(log, images, seed)
-    with _FORK.Pool(2) as pool:
+    with ProcessPoolExecutor(2, _FORK) as pool:
         shares = [(log, url, keys, seed, points[one::2], folder / f"images-{one}") for one in range(2)]
-        found = pool.starmap(_share, shares)
+        found = list(pool.map(_share, *zip(*shares, strict=True)))
     return sum(count for count, _ in found), sorted(wrong for _, some in found for wrong in some)
 
 

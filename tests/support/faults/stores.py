@@ -8,7 +8,7 @@ from receiver.idempotency import Effect
 from receiver.problems import BadRequest, NotFound
 from receiver.server import application
 from receiver.stores import sqlite
-from receiver.stores.sqlite import SqliteStore
+from receiver.stores.sqlite import SqliteStore, rows
 from receiver.threadpool import blocking
 from tests.support.faults.declaring import fault
 from tests.support.waiting import pass_time
@@ -16,8 +16,8 @@ from tests.support.waiting import pass_time
 
 @fault("concurrency.newest-wins")
 def reads_before_it_writes_without_a_lock():
-    whole, find, upsert = SqliteStore.save, SqliteStore.find, sqlite.UPSERT.partition("where (excluded")[0]
-    sqlite.UPSERT = upsert
+    whole, find, upsert = SqliteStore.save, SqliteStore.find, rows._UPSERT.partition("where (excluded")[0]
+    rows._UPSERT = upsert
 
     def save(self, tenant, found, receipt):
         kept = [find(self, tenant, state.id) for state in found]

@@ -3,19 +3,18 @@
 import dataclasses
 
 from receiver import states
-from receiver.stores import sqlite
-from receiver.stores.sqlite import SqliteStore
+from receiver.stores.sqlite import SqliteStore, rows
 from tests.support.faults.declaring import fault
 
 
 @fault("save.older-ignored", "save.any-order")
 def older_wins():
-    sqlite.UPSERT = sqlite.UPSERT.partition("where (excluded")[0]
+    rows._UPSERT = rows._UPSERT.partition("where (excluded")[0]
 
 
 @fault("save.equal-replaces")
 def ignores_an_equal_updatedAt():
-    sqlite.UPSERT = sqlite.UPSERT.replace(">=", ">")
+    rows._UPSERT = rows._UPSERT.replace(">=", ">")
 
 
 def nanoseconds(change):
