@@ -34,8 +34,8 @@ def test_a_slope_is_found_and_chance_and_peaks_are_not_taken_for_one():
 
 
 @pytest.mark.case("G20")
-def test_a_minute_of_good_and_hostile_traffic_leaves_nothing_behind(tmp_path):
-    found = soak(Soak("sqlite", 60), tmp_path)
+def test_half_a_minute_of_good_and_hostile_traffic_leaves_nothing_behind(tmp_path):
+    found = soak(Soak("sqlite", 30), tmp_path)
     assert found["failures"] == []
     assert found["good"] > 200
     assert "<svg" in page(found)
@@ -43,6 +43,6 @@ def test_a_minute_of_good_and_hostile_traffic_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.case("G20")
 def test_a_receiver_that_keeps_memory_descriptors_and_threads_is_found(tmp_path):
-    found = soak(Soak("sqlite", 40, ("tests.support.hoarding_receiver",)), tmp_path)
+    found = soak(Soak("sqlite", 25, ("tests.support.hoarding_receiver",)), tmp_path)
     grown = {name for name, slope in found["slopes"].items() if slope["fails"]}
     assert {"rss", "descriptors", "threads"} <= grown

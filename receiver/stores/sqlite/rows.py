@@ -156,7 +156,7 @@ def state_in(row: Row) -> State:
     """Return the State in ``row`` (COLUMNS); raises StoreDamaged when it is not what was saved."""
     *fields, second, expires_second, crc32 = row
     if crc32 is not None and crc32 != _crc32((*fields[:_CONTENT], *fields[_CONTENT + 1 :], second, expires_second)):
-        raise StoreDamaged(f"state {fields[0]!s:.36} is not what was saved")
+        raise StoreDamaged(f"state {fields[0]!s:.36} of tenant {fields[1]!s:.36} is not what was saved")
     return state_of(fields)
 
 
