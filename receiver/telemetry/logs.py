@@ -156,6 +156,8 @@ def configure(level: str, form: str = "text") -> None:
                 "receiver": {"level": level.upper()},
                 "gunicorn.error": {"level": gunicorn_level(level).upper(), "handlers": [], "propagate": True},
                 "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": True},
+                # It logs a trace of each connection that breaks in use, although the call that had it says so.
+                "sqlalchemy.pool": {"level": "CRITICAL"},
             },
         }
     )
