@@ -1,6 +1,7 @@
 """Faults: what each is, what people see of it, and the figures of its last run.
 
-The figures are those of tests/chaos/results/chaos.json, which ``python -m tests.chaos.keep`` writes.
+Both come from tests/chaos/results/chaos.json, which ``python -m tests.chaos.keep`` writes: the harness itself needs
+drivers that the site is built without.
 """
 
 import json
@@ -20,24 +21,23 @@ _SUMMED = ("acknowledged states", "faults", "lost", "stale")
 _PARTS = {"client": "The platform sees", "operator": "You see", "not": "Not guaranteed"}
 
 
-def machine() -> str:
-    """Return the machine that the runs were done on."""
-    return json.loads(RESULTS.read_text())["machine"]
+def results() -> dict:
+    """Return the machine, the faults by name, and the figures of runs."""
+    return json.loads(RESULTS.read_text())
 
 
 def kept() -> list[dict]:
     """Return the figures of the kept runs, those of one fault together."""
-    runs = json.loads(RESULTS.read_text())["runs"]
-    order = list(_registered())
-    return sorted(runs, key=lambda run: (order.index(run["fault"]), list(_STORES).index(run["store"])))
+    order = list(results()["faults"])
+    return sorted(results()["runs"], key=lambda run: (order.index(run["fault"]), list(_STORES).index(run["store"])))
 
 
 def sections() -> str:
     """Return a section for each fault; raises LookupError when one is not described."""
-    faults = _registered()
+    faults = results()["faults"]
     exactly(FAULTS, faults, "FAULTS of faults")
     runs = kept()
-    return f"On {machine()}.\n\n" + "\n\n".join(
+    return f"On {results()['machine']}.\n\n" + "\n\n".join(
         _section(name, one, [run for run in runs if run["fault"] == name]) for name, one in faults.items()
     )
 
@@ -46,10 +46,12 @@ def totals() -> str:
     """Return the table of faults and what all their runs found, a row for each fault."""
     runs = kept()
     rows = []
-    for name, one in _registered().items():
+    for name, one in results()["faults"].items():
         own = [run for run in runs if run["fault"] == name]
         stores = ", ".join(_STORES[run["store"]] for run in own)
-        rows.append((f"[{name}](../reference/faults.md#{name})", plain(one.injects), stores or "not run", *_sums(own)))
+        rows.append(
+            (f"[{name}](../reference/faults.md#{name})", plain(one["injects"]), stores or "not run", *_sums(own))
+        )
     rows.append(("**all**", "", "", *_sums(runs)))
     return table(("fault", "what is injected", "stores", *_SUMMED), rows)
 
@@ -58,15 +60,9 @@ def _sums(runs: list[dict]) -> list[str]:
     return [f"{sum(run[key] for run in runs):,}" for key in _SUMMED]
 
 
-def _registered() -> dict:
-    from tests.chaos.faults import all_faults  # noqa: PLC0415 - only where it is needed: it imports the whole harness
-
-    return all_faults()
-
-
-def _section(name: str, one, runs: Iterable[dict]) -> str:
+def _section(name: str, one: dict, runs: Iterable[dict]) -> str:
     told = FAULTS[name]
-    lines = [f"- **Injected**: {plain(one.injects)}.", f"- **Guaranteed**: {plain(one.guarantees)}"]
+    lines = [f"- **Injected**: {plain(one['injects'])}.", f"- **Guaranteed**: {plain(one['guarantees'])}"]
     lines += [f"- **{heading}**: {told[part]}" for part, heading in _PARTS.items() if part in told]
     lines += [f"- **Try it**: `make chaos FAULT={name}`"]
     text = f"### {name}\n\n" + "\n".join(lines)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.bench import machine
+from tests.chaos.faults import all_faults
 
 KEPT = Path(__file__).with_name("results") / "chaos.json"
 _LEFT_OUT = {"schedule", "findings", "excused", "injects", "guarantees", "timeline", "statuses", "failed by place"}
@@ -26,13 +27,22 @@ def kept_with(kept: Iterable[dict], runs: Iterable[dict]) -> list[dict]:
     return [found[key] for key in sorted(found)]
 
 
+def described() -> dict[str, dict]:
+    """Return what each fault injects and what is guaranteed, by its name."""
+    return {
+        name: {"injects": one.injects, "guarantees": one.guarantees, "stores": list(one.stores)}
+        for name, one in all_faults().items()
+    }
+
+
 def main(names: list[str]) -> None:
     """Keep the runs in the files ``names``."""
     kept = json.loads(KEPT.read_text())["runs"] if KEPT.exists() else []
     for name in names:
         kept = kept_with(kept, json.loads(Path(name).read_text()))
     KEPT.parent.mkdir(exist_ok=True)
-    KEPT.write_text(json.dumps({"machine": machine.line(machine.describe()), "runs": kept}, indent=1) + "\n")
+    found = {"machine": machine.line(machine.describe()), "faults": described(), "runs": kept}
+    KEPT.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{KEPT.name}: {len(kept)} runs")
 
 

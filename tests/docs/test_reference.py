@@ -13,12 +13,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from docs import check_site, generate
-from docs.generate import commands, errors, logs, metrics, settings, sources
+from docs.generate import commands, errors, faults, logs, metrics, settings, sources
 from docs.generate.sources import PACKAGE, ROOT, cli, declared_settings
 from receiver.commands.demo import running_receiver
 from receiver.mock_platform.client import Client
 from receiver.mock_platform.flow_states import FlowRun
 from receiver.mock_platform.keys import new_store
+from tests.chaos import keep
 from tests.support import servers
 from tests.support.browsers import chromium
 
@@ -235,6 +236,12 @@ def test_the_check_of_the_site_reads_style_sheets_and_pictures(tmp_path):
     (tmp_path / "a.css").write_text("@import 'https://example.com/b.css'; p { background: url(//example.com/a.png) }")
     (tmp_path / "a.svg").write_text('<svg><image href="https://example.com/a.png"/></svg>')
     assert len(list(check_site.faults(tmp_path))) == 3
+
+
+def test_the_page_of_faults_has_those_that_the_harness_injects():
+    assert faults.results()["faults"] == keep.described(), (
+        "run .venv/bin/python -m tests.chaos.keep, then make reference"
+    )
 
 
 def test_an_old_page_fails_the_comparison(tmp_path, monkeypatch, capsys):

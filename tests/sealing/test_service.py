@@ -81,7 +81,9 @@ def test_damage_is_one_states_500_and_one_line_of_the_log(keys, platform_at, ten
             assert client.save(run.state() | {"content": NEEDLE}).status == 204
         with contextlib.closing(sqlite3.connect(tmp_path / "states.db")) as connection:
             one = "(select content from states where id = ?)"
-            values = f"content = {one}, content_crc32 = (select content_crc32 from states where id = ?), row_crc32 = null"
+            values = (
+                f"content = {one}, content_crc32 = (select content_crc32 from states where id = ?), row_crc32 = null"
+            )
             connection.execute(f"update states set {values} where id = ?", [runs[1].id, runs[1].id, runs[0].id])
             connection.commit()
         assert_problem(client.load(runs[0].id), 500)
