@@ -85,6 +85,7 @@ class Worker(SignalSafeWorker):
 
     def _refresh(self) -> list[str]:
         self.host.refresh()
+        self.host.warm_up()  # a worker without requests would keep its connection with a former login
         return []  # the master has logged the changes
 
     def run(self) -> None:

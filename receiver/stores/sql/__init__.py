@@ -30,7 +30,7 @@ from receiver.stores.marker import Mark
 from receiver.stores.rows import readable, replacement_of, row_of, state_of
 from receiver.stores.sql import errors, identity, queries, upgrade
 from receiver.stores.sql.engine import TRANSACTIONAL, begin, check_driver, make_engine
-from receiver.stores.sql.pool import checked_out
+from receiver.stores.sql.pool import InUse, checked_out
 from receiver.stores.sql.queries import FIND, ROW, SUMMARY, check_size, delete_states, replace_content, was
 from receiver.stores.sql.schema import key_uses, states
 from receiver.stores.sql.statements import upserts
@@ -75,6 +75,7 @@ class SqlStore(Store):
         size = func.datalength if store_url.kind == "sqlserver" else func.octet_length
         self._summary = [*SUMMARY, size(states.c.content), states.c.sealing_key]
         self._opened: tuple[int, Engine] | None = None
+        self._in_use = InUse(timeout / 5)
         self._opening = threading.Lock()
         self._preparing = threading.Lock()
         self._prepared = False
@@ -261,7 +262,7 @@ class SqlStore(Store):
         pause = 0.01
         while True:
             # A connection that cannot be made is an outage: 503 makes the platform retry.
-            with checked_out(self._engine()) as connection:
+            with checked_out(self._engine(), self._in_use) as connection:
                 try:
                     with metrics.committing(1) if writes else nullcontext(), connection.begin():
                         if writes:

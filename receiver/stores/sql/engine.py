@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from receiver.problems import StoreMisplaced
 from receiver.stores.logins import Login, Logins
-from receiver.stores.sql.logging_in import check_login, logged, note_login
+from receiver.stores.sql.logging_in import check_login, close_former, logged, note_login
 from receiver.stores.urls.store_url import StoreURL
 from receiver.telemetry import metrics
 
@@ -92,6 +92,7 @@ def _listen(engine: Engine, store_url: StoreURL, logins: Logins) -> None:
     event.listen(engine, "connect", lambda *_: metrics.connected())
     event.listen(engine, "connect", partial(note_login, logins, store_url))
     event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkin", partial(close_former, logins, store_url))
     event.listen(engine, "checkout", partial(check_login, logins, store_url))
     event.listen(engine, "checkout", partial(_ping_unless_used, engine))
 

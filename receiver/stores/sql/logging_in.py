@@ -57,3 +57,17 @@ def check_login(
     if record.info["login"] != logins.of(store_url):
         raise DisconnectionError
     record.info["logins"] = logins.version
+
+
+def close_former(
+    logins: Logins, store_url: StoreURL, connection: DBAPIConnection | None, record: ConnectionPoolEntry
+) -> None:
+    """Close a connection whose user or password is no longer in force when its work is done.
+
+    Its pool may have been replaced meanwhile, and would keep it open for as long as no garbage collection finds that.
+    """
+    info = record.info
+    if connection is None or info.get("logins") in (None, logins.version):
+        return
+    if info["login"] != logins.of(store_url):
+        record.close()

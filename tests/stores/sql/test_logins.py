@@ -1,7 +1,9 @@
 """Passwords of database servers that change while a receiver runs: taken from their files, without a failed request."""
 
 import contextlib
+import gc
 import signal
+import threading
 import time
 
 import pytest
@@ -127,6 +129,18 @@ def test_another_login_is_taken_under_load_and_no_request_fails(
     assert "takes effect with a restart" not in log
 
 
+def test_workers_without_requests_hold_no_connection_of_a_former_login(server, database, keys, tmp_path):
+    name, one, two = database
+    user = tmp_path / "user"
+    user.write_text(one)
+    environment = {"DATABASE_URL": url_of(server, name), "DATABASE_USERNAME_FILE": str(user)}
+    with serving(keys, tmp_path, DATABASE_PASSWORD="first", STORAGE_LOG_LEVEL="info", **environment) as running:
+        until(lambda: users_of(server, name) == {one})
+        user.write_text(two)
+        hang_up(running, tmp_path)
+        until(lambda: users_of(server, name) == {two})
+
+
 def test_a_password_that_changes_at_the_server_first_costs_503_until_its_file_has_it(
     server, database, keys, platform_at, tmp_path
 ):
@@ -203,6 +217,65 @@ def test_connections_of_a_former_login_are_replaced_and_those_of_the_same_one_st
         assert "wrong" not in refused.value.cause
         logins.replace([place])
         assert store.find(TENANT, uid(10)) == a_state(10)
+
+
+@contextlib.contextmanager
+def a_connection_in_use(store):
+    """Use a connection of ``store`` meanwhile; yields a function that ends this."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work(_connection):
+        begun.set()
+        assert may_end.wait(20)
+
+    user = threading.Thread(target=store._read, args=(work,))
+    user.start()
+    try:
+        assert begun.wait(20)
+        yield may_end.set
+    finally:
+        may_end.set()
+        user.join()
+
+
+def test_a_connection_of_a_former_login_is_closed_when_its_work_is_done(server, database):
+    name, one, two = database
+    place = parse(url_of(server, name, f"{one}:first@"))
+    logins = Logins([place])
+    gc.disable()  # what a worker opens before its first request is never looked at again
+    try:
+        with contextlib.closing(open_store(place, 5.0, logins=logins)) as store:
+            store.prepare()
+            with a_connection_in_use(store) as end:
+                logins.replace([parse(url_of(server, name, f"{two}:first@"))])
+                assert store.find(TENANT, uid(10)) is None
+                assert users_of(server, name) == {one, two}
+                end()
+            until(lambda: users_of(server, name) == {two}, 5)
+    finally:
+        gc.enable()
+
+
+def test_while_the_server_refuses_new_connections_calls_wait_for_those_in_use(server, database):
+    name, user, _ = database
+    place = parse(url_of(server, name, f"{user}:first@"))
+    with contextlib.closing(open_store(place, 5.0)) as store:
+        store.prepare()
+        with a_connection_in_use(store) as end:
+            change_password(server, user, "second")
+            threading.Timer(0.3, end).start()
+            assert store.find(TENANT, uid(10)) is None
+        with a_connection_in_use(store):
+            began = time.monotonic()
+            with pytest.raises(LoginRefused):  # it does not wait for ever
+                store.find(TENANT, uid(10))
+            assert time.monotonic() - began < 3
+        assert store.find(TENANT, uid(10)) is None
+        end_connections(server, user)
+        began = time.monotonic()
+        with pytest.raises(LoginRefused):  # nor when there is no connection
+            store.find(TENANT, uid(10))
+        assert time.monotonic() - began < 0.9
 
 
 def test_a_login_shows_no_password():
