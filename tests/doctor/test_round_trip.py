@@ -57,7 +57,7 @@ def test_the_round_trip_in_the_store_of_a_tenants_own(tmp_path):
         (tmp_path / "own.db").rename(tmp_path / "aside")
         report = doctor("--roundtrip", "--tenant", tenant, **running.environ)
         report.one("roundtrip", "fail", "503", "see store")
-        report.one("store", "fail", f"of tenant {tenant}", "and a receiver runs")
+        report.one("store", "fail", f"of tenant {tenant}", "own.db-marker says that the store", "was here: put it back")
 
 
 def test_the_round_trip_goes_on_beside_load(running, tenant):

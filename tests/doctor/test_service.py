@@ -66,7 +66,12 @@ def test_what_readiness_says_is_told(tmp_path):
         (tmp_path / "states.db").rename(tmp_path / "aside")
         report = doctor(**running.environ)
         report.one("service", "fail", "/readyz, store", "see store")
-        report.one("store", "fail", "there is none yet, and a receiver runs")
+        report.one(
+            "store", "fail", "states.db-marker says that the store", "was here: put it back", "receiver store accept"
+        )
+        (tmp_path / "states.db-marker").rename(tmp_path / "marker aside")
+        doctor(**running.environ).one("store", "fail", "there is none yet, and a receiver runs", "put the store back")
+        (tmp_path / "marker aside").rename(tmp_path / "states.db-marker")
         (tmp_path / "aside").rename(tmp_path / "states.db")
 
 
