@@ -3,7 +3,8 @@
  * Python waits for locks with sem_clockwait, sleeps with clock_nanosleep(TIMER_ABSTIME), and waits for its interpreter with
  * pthread_cond_timedwait, all by the monotonic clock. libfaketime does not know the first, answers the second with EINVAL when
  * that clock is not to change, and is wrong about the third after a step: a wait of a second then lasts for ten minutes.
- * Here each wait lasts as long as is left of it by the clock that the process sees when it begins to wait. */
+ * Here each wait lasts as long as is left of it by the clock as its thread last read it: Python has just done so, to tell until
+ * when it waits. A clock that steps back in between would make a millisecond last for ten minutes; no kernel does that. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,11 +24,25 @@ static struct timespec moment_of(long long nanoseconds)
     return moment;
 }
 
-/* Return how long it is until the moment by the clock that the process sees; 0 when that has passed. */
+static __thread struct timespec last_read[2]; /* by CLOCK_REALTIME and CLOCK_MONOTONIC, which are 0 and 1 */
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    static int (*faked)(clockid_t, struct timespec *);
+    if (!faked)
+        faked = dlsym(RTLD_NEXT, "clock_gettime");
+    int answer = faked(clock, now);
+    if (answer == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC))
+        last_read[clock] = *now;
+    return answer;
+}
+
+/* Return how long it is until the moment by the clock as this thread last read it; 0 when that has passed. */
 static long long left_until(clockid_t clock, const struct timespec *until)
 {
-    struct timespec seen;
-    clock_gettime(clock, &seen);
+    struct timespec seen = last_read[clock];
+    if (!seen.tv_sec)
+        clock_gettime(clock, &seen);
     long long left = nanoseconds(until) - nanoseconds(&seen);
     return left > 0 ? left : 0;
 }
