@@ -38,6 +38,11 @@ class Plan:
     def schedule(self) -> list[Step]:
         return [] if self.fault.has_own_run else schedule_of(self.fault, self.store, self.seconds, self.seed)
 
+    def as_json(self) -> dict[str, object]:
+        """Return what the figures of its run begin with."""
+        names = {"fault": self.fault.name, "store": self.store, "seed": self.seed, "defect": self.defect}
+        return names | {"injects": self.fault.injects, "guarantees": self.fault.guarantees}
+
     def missing(self) -> list[str]:
         """Return the programs that it needs and that this machine lacks."""
         return [name for name in (*_NEEDS.get(self.store, ()), *self.fault.needs) if not program(name)]

@@ -18,12 +18,7 @@ def as_json(result: Result) -> dict:
     """Return the figures of ``result``; times are seconds since the load began."""
     evidence, plan = result.evidence, result.plan
     return {
-        "fault": plan.fault.name,
-        "store": plan.store,
-        "seed": plan.seed,
-        "defect": plan.defect,
-        "injects": plan.fault.injects,
-        "guarantees": plan.fault.guarantees,
+        **plan.as_json(),
         "planned": plan.seconds,
         "seconds": round(evidence.ended - evidence.began, 1),
         "took": round(result.took, 1),

@@ -64,12 +64,7 @@ class ServedPowerCut(Fault):
 def as_json(result: Result, plan) -> dict:
     """Return the figures of ``result`` as tests.chaos.report has those of other runs."""
     return {
-        "fault": plan.fault.name,
-        "store": plan.store,
-        "seed": plan.seed,
-        "defect": plan.defect,
-        "injects": plan.fault.injects,
-        "guarantees": plan.fault.guarantees,
+        **plan.as_json(),
         "seconds": plan.seconds,
         "took": round(result.seconds + result.recorded_seconds, 1),
         "operations": result.acknowledged,
